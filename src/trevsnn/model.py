@@ -1,0 +1,221 @@
+"""The temporal reversible spiking network and its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from trevsnn.blocks import Level, LevelStep, Link
+from trevsnn.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
+from trevsnn.heads import AuxiliaryHead, LastHead
+from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
+from trevsnn.spike import SpikeCode, spike
+
+Input = Literal["image", "event"]
+Encoding = Literal["shared", "grouped"]
+
+AUXILIARY_HEADS = 3
+
+
+@dataclass(frozen=True)
+class TRevSNNConfig:
+    """Everything that determines a network's weights and what its backward pass keeps.
+
+    Attributes:
+        channels: C_l of the levels, lowest first, two at least. The resolution halves from level to level, except
+            from the last but one to the last.
+        timesteps: T, the number of sub-networks.
+        kernel_size: of the depthwise convolutions, odd.
+        num_classes: K.
+        in_chans: channels of a picture, or of an event frame; None for 3 and 2.
+        input: "image", (B, in_chans, H, W) for all timesteps, or "event", frames (B, T, in_chans, H, W).
+        encoding: "shared": every timestep of an image gets the same map (published code); "grouped": each has its own
+            part of the encoder (the paper). Event frames always have their own.
+        encoder_stride: pixels per element of the lowest level, 4, 2 or 1; None for 4 (image) and 1 (event).
+        backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256, 384)
+    timesteps: int = 4
+    kernel_size: int = 3
+    num_classes: int = 1000
+    in_chans: int | None = None
+    input: Input = "image"
+    encoding: Encoding = "shared"
+    encoder_stride: int | None = None
+    backprop: Backprop = "exact"
+
+    def __post_init__(self) -> None:
+        _choice("input", self.input, get_args(Input))
+        _choice("encoding", self.encoding, get_args(Encoding))
+        _choice("backprop", self.backprop, BACKPROP_MODES)
+        if not isinstance(self.channels, list | tuple):
+            raise ValueError(f"channels is {self.channels!r}; give a list of positive integers, lowest level first.")
+        image = self.input == "image"
+        object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "in_chans", (3 if image else 2) if self.in_chans is None else self.in_chans)
+        object.__setattr__(self, "encoder_stride", (4 if image else 1) if self.encoder_stride is None else self.encoder_stride)
+        for i, channels in enumerate(self.channels):
+            _positive(f"channels[{i}]", channels)
+        if len(self.channels) < 2:
+            raise ValueError(f"channels is {self.channels}; a network has two levels at least.")
+        for name in ("timesteps", "kernel_size", "num_classes", "in_chans"):
+            _positive(name, getattr(self, name))
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {self.kernel_size}; it must be odd, so that maps keep their size.")
+        _choice("encoder_stride", self.encoder_stride, (4, 2, 1))
+        if self.encoding == "grouped" and not image:
+            raise ValueError("encoding='grouped' is for images; each event frame has its own encoder already, use 'shared'.")
+
+
+class TRevSNN(nn.Module):
+    """Temporal reversible spiking neural network (Hu et al., ICML 2024).
+
+    State of level l after step t: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, with the encoded
+    input x[t] below the lowest level. Images have a head after each quarter of the steps, events one after the last.
+
+    Args:
+        config: see :class:`TRevSNNConfig`; kept as ``model.config``.
+    """
+
+    def __init__(self, config: TRevSNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = config.num_classes
+        self._backprop: Backprop = config.backprop
+        image = config.input == "image"
+        in_chans, stride, channels = config.in_chans or 0, config.encoder_stride or 0, config.channels
+        self.encoder = (
+            ImageEncoder(in_chans, channels[0], stride, project=config.encoding == "shared") if image else nn.Identity()
+        )
+
+        def below(level: int) -> nn.Module:
+            if level > 0:
+                last = level == len(channels) - 1
+                return Link(channels[level - 1], channels[level], kernel_size=1 if last else 3, stride=1 if last else 2)
+            if not image:
+                return event_projection(in_chans, channels[0], stride)
+            return image_projection(channels[0], stride) if config.encoding == "grouped" else nn.Identity()
+
+        def above(step: int, level: int) -> nn.Module | None:
+            if step == 0 or level == len(channels) - 1:
+                return None
+            return Link(channels[level + 1], channels[level], kernel_size=1, stride=1)
+
+        self.levels = nn.ModuleList(
+            Level(
+                [LevelStep(width, config.kernel_size, below(level), above(step, level)) for step in range(config.timesteps)],
+                width,
+                config.kernel_size,
+            )
+            for level, width in enumerate(channels)
+        )
+        auxiliary = [AuxiliaryHead(channels[-1], config.num_classes) for _ in range(AUXILIARY_HEADS if image else 0)]
+        self.heads = nn.ModuleList([*auxiliary, LastHead(channels[-1], config.num_classes, 1 if image else config.timesteps)])
+
+    @property
+    def backprop(self) -> Backprop:
+        """What the backward pass rests on: the config's mode, unless :meth:`set_backprop` chose another."""
+        return self._backprop
+
+    def set_backprop(self, mode: Backprop) -> None:
+        """Choose "exact", "reversible" or "autograd" for the passes to come; weights and results do not depend on it."""
+        _choice("backprop", mode, BACKPROP_MODES)
+        self._backprop = mode
+
+    def set_slope(self, slope: float) -> None:
+        """Set the negative slope of every annealed leaky ReLU (encoder and last head); 1, the default, is linear."""
+        for module in self.modules():
+            if isinstance(module, AnnealedLeakyReLU):
+                module.slope = float(slope)
+
+    def head_steps(self) -> list[int]:
+        """The timestep after which each head reads the top level: image heads after each quarter of the steps."""
+        n, steps = len(self.heads), self.config.timesteps
+        return [-(-steps * (i + 1) // n) - 1 for i in range(n)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of the last head.
+
+        Args:
+            x: pictures (B, in_chans, H, W), or event frames (B, T, in_chans, H, W); of the weights' floating dtype.
+
+        Raises:
+            ValueError: x has another shape or is not floating point.
+        """
+        states, _ = self._run(x, {})
+        return self._last_head(states[-1])
+
+    def forward_heads(self, x: Tensor) -> list[Tensor]:
+        """Logits (B, K) of every head in the order of time: four for images, one for events. See :meth:`forward`."""
+        steps = self.head_steps()
+        states, pooled = self._run(x, {step: _average_pool for step in steps[:-1]})
+        return [head(pooled[step]) for head, step in zip(list(self.heads)[:-1], steps, strict=False)] + [
+            self._last_head(states[-1])
+        ]
+
+    def forward_time(self, x: Tensor) -> Tensor:
+        """Logits (T, B, K) of the last head read after every timestep, for :func:`trevsnn.temporal_loss`."""
+        head = self._get_last_head()
+        states, pooled = self._run(x, {step: head.pool for step in range(self.config.timesteps - 1)})
+        return torch.stack([*(head(pooled[step]) for step in sorted(pooled)), head(head.pool(states[-1]))])
+
+    @torch.no_grad()
+    def firing_rates(self, x: Tensor) -> Tensor:
+        """Share of neurons at the levels' outputs that spike, (L, T), float64, in [0, 1]. Takes what forward takes."""
+        transforms, alphas, inputs = self._recurrence(x)
+        rates = [[spike(s).double().mean() for s in states] for states in unroll(transforms, alphas, inputs)]
+        return torch.stack([torch.stack(row) for row in rates], dim=1)
+
+    def _run(self, x: Tensor, readouts: dict[int, Callable[[Tensor], Tensor]]) -> tuple[list[Tensor], dict[int, Tensor]]:
+        transforms, alphas, inputs = self._recurrence(x)
+        return run(transforms, alphas, inputs, backprop=self._backprop, code=SpikeCode(), readouts=readouts)
+
+    def _recurrence(self, x: Tensor) -> tuple[list[list[nn.Module]], list[list[Tensor] | None], list[Tensor]]:
+        self._check(x)
+        steps = range(self.config.timesteps)
+        levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
+        encoded = self.encoder(x)
+        inputs = [encoded for _ in steps] if self.config.input == "image" else list(encoded.unbind(1))
+        transforms: list[list[nn.Module]] = [[level.transform(t) for level in levels] for t in steps]
+        alphas = [None if t == 0 else [level.alpha(t) for level in levels] for t in steps]
+        return transforms, alphas, inputs
+
+    def _get_last_head(self) -> LastHead:
+        head = self.heads[-1]
+        assert isinstance(head, LastHead)
+        return head
+
+    def _last_head(self, state: Tensor) -> Tensor:
+        head = self._get_last_head()
+        return head(head.pool(state))
+
+    def _check(self, x: Tensor) -> None:
+        config = self.config
+        if config.input == "image":
+            wanted, fits = f"(B, {config.in_chans}, H, W)", x.dim() == 4 and x.shape[1] == config.in_chans
+        else:
+            wanted = f"(B, {config.timesteps}, {config.in_chans}, H, W)"
+            fits = x.dim() == 5 and x.shape[1:3] == (config.timesteps, config.in_chans)
+        if not fits or x.numel() == 0:
+            raise ValueError(f"the input has shape {tuple(x.shape)}; this {config.input} model takes {wanted}, none of them 0.")
+        if not x.is_floating_point():
+            raise ValueError(f"the input has dtype {x.dtype}; convert it to floating point and normalise it first.")
+
+
+def _average_pool(state: Tensor) -> Tensor:
+    return state.mean((2, 3))
+
+
+def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(str, allowed))}.")
+
+
+def _positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a positive integer.")

@@ -1,0 +1,74 @@
+"""Named models, for :func:`create_model` and ``timm.create_model``."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from timm.models import register_model
+
+from trevsnn.model import TRevSNN, TRevSNNConfig
+
+__all__ = ["PRESETS", "create_model", "trevsnn_event_tiny", "trevsnn_nano", "trevsnn_small", "trevsnn_tiny"]
+
+#: tiny, small and event_tiny are those of the paper; nano is for pictures of 8 to 64 pixels on small machines.
+PRESETS: dict[str, dict[str, Any]] = {
+    "trevsnn_tiny": {"channels": (64, 128, 256, 384), "timesteps": 4, "kernel_size": 3},
+    "trevsnn_small": {"channels": (96, 192, 384, 512), "timesteps": 4, "kernel_size": 5},
+    "trevsnn_event_tiny": {
+        "channels": (32, 64, 128, 256), "timesteps": 8, "kernel_size": 3, "input": "event", "num_classes": 11,
+    },
+    "trevsnn_nano": {
+        "channels": (32, 64, 96, 128), "timesteps": 4, "kernel_size": 3, "encoder_stride": 1, "num_classes": 10,
+    },
+}  # fmt: skip
+
+
+def create_model(name: str, **overrides: Any) -> TRevSNN:
+    """Build a preset: ``create_model("trevsnn_tiny", num_classes=10, backprop="reversible")``.
+
+    Args:
+        name: a key of ``PRESETS``.
+        overrides: fields of :class:`trevsnn.TRevSNNConfig`.
+
+    Raises:
+        ValueError: an unknown name or field, or a bad value.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"there is no model {name!r}; there are {', '.join(PRESETS)}.")
+    known = [field.name for field in fields(TRevSNNConfig)]
+    if unknown := [key for key in overrides if key not in known]:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}.")
+    return TRevSNN(TRevSNNConfig(**{**PRESETS[name], **overrides}))
+
+
+def _for_timm(name: str, pretrained: bool, options: dict[str, Any]) -> TRevSNN:
+    # timm hands every model the place of its pretrained weights; there are none to fetch.
+    if pretrained:
+        raise ValueError(f"there are no pretrained weights for {name}: create it with pretrained=False.")
+    dropped = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+    return create_model(name, **{key: value for key, value in options.items() if key not in dropped})
+
+
+@register_model
+def trevsnn_tiny(pretrained: bool = False, **options: Any) -> TRevSNN:
+    """T-RevSNN tiny, 17.2 M parameters in training at 1000 classes."""
+    return _for_timm("trevsnn_tiny", pretrained, options)
+
+
+@register_model
+def trevsnn_small(pretrained: bool = False, **options: Any) -> TRevSNN:
+    """T-RevSNN small, 32.3 M parameters in training at 1000 classes."""
+    return _for_timm("trevsnn_small", pretrained, options)
+
+
+@register_model
+def trevsnn_event_tiny(pretrained: bool = False, **options: Any) -> TRevSNN:
+    """T-RevSNN for event cameras, 10.2 M parameters at 11 classes."""
+    return _for_timm("trevsnn_event_tiny", pretrained, options)
+
+
+@register_model
+def trevsnn_nano(pretrained: bool = False, **options: Any) -> TRevSNN:
+    """A small T-RevSNN for pictures of 8 to 64 pixels."""
+    return _for_timm("trevsnn_nano", pretrained, options)
