@@ -165,11 +165,16 @@ class TRevSNN(nn.Module):
         return torch.stack([*(head(pooled[step]) for step in sorted(pooled)), head(head.pool(states[-1]))])
 
     @torch.no_grad()
-    def firing_rates(self, x: Tensor) -> Tensor:
-        """Share of neurons at the levels' outputs that spike, (L, T), float64, in [0, 1]. Takes what forward takes."""
+    def forward_with_rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) as :meth:`forward` gives them, and the firing rates of the same pass.
+
+        The rates, (L, T), float64, in [0, 1], are the share of spikes in s(c[l,t]).
+        """
         transforms, alphas, inputs = self._recurrence(x)
-        rates = [[spike(s).double().mean() for s in states] for states in unroll(transforms, alphas, inputs)]
-        return torch.stack([torch.stack(row) for row in rates], dim=1)
+        rates, states = [], []
+        for states in unroll(transforms, alphas, inputs):
+            rates.append(torch.stack([spike(state).double().mean() for state in states]))
+        return self._last_head(states[-1]), torch.stack(rates, dim=1)
 
     def _run(self, x: Tensor, readouts: dict[int, Callable[[Tensor], Tensor]]) -> tuple[list[Tensor], dict[int, Tensor]]:
         transforms, alphas, inputs = self._recurrence(x)

@@ -1,0 +1,174 @@
+"""The command line: train, evaluate, predict.
+
+Exit codes: 0 done, 1 failure, 2 wrong usage. Errors are one sentence on stderr; ``--debug`` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from trevsnn import __version__
+from trevsnn.config import RunConfig, recipe_names, recipe_path
+from trevsnn.errors import RunError, UsageError
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of all commands."""
+    parser = ArgumentParser(
+        prog="trevsnn", version=__version__, exit_on_error=False,
+        description="Train and run temporal reversible spiking neural networks.",
+    )  # fmt: skip
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    commands = parser.add_subcommands(required=True, dest="command")
+
+    train = ArgumentParser(exit_on_error=False, description="Train a network; without arguments, on handwritten digits.")
+    train.add_argument("--config", action=ActionConfigFile, help="YAML file to begin from.")
+    # Replaced by --config before parsing; it stands here for --help.
+    train.add_argument("--recipe", choices=recipe_names(), help="Shipped config to begin from (default: digits).")
+    train.add_argument("--run", type=Path | None, help="Folder to make for the run (default: runs/RECIPE, numbered).")
+    train.add_argument("--resume", type=Path | None, metavar="RUN", help="Go on with this interrupted run.")
+    train.add_class_arguments(RunConfig)
+    commands.add_subcommand("train", train, help="train a network")
+
+    evaluate = ArgumentParser(exit_on_error=False, description="Measure a trained run's accuracy.")
+    evaluate.add_argument("run", type=Path, help="Folder of the run.")
+    evaluate.add_argument("--split", choices=["train", "val", "test"], help="Part of the data (default: test, else val).")
+    commands.add_subcommand("evaluate", evaluate, help="measure a trained run's accuracy")
+
+    predict = ArgumentParser(exit_on_error=False, description="Classify pictures with a trained run.")
+    predict.add_argument("run", type=Path, help="Folder of the run.")
+    predict.add_argument("pictures", type=Path, nargs="+", help="Picture files.")
+    commands.add_subcommand("predict", predict, help="classify pictures")
+    for command in (evaluate, predict):
+        command.add_argument("--weights", choices=["last", "best"], default="last", help="Of the last or the best epoch.")
+        command.add_argument("--accelerator", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+        command.add_argument("--json", action="store_true", help="Print JSON.")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    warnings.filterwarnings("ignore", category=UserWarning, module="(torch|lightning|timm)")
+    try:
+        _run(_expand_recipe(arguments))
+        return 0
+    except (ArgumentError, UsageError) as error:
+        return _fail(error, 2, debug)
+    except (RunError, OSError) as error:
+        return _fail(error, 1, debug)
+    except SystemExit as exit_:  # --help and --version
+        return int(exit_.code or 0)
+    except KeyboardInterrupt:
+        print("trevsnn: interrupted; go on with trevsnn train --resume RUN.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _fail(error, 1, debug, f"unexpected {type(error).__name__}: ", "; run again with --debug for the traceback.")
+
+
+def _fail(error: BaseException, code: int, debug: bool, before: str = "", after: str = "") -> int:
+    if debug:
+        traceback.print_exception(error)
+    message = " ".join(str(error).split())
+    print(f"trevsnn: error: {before}{message}{after}", file=sys.stderr)
+    return code
+
+
+def _expand_recipe(arguments: list[str]) -> list[str]:
+    """Replace ``--recipe NAME`` by the recipe's file, and begin from digits where neither it nor a config is given."""
+    if "train" not in arguments:
+        return arguments
+    start = arguments.index("train") + 1
+    expanded: list[str] = []
+    rest = iter(arguments[start:])
+    for argument in rest:
+        if argument == "--recipe" or argument.startswith("--recipe="):
+            name = argument.partition("=")[2] or next(rest, "")
+            try:
+                expanded += ["--config", str(recipe_path(name))]
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+        else:
+            expanded.append(argument)
+    options = {argument.partition("=")[0] for argument in expanded}
+    if not options & {"--config", "--resume", "--help", "-h"}:
+        expanded = ["--config", str(recipe_path("digits")), *expanded]
+    return [*arguments[:start], *expanded]
+
+
+def _run(arguments: list[str]) -> None:
+    parser = build_parser()
+    options = parser.parse_args([a for a in arguments if a != "--debug"])
+    command = options.command
+    {"train": _train, "evaluate": _evaluate, "predict": _predict}[command](
+        parser.instantiate_classes(options)[command], arguments
+    )
+
+
+def _train(options: Namespace, arguments: list[str]) -> None:
+    from trevsnn.engine.run_folder import RunFolder
+    from trevsnn.engine.train import resume, train
+
+    console = Console()
+    if options.resume is not None:
+        extra = [a for a in arguments[arguments.index("train") + 1 :] if a.startswith("--") and a.partition("=")[0] != "--resume"]
+        if set(extra) - {"--debug"}:
+            raise UsageError(f"--resume goes on with the run's own config: leave out {', '.join(extra)}.")
+        folder, summary = options.resume, resume(options.resume, console)
+    else:
+        config = RunConfig(**{name: options[name] for name in RunConfig.__dataclass_fields__})
+        folder = options.run or RunFolder.next_free(config.data.name)
+        summary = train(config, RunFolder.create(folder, config), console)
+    console.print(
+        f"done: {folder}  last accuracy {summary['last_accuracy']:.2%}  best {summary['best_accuracy']:.2%} "
+        f"(epoch {summary['best_epoch']})  {summary['seconds']:.0f} s", highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _evaluate(options: Namespace, arguments: list[str]) -> None:
+    from trevsnn.engine.evaluate import evaluate_run
+
+    result = evaluate_run(options.run, options.split, options.weights, _fabric(options))
+    if options.json:
+        print(json.dumps(result))
+        return
+    table = Table(title=f"{result['run']}, {result['checkpoint']}, {result['pictures']} {result['split']} pictures")
+    levels = [f"rate, level {i}" for i in range(len(result["firing_rates"]))]
+    for name in ("accuracy", "loss", *levels):
+        table.add_column(name, justify="right")
+    table.add_row(f"{result['accuracy']:.2%}", f"{result['loss']:.4f}", *(f"{r:.1%}" for r in result["firing_rates"]))
+    Console().print(table)
+
+
+def _predict(options: Namespace, arguments: list[str]) -> None:
+    from trevsnn.engine.evaluate import predict_run
+
+    rows = predict_run(options.run, options.pictures, options.weights, _fabric(options))
+    if options.json:
+        print(json.dumps(rows))
+        return
+    table = Table("picture", "class", "probability")
+    for row in rows:
+        table.add_row(row["file"], row["class"], f"{row['probability']:.1%}")
+    Console().print(table)
+
+
+def _fabric(options: Namespace) -> Any:
+    from trevsnn.engine.train import make_fabric
+
+    return make_fabric(RunConfig(accelerator=options.accelerator))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Checkpoints that survive a crash at any moment: safetensors and JSON, hashed, written beside and renamed.
+
+A checkpoint is a folder. It is complete when it has its final name; ``manifest.json`` holds the SHA-256 of its other
+files, so that later damage is recognised. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from trevsnn.errors import RunError
+
+MANIFEST = "manifest.json"
+Nested = Any  # dicts, lists, tuples, scalars, None and tensors
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write beside and rename: at any moment ``path`` has its old content or its new one."""
+    beside = path.with_name(f".{path.name}.part")
+    _write_through(beside, content)
+    beside.replace(path)
+    _sync_folder(path.parent)
+
+
+def save_checkpoint(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state: Nested) -> None:
+    """Write a checkpoint folder.
+
+    Args:
+        folder: its final name; an earlier one of that name is replaced.
+        weights: ``{"model": state_dict}`` and the like, one safetensors file each.
+        state: nested dicts and lists with scalars and tensors: to ``state.json`` and ``state.safetensors``.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = _pull_tensors(state, "", tensors)
+    files = {f"{name}.safetensors": _serialise(part) for name, part in {**weights, "state": tensors}.items()}
+    files["state.json"] = json.dumps(plain).encode()
+    files[MANIFEST] = json.dumps({n: hashlib.sha256(c).hexdigest() for n, c in files.items()}, indent=1).encode()
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, content in files.items():
+        _write_through(beside / name, content)
+    _sync_folder(beside)
+    if folder.exists():
+        shutil.rmtree(folder)
+    beside.rename(folder)
+    _sync_folder(folder.parent)
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], Nested]:
+    """Read a checkpoint folder as ``(weights, state)``. Raises RunError where it is damaged."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        contents = {name: (folder / name).read_bytes() for name in manifest}
+        for name, content in contents.items():
+            if hashlib.sha256(content).hexdigest() != manifest[name]:
+                raise ValueError(f"{name} is not what was written")
+        tensors = {Path(n).stem: load_tensors(c) for n, c in contents.items() if n.endswith(".safetensors")}
+        state = _put_tensors(json.loads(contents["state.json"]), tensors.pop("state"))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
+        raise RunError(f"the checkpoint {folder} is damaged ({error}): remove it, or use another.") from error
+    return tensors, state
+
+
+def checkpoints(folder: Path, prefix: str) -> list[Path]:
+    """The complete checkpoints of a folder named ``prefix`` and a number, latest first."""
+    return sorted((p for p in folder.glob(f"{prefix}-*") if p.is_dir()), reverse=True)
+
+
+def remove_checkpoints(folder: Path, prefix: str, keep: int) -> None:
+    """Remove all but the latest ``keep`` checkpoints, and what an interrupted writing left."""
+    for old in [*checkpoints(folder, prefix)[keep:], *folder.glob(f".{prefix}-*.part")]:
+        shutil.rmtree(old)
+
+
+def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
+    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _pull_tensors(value: Nested, path: str, tensors: dict[str, Tensor]) -> Nested:
+    """Replace tensors by ``{"__tensor__": name}`` and integer keys by pairs, which JSON would turn into strings."""
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return {"__tensor__": path}
+    if isinstance(value, Mapping):
+        return {"__pairs__": [[key, _pull_tensors(v, f"{path}/{key}", tensors)] for key, v in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_pull_tensors(v, f"{path}/{i}", tensors) for i, v in enumerate(value)]
+    return value
+
+
+def _put_tensors(value: Nested, tensors: Mapping[str, Tensor]) -> Nested:
+    if isinstance(value, dict):
+        if "__tensor__" in value:
+            return tensors[value["__tensor__"]]
+        return {key: _put_tensors(v, tensors) for key, v in value["__pairs__"]}
+    if isinstance(value, list):
+        return [_put_tensors(v, tensors) for v in value]
+    return value
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,98 @@
+"""What a run shows and leaves behind: progress, metrics.csv, TensorBoard, curves.png, summary.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import resource
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch.utils.tensorboard import SummaryWriter
+
+from trevsnn.engine.checkpoint import write_file
+
+History = list[dict[str, float]]
+
+
+class RateColumn(ProgressColumn):
+    """Pictures per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.0f} pictures/s")
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with count, rate and remaining time; silent where the output is no terminal."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()]
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def epoch_line(row: Mapping[str, float], epochs: int) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {row['epoch']:.0f}/{epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+        f"val accuracy {row['val_accuracy']:.2%}  lr {row['lr']:.2e}  {row['seconds']:.1f} s"
+    )
+
+
+def write_metrics(folder: Path, history: History, writer: SummaryWriter) -> None:
+    """Write metrics.csv and curves.png anew and add the last epoch to TensorBoard."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(history[0]))
+    table.writeheader()
+    table.writerows(history)
+    write_file(folder / "metrics.csv", text.getvalue().encode())
+    picture = io.BytesIO()
+    curves(history).savefig(picture, format="png", dpi=110)
+    write_file(folder / "curves.png", picture.getvalue())
+    last = history[-1]
+    for name, value in last.items():
+        if name != "epoch":
+            writer.add_scalar(name, value, int(last["epoch"]))
+    writer.flush()
+
+
+def curves(history: History) -> Figure:
+    """Loss, accuracy and firing rates over the epochs."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    loss, accuracy, rates = figure.subplots(1, 3)
+    epochs = [row["epoch"] for row in history]
+    marker = "o" if len(history) == 1 else None
+    for name, label in (("train_loss", "training"), ("val_loss", "held out")):
+        loss.plot(epochs, [row[name] for row in history], marker=marker, label=label)
+    loss.set(title="Loss", xlabel="epoch", yscale="log")
+    accuracy.plot(epochs, [100 * row["val_accuracy"] for row in history], marker=marker, label="held out")
+    accuracy.set(title="Accuracy, %", xlabel="epoch")
+    for name in (n for n in history[0] if n.startswith("rate_level")):
+        rates.plot(epochs, [100 * row[name] for row in history], marker=marker, label=name.removeprefix("rate_"))
+    rates.set(title="Mean firing rate, %", xlabel="epoch")
+    for axes in (loss, accuracy, rates):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    write_file(folder / "summary.json", json.dumps(summary, indent=2).encode())
+
+
+def peak_memory(device: torch.device) -> dict[str, Any]:
+    """The most memory the run held: of the CUDA device's tensors, else of the whole process."""
+    if device.type == "cuda":
+        return {"peak_memory_bytes": torch.cuda.max_memory_allocated(device), "peak_memory_of": "tensors on the device"}
+    # Linux counts in KiB.
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_memory_bytes": kib * 1024, "peak_memory_of": "process"}
+
+
+def mean_rates(row: Mapping[str, float]) -> Sequence[float]:
+    """The levels' mean firing rates out of a row of metrics, lowest level first."""
+    return [value for name, value in row.items() if name.startswith("rate_level")]

@@ -1,0 +1,79 @@
+"""The folder a run lives in.
+
+::
+
+    config.yaml          the whole resolved config
+    checkpoints/step-N   everything needed to go on after N steps; the latest two are kept
+    checkpoints/best-E   the evaluated weights of the best epoch
+    metrics.csv  curves.png  tensorboard/  summary.json
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from trevsnn.config import RunConfig, to_yaml
+from trevsnn.engine.checkpoint import write_file
+from trevsnn.errors import RunError, UsageError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> RunFolder:
+        """Begin a run. Raises UsageError where the folder is in use already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(
+                f"{path} exists already: go on with trevsnn train --resume {path}, or name another folder with --run."
+            )
+        run = cls(path)
+        try:
+            run.checkpoints.mkdir(parents=True)
+            write_file(run.config_file, to_yaml(config).encode())
+        except OSError as error:
+            raise RunError(f"the run folder {path} cannot be written ({error.strerror}): name another with --run.") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run. Raises RunError where there is none."""
+        if not (path / "config.yaml").is_file():
+            raise RunError(f"{path} is no run: it holds no config.yaml; give a folder that trevsnn train made.")
+        run = cls(path)
+        run.checkpoints.mkdir(exist_ok=True)
+        return run
+
+    @staticmethod
+    def next_free(name: str) -> Path:
+        """runs/NAME, or runs/NAME-2, runs/NAME-3, ... if that is taken."""
+        path, n = Path("runs") / name, 1
+        while path.exists():
+            n += 1
+            path = Path("runs") / f"{name}-{n}"
+        return path
+
+    def read_config(self) -> RunConfig:
+        """The run's config. Raises RunError where it is damaged."""
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(RunConfig)
+        try:
+            values = parser.instantiate_classes(parser.parse_path(str(self.config_file)))
+        except (ArgumentError, ValueError, TypeError, OSError) as error:
+            first = str(error).splitlines()[0]
+            raise RunError(f"{self.config_file} is damaged ({first}): mend it, or train anew.") from error
+        return RunConfig(**values.as_dict() if hasattr(values, "as_dict") else vars(values))
