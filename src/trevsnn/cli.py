@@ -31,7 +31,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     commands = parser.add_subcommands(required=True, dest="command")
 
-    train = ArgumentParser(exit_on_error=False, description="Train a network; without arguments, on handwritten digits.")
+    train = ArgumentParser(
+        exit_on_error=False, description="Train a network; without arguments, on handwritten digits."
+    )
     train.add_argument("--config", action=ActionConfigFile, help="YAML file to begin from.")
     # Replaced by --config before parsing; it stands here for --help.
     train.add_argument("--recipe", choices=recipe_names(), help="Shipped config to begin from (default: digits).")
@@ -42,7 +44,9 @@ def build_parser() -> ArgumentParser:
 
     evaluate = ArgumentParser(exit_on_error=False, description="Measure a trained run's accuracy.")
     evaluate.add_argument("run", type=Path, help="Folder of the run.")
-    evaluate.add_argument("--split", choices=["train", "val", "test"], help="Part of the data (default: test, else val).")
+    evaluate.add_argument(
+        "--split", choices=["train", "val", "test"], help="Part of the data (default: test, else val)."
+    )
     commands.add_subcommand("evaluate", evaluate, help="measure a trained run's accuracy")
 
     predict = ArgumentParser(exit_on_error=False, description="Classify pictures with a trained run.")
@@ -50,7 +54,9 @@ def build_parser() -> ArgumentParser:
     predict.add_argument("pictures", type=Path, nargs="+", help="Picture files.")
     commands.add_subcommand("predict", predict, help="classify pictures")
     for command in (evaluate, predict):
-        command.add_argument("--weights", choices=["last", "best"], default="last", help="Of the last or the best epoch.")
+        command.add_argument(
+            "--weights", choices=["last", "best"], default="last", help="Of the last or the best epoch."
+        )
         command.add_argument("--accelerator", choices=["auto", "cpu", "cuda", "mps"], default="auto")
         command.add_argument("--json", action="store_true", help="Print JSON.")
     return parser
@@ -74,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("trevsnn: interrupted; go on with trevsnn train --resume RUN.", file=sys.stderr)
         return 130
     except Exception as error:
-        return _fail(error, 1, debug, f"unexpected {type(error).__name__}: ", "; run again with --debug for the traceback.")
+        return _fail(
+            error, 1, debug, f"unexpected {type(error).__name__}: ", "; run again with --debug for the traceback."
+        )
 
 
 def _fail(error: BaseException, code: int, debug: bool, before: str = "", after: str = "") -> int:
@@ -122,7 +130,11 @@ def _train(options: Namespace, arguments: list[str]) -> None:
 
     console = Console()
     if options.resume is not None:
-        extra = [a for a in arguments[arguments.index("train") + 1 :] if a.startswith("--") and a.partition("=")[0] != "--resume"]
+        extra = [
+            a
+            for a in arguments[arguments.index("train") + 1 :]
+            if a.startswith("--") and a.partition("=")[0] != "--resume"
+        ]
         if set(extra) - {"--debug"}:
             raise UsageError(f"--resume goes on with the run's own config: leave out {', '.join(extra)}.")
         folder, summary = options.resume, resume(options.resume, console)

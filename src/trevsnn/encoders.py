@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 

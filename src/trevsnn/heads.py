@@ -71,7 +71,9 @@ def deep_supervision_loss(heads: Sequence[Tensor], target: Tensor, label_smoothi
     return torch.stack([*weighted, losses[-1]]).sum()
 
 
-def temporal_loss(logits_TBK: Tensor, target: Tensor, label_smoothing: float = 0.0, regulariser: float = 1e-3) -> Tensor:
+def temporal_loss(
+    logits_TBK: Tensor, target: Tensor, label_smoothing: float = 0.0, regulariser: float = 1e-3
+) -> Tensor:
     """Temporal efficient training: the mean over TIME of the cross entropy, plus a small pull of the logits to 1.
 
     ``(1 - r) * mean_t CE(logits[t], y) + r * mean((logits - 1)^2)`` (Deng et al., "Temporal Efficient Training of

@@ -58,7 +58,9 @@ class TRevSNNConfig:
         image = self.input == "image"
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "in_chans", (3 if image else 2) if self.in_chans is None else self.in_chans)
-        object.__setattr__(self, "encoder_stride", (4 if image else 1) if self.encoder_stride is None else self.encoder_stride)
+        object.__setattr__(
+            self, "encoder_stride", (4 if image else 1) if self.encoder_stride is None else self.encoder_stride
+        )
         for i, channels in enumerate(self.channels):
             _positive(f"channels[{i}]", channels)
         if len(self.channels) < 2:
@@ -69,7 +71,9 @@ class TRevSNNConfig:
             raise ValueError(f"kernel_size is {self.kernel_size}; it must be odd, so that maps keep their size.")
         _choice("encoder_stride", self.encoder_stride, (4, 2, 1))
         if self.encoding == "grouped" and not image:
-            raise ValueError("encoding='grouped' is for images; each event frame has its own encoder already, use 'shared'.")
+            raise ValueError(
+                "encoding='grouped' is for images; each event frame has its own encoder already, use 'shared'."
+            )
 
 
 class TRevSNN(nn.Module):
@@ -108,14 +112,19 @@ class TRevSNN(nn.Module):
 
         self.levels = nn.ModuleList(
             Level(
-                [LevelStep(width, config.kernel_size, below(level), above(step, level)) for step in range(config.timesteps)],
+                [
+                    LevelStep(width, config.kernel_size, below(level), above(step, level))
+                    for step in range(config.timesteps)
+                ],
                 width,
                 config.kernel_size,
             )
             for level, width in enumerate(channels)
         )
         auxiliary = [AuxiliaryHead(channels[-1], config.num_classes) for _ in range(AUXILIARY_HEADS if image else 0)]
-        self.heads = nn.ModuleList([*auxiliary, LastHead(channels[-1], config.num_classes, 1 if image else config.timesteps)])
+        self.heads = nn.ModuleList(
+            [*auxiliary, LastHead(channels[-1], config.num_classes, 1 if image else config.timesteps)]
+        )
 
     @property
     def backprop(self) -> Backprop:
@@ -153,7 +162,7 @@ class TRevSNN(nn.Module):
     def forward_heads(self, x: Tensor) -> list[Tensor]:
         """Logits (B, K) of every head in the order of time: four for images, one for events. See :meth:`forward`."""
         steps = self.head_steps()
-        states, pooled = self._run(x, {step: _average_pool for step in steps[:-1]})
+        states, pooled = self._run(x, dict.fromkeys(steps[:-1], _average_pool))
         return [head(pooled[step]) for head, step in zip(list(self.heads)[:-1], steps, strict=False)] + [
             self._last_head(states[-1])
         ]
@@ -161,7 +170,7 @@ class TRevSNN(nn.Module):
     def forward_time(self, x: Tensor) -> Tensor:
         """Logits (T, B, K) of the last head read after every timestep, for :func:`trevsnn.temporal_loss`."""
         head = self._get_last_head()
-        states, pooled = self._run(x, {step: head.pool for step in range(self.config.timesteps - 1)})
+        states, pooled = self._run(x, dict.fromkeys(range(self.config.timesteps - 1), head.pool))
         return torch.stack([*(head(pooled[step]) for step in sorted(pooled)), head(head.pool(states[-1]))])
 
     @torch.no_grad()
@@ -176,7 +185,9 @@ class TRevSNN(nn.Module):
             rates.append(torch.stack([spike(state).double().mean() for state in states]))
         return self._last_head(states[-1]), torch.stack(rates, dim=1)
 
-    def _run(self, x: Tensor, readouts: dict[int, Callable[[Tensor], Tensor]]) -> tuple[list[Tensor], dict[int, Tensor]]:
+    def _run(
+        self, x: Tensor, readouts: dict[int, Callable[[Tensor], Tensor]]
+    ) -> tuple[list[Tensor], dict[int, Tensor]]:
         transforms, alphas, inputs = self._recurrence(x)
         return run(transforms, alphas, inputs, backprop=self._backprop, code=SpikeCode(), readouts=readouts)
 
@@ -207,7 +218,9 @@ class TRevSNN(nn.Module):
             wanted = f"(B, {config.timesteps}, {config.in_chans}, H, W)"
             fits = x.dim() == 5 and x.shape[1:3] == (config.timesteps, config.in_chans)
         if not fits or x.numel() == 0:
-            raise ValueError(f"the input has shape {tuple(x.shape)}; this {config.input} model takes {wanted}, none of them 0.")
+            raise ValueError(
+                f"the input has shape {tuple(x.shape)}; this {config.input} model takes {wanted}, none of them 0."
+            )
         if not x.is_floating_point():
             raise ValueError(f"the input has dtype {x.dtype}; convert it to floating point and normalise it first.")
 

@@ -136,7 +136,9 @@ def _is_redundant(name: str, state_dict: Mapping[str, Tensor]) -> bool:
         return False
     first = re.sub(r"^subnet\d+", "subnet0", name)
     if first in state_dict and not torch.equal(state_dict[first], state_dict[name]):
-        raise ValueError(f"{name} differs from {first}, but all timesteps share this weight: the state dict is damaged.")
+        raise ValueError(
+            f"{name} differs from {first}, but all timesteps share this weight: the state dict is damaged."
+        )
     return first in state_dict
 
 

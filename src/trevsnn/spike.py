@@ -60,10 +60,7 @@ class SpikeCode:
     def encode(self, state: Tensor) -> PackedState:
         """Pack ``state`` (any shape, floating point) into ``ceil(numel / 4)`` bytes; NaN counts as v < 0."""
         memory_format = _memory_format(state)
-        if memory_format is torch.channels_last:
-            flat = state.permute(0, 2, 3, 1).reshape(-1)
-        else:
-            flat = state.reshape(-1)
+        flat = state.permute(0, 2, 3, 1).reshape(-1) if memory_format is torch.channels_last else state.reshape(-1)
         codes = (flat >= SURROGATE_LOW).to(torch.uint8)
         codes += flat >= THRESHOLD
         codes += flat > SURROGATE_HIGH

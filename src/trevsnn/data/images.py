@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -80,10 +80,10 @@ def splits(config: DataConfig) -> list[Split]:
 def _digits(split: Split) -> Pictures:
     if split == "test":
         raise RunError("digits has no test part: evaluate on 'val', the fifth held out of training.")
-    digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    labels = digits.target.astype(np.int64)
-    train, val = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=SPLIT_SEED, stratify=labels)
+    grey, labels = load_digits(return_X_y=True)
+    images = np.round(np.asarray(grey).reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = np.asarray(labels, np.int64)
+    train, val = _cut(labels, 0.2)
     return _part(images, labels, train, val if split == "val" else train, tuple("0123456789"))
 
 
@@ -92,15 +92,19 @@ def _fashion_mnist(config: DataConfig, split: Split) -> Pictures:
     images, labels = (read_idx(folder / name) for name in FASHION_MNIST_FILES["train"])
     if images.ndim != 3 or len(images) != len(labels):
         raise RunError(f"{folder}: pictures {images.shape} and labels {labels.shape} do not belong together.")
-    train, val = train_test_split(
-        np.arange(len(labels)), test_size=FASHION_MNIST_VALIDATION, random_state=SPLIT_SEED, stratify=labels
-    )
+    train, val = _cut(labels, FASHION_MNIST_VALIDATION)
     classes = tuple(FashionMNIST.classes)
     part = _part(images, labels.astype(np.int64), train, val if split == "val" else train, classes)
     if split == "test":
         images, labels = (read_idx(folder / name) for name in FASHION_MNIST_FILES["test"])
         return Pictures(images, labels.astype(np.int64), classes, part.mean, part.std)
     return part
+
+
+def _cut(labels: NDArray[Any], held_out: float | int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the training and the held-out pictures, stratified by class; a share or a number is held out."""
+    parts = train_test_split(np.arange(len(labels)), test_size=held_out, random_state=SPLIT_SEED, stratify=labels)
+    return np.asarray(parts[0]), np.asarray(parts[1])
 
 
 def _part(
@@ -158,7 +162,7 @@ def picture_to_tensor(config: DataConfig, mean: float, std: float, *, training: 
     steps: list[torch.nn.Module] = [v2.ToImage(), v2.Resize([config.image_size, config.image_size], antialias=True)]
     if training:
         if config.rotation > 0:
-            steps.append(v2.RandomRotation(config.rotation, v2.InterpolationMode.BILINEAR))
+            steps.append(v2.RandomRotation([-config.rotation, config.rotation], v2.InterpolationMode.BILINEAR))
         if config.crop_padding > 0:
             steps.append(v2.RandomCrop(config.image_size, padding=config.crop_padding))
         if config.flip:

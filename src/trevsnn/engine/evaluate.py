@@ -48,10 +48,10 @@ def evaluate(model: TRevSNN, loader: DataLoader[Any], fabric: Fabric) -> Evaluat
     loss = MeanMetric().to(fabric.device)
     rates = [MeanMetric().to(fabric.device) for _ in model.config.channels]
     dtype = next(model.parameters()).dtype
-    for images, labels in loader:
-        images, labels = images.to(fabric.device, dtype), labels.to(fabric.device)
+    for batch in loader:
+        images, labels = (part.to(fabric.device) for part in batch)
         with fabric.autocast():
-            logits, rates_LT = model.forward_with_rates(images)
+            logits, rates_LT = model.forward_with_rates(images.to(dtype))
         accuracy.update(logits.float(), labels)
         loss.update(nn.functional.cross_entropy(logits.float(), labels), len(labels))
         for metric, rate in zip(rates, rates_LT.float().mean(1), strict=True):
@@ -73,7 +73,9 @@ def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, dict[str
     kind = "step" if weights == "last" else "best"
     found = checkpoints(run.checkpoints, kind)
     if not found:
-        raise RunError(f"{path} holds no {weights} checkpoint yet: train it further with trevsnn train --resume {path}.")
+        raise RunError(
+            f"{path} holds no {weights} checkpoint yet: train it further with trevsnn train --resume {path}."
+        )
     parts, state = load_checkpoint(found[0])
     model = TRevSNN(config.model)
     load_weights(model, parts.get("ema", parts["model"]), found[0])
@@ -87,7 +89,9 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: Pat
         model.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
-        raise RunError(f"{source} holds the weights of another model than its run's config describes: {first}") from error
+        raise RunError(
+            f"{source} holds the weights of another model than its run's config describes: {first}"
+        ) from error
 
 
 def evaluate_run(path: Path, split: Split | None, weights: Weights, fabric: Fabric) -> dict[str, Any]:

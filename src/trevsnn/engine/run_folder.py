@@ -46,7 +46,9 @@ class RunFolder:
             run.checkpoints.mkdir(parents=True)
             write_file(run.config_file, to_yaml(config).encode())
         except OSError as error:
-            raise RunError(f"the run folder {path} cannot be written ({error.strerror}): name another with --run.") from error
+            raise RunError(
+                f"the run folder {path} cannot be written ({error.strerror}): name another with --run."
+            ) from error
         return run
 
     @classmethod
@@ -76,4 +78,4 @@ class RunFolder:
         except (ArgumentError, ValueError, TypeError, OSError) as error:
             first = str(error).splitlines()[0]
             raise RunError(f"{self.config_file} is damaged ({first}): mend it, or train anew.") from error
-        return RunConfig(**values.as_dict() if hasattr(values, "as_dict") else vars(values))
+        return RunConfig(**vars(values))

@@ -22,7 +22,15 @@ from trevsnn.encoders import slope_at
 from trevsnn.engine.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
 from trevsnn.engine.evaluate import evaluate, evaluation_loader, load_weights
 from trevsnn.engine.optim import build_optimizer, build_scheduler
-from trevsnn.engine.report import History, epoch_line, mean_rates, peak_memory, progress_bar, write_metrics, write_summary
+from trevsnn.engine.report import (
+    History,
+    epoch_line,
+    mean_rates,
+    peak_memory,
+    progress_bar,
+    write_metrics,
+    write_summary,
+)
 from trevsnn.engine.run_folder import RunFolder
 from trevsnn.errors import RunError, UsageError
 from trevsnn.heads import deep_supervision_loss, temporal_loss
@@ -36,7 +44,9 @@ def make_fabric(config: RunConfig) -> Fabric:
     try:
         return Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
     except Exception as error:  # Fabric raises several kinds, each with a sentence of its own
-        raise UsageError(f"accelerator {config.accelerator!r} cannot be used here ({error}): try accelerator=auto.") from error
+        raise UsageError(
+            f"accelerator {config.accelerator!r} cannot be used here ({error}): try accelerator=auto."
+        ) from error
 
 
 def train(config: RunConfig, run: RunFolder, console: Console) -> dict[str, Any]:
@@ -64,7 +74,8 @@ class _Training:
         _check_fit(config, self.pictures)
         torch.use_deterministic_algorithms(True, warn_only=True)
         seed_everything(config.seed, verbose=False)
-        model = TRevSNN(config.model)
+        # Channels-last is the faster layout on CPU and CUDA alike, and every mode gives the same results in it.
+        model = TRevSNN(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         dataset = PictureDataset(self.pictures, config.data, config.seed, training=True)
         self.sampler = EpochSampler(len(dataset), config.seed, shuffle=True)
         loader = DataLoader(
@@ -106,7 +117,9 @@ class _Training:
         self.sampler.epoch, self.sampler.start = epoch, done * self.config.batch_size
         with progress_bar(self.console) as progress:
             total = self.steps_per_epoch * self.config.batch_size
-            task = progress.add_task(f"epoch {epoch + 1}/{self.config.epochs}", total=total, completed=self.sampler.start)
+            task = progress.add_task(
+                f"epoch {epoch + 1}/{self.config.epochs}", total=total, completed=self.sampler.start
+            )
             for images, labels in self.loader:
                 self._train_step(images, labels)
                 progress.advance(task, len(labels))
@@ -117,6 +130,7 @@ class _Training:
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
         config = self.config
         self.scheduler.step_update(self.step)
+        images = images.contiguous(memory_format=torch.channels_last)
         if config.loss == "temporal":
             loss = temporal_loss(self.wrapped.forward_time(images), labels, config.label_smoothing)
         else:
@@ -211,7 +225,9 @@ class _Training:
         self._set_slope(self.config.epochs - 1)
         test = None
         if "test" in splits(self.config.data):
-            test = evaluate(self._evaluated(), evaluation_loader(load(self.config.data, "test"), self.config), self.fabric)
+            test = evaluate(
+                self._evaluated(), evaluation_loader(load(self.config.data, "test"), self.config), self.fabric
+            )
         return {
             "last_accuracy": last["val_accuracy"],
             "best_accuracy": best["val_accuracy"],
@@ -236,9 +252,13 @@ def _check_fit(config: RunConfig, pictures: Pictures) -> None:
     """Whether the model can be trained on the data."""
     model, classes = config.model, len(pictures.classes)
     if model.input != "image":
-        raise UsageError(f"model.input is {model.input!r}, but {config.data.name} are pictures: set model.input to image.")
+        raise UsageError(
+            f"model.input is {model.input!r}, but {config.data.name} are pictures: set model.input to image."
+        )
     if model.num_classes != classes:
-        raise UsageError(f"model.num_classes is {model.num_classes}, but {config.data.name} has {classes}: set it to {classes}.")
+        raise UsageError(
+            f"model.num_classes is {model.num_classes}, but {config.data.name} has {classes}: set it to {classes}."
+        )
     if model.in_chans != 1:
         raise UsageError(f"model.in_chans is {model.in_chans}, but {config.data.name} are grey: set it to 1.")
     if config.batch_size > len(pictures.labels_N):
