@@ -5,11 +5,12 @@ Exit codes: 0 done, 1 failure, 2 wrong usage. Errors are one sentence on stderr;
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,16 @@ from trevsnn.errors import RunError, UsageError
 def build_parser() -> ArgumentParser:
     """The parser of all commands."""
     parser = ArgumentParser(
-        prog="trevsnn", version=__version__, exit_on_error=False,
+        prog="trevsnn", version=__version__, exit_on_error=False, allow_abbrev=False,
         description="Train and run temporal reversible spiking neural networks.",
     )  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     commands = parser.add_subcommands(required=True, dest="command")
 
     train = ArgumentParser(
-        exit_on_error=False, description="Train a network; without arguments, on handwritten digits."
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Train a network; without arguments, on handwritten digits.",
     )
     train.add_argument("--config", action=ActionConfigFile, help="YAML file to begin from.")
     # Replaced by --config before parsing; it stands here for --help.
@@ -42,14 +45,16 @@ def build_parser() -> ArgumentParser:
     train.add_class_arguments(RunConfig)
     commands.add_subcommand("train", train, help="train a network")
 
-    evaluate = ArgumentParser(exit_on_error=False, description="Measure a trained run's accuracy.")
+    evaluate = ArgumentParser(exit_on_error=False, allow_abbrev=False, description="Measure a trained run's accuracy.")
     evaluate.add_argument("run", type=Path, help="Folder of the run.")
     evaluate.add_argument(
         "--split", choices=["train", "val", "test"], help="Part of the data (default: test, else val)."
     )
     commands.add_subcommand("evaluate", evaluate, help="measure a trained run's accuracy")
 
-    predict = ArgumentParser(exit_on_error=False, description="Classify pictures with a trained run.")
+    predict = ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, description="Classify pictures with a trained run."
+    )
     predict.add_argument("run", type=Path, help="Folder of the run.")
     predict.add_argument("pictures", type=Path, nargs="+", help="Picture files.")
     commands.add_subcommand("predict", predict, help="classify pictures")
@@ -95,7 +100,8 @@ def _fail(error: BaseException, code: int, debug: bool, before: str = "", after:
 
 def _expand_recipe(arguments: list[str]) -> list[str]:
     """Replace ``--recipe NAME`` by the recipe's file, and begin from digits where neither it nor a config is given."""
-    if "train" not in arguments:
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    if words[:1] != ["train"]:
         return arguments
     start = arguments.index("train") + 1
     expanded: list[str] = []
@@ -119,9 +125,18 @@ def _run(arguments: list[str]) -> None:
     parser = build_parser()
     options = parser.parse_args([a for a in arguments if a != "--debug"])
     command = options.command
-    {"train": _train, "evaluate": _evaluate, "predict": _predict}[command](
-        parser.instantiate_classes(options)[command], arguments
-    )
+    with _config_checks():
+        values = parser.instantiate(options)[command]
+    {"train": _train, "evaluate": _evaluate, "predict": _predict}[command](values, arguments)
+
+
+@contextlib.contextmanager
+def _config_checks() -> Iterator[None]:
+    """What a config's own checks refuse is wrong usage."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _train(options: Namespace, arguments: list[str]) -> None:
@@ -139,7 +154,8 @@ def _train(options: Namespace, arguments: list[str]) -> None:
             raise UsageError(f"--resume goes on with the run's own config: leave out {', '.join(extra)}.")
         folder, summary = options.resume, resume(options.resume, console)
     else:
-        config = RunConfig(**{name: options[name] for name in RunConfig.__dataclass_fields__})
+        with _config_checks():
+            config = RunConfig(**{name: options[name] for name in RunConfig.__dataclass_fields__})
         folder = options.run or RunFolder.next_free(config.data.name)
         summary = train(config, RunFolder.create(folder, config), console)
     console.print(

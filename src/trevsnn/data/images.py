@@ -188,7 +188,8 @@ class PictureDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix_seed(self.seed, epoch, index))
+            # The CPU's generator alone: torch.manual_seed would visit every device, for a millisecond a picture.
+            torch.default_generator.manual_seed(mix_seed(self.seed, epoch, index))
             tensor = self.transform(Image.fromarray(self.pictures.images_NHW[index]))
         return tensor, int(self.pictures.labels_N[index])
 

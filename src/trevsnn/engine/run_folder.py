@@ -74,7 +74,7 @@ class RunFolder:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(RunConfig)
         try:
-            values = parser.instantiate_classes(parser.parse_path(str(self.config_file)))
+            values = parser.instantiate(parser.parse_path(str(self.config_file)))
         except (ArgumentError, ValueError, TypeError, OSError) as error:
             first = str(error).splitlines()[0]
             raise RunError(f"{self.config_file} is damaged ({first}): mend it, or train anew.") from error

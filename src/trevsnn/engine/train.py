@@ -89,6 +89,7 @@ class _Training:
         self.wrapped.mark_forward_method("forward_heads")
         self.wrapped.mark_forward_method("forward_time")
         self.model = model
+        self.dtype = next(model.parameters()).dtype
         self.scheduler = build_scheduler(self.optimizer, config, self.steps_per_epoch)
         self.ema = None if config.ema_decay is None else ModelEmaV3(model, config.ema_decay, use_warmup=True)
         self.step = 0
@@ -130,11 +131,12 @@ class _Training:
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
         config = self.config
         self.scheduler.step_update(self.step)
-        images = images.contiguous(memory_format=torch.channels_last)
-        if config.loss == "temporal":
-            loss = temporal_loss(self.wrapped.forward_time(images), labels, config.label_smoothing)
-        else:
-            loss = deep_supervision_loss(self.wrapped.forward_heads(images), labels, config.label_smoothing)
+        images = images.to(self.dtype, memory_format=torch.channels_last)
+        with self.fabric.autocast():  # Fabric enters it by itself for forward alone
+            if config.loss == "temporal":
+                loss = temporal_loss(self.wrapped.forward_time(images), labels, config.label_smoothing)
+            else:
+                loss = deep_supervision_loss(self.wrapped.forward_heads(images), labels, config.label_smoothing)
         self.fabric.backward(loss)
         if config.optim.clip_norm is not None:
             dispatch_clip_grad(self.model.parameters(), config.optim.clip_norm, mode="norm")
@@ -204,7 +206,7 @@ class _Training:
             try:
                 weights, state = load_checkpoint(folder)
             except RunError as error:
-                self.console.print(f"[yellow]{error} Trying the one before it.", soft_wrap=True)
+                self.console.print(f"{error} Trying the one before it.", highlight=False, soft_wrap=True)
                 continue
             load_weights(self.model, weights["model"], folder)
             if self.ema is not None:
@@ -218,6 +220,8 @@ class _Training:
             self.slope = state["slope"]
             self.console.print(f"going on from {folder.name}, after {len(self.history)} epochs", highlight=False)
             return
+        if checkpoints(self.run.checkpoints, "step"):
+            self.console.print("no intact checkpoint: starting from the beginning", highlight=False)
 
     def _summarise(self) -> dict[str, Any]:
         last = self.history[-1]
@@ -270,7 +274,6 @@ def _check_fit(config: RunConfig, pictures: Pictures) -> None:
 def resume(path: Path, console: Console) -> dict[str, Any]:
     """Go on with an interrupted run to its end."""
     run = RunFolder.open(path)
-    config = run.read_config()
     if not checkpoints(run.checkpoints, "step"):
         console.print("no checkpoint yet: starting from the beginning", highlight=False)
-    return train(config, run, console)
+    return train(run.read_config(), run, console)

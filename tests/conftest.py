@@ -1,0 +1,54 @@
+"""Small networks with weights that make every part of them matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trevsnn import TRevSNN, TRevSNNConfig
+
+
+def lively(model: nn.Module, alpha: float = 0.5, spread: float = 0.05) -> nn.Module:
+    """Weights under which spikes of all levels are neither silent nor saturated, and alphas near ``alpha``."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "alphas" in name:
+                parameter.normal_(alpha, spread)
+            elif "gain" in name:
+                parameter.uniform_(0.8, 1.5)
+            elif parameter.dim() > 1 and "gamma" not in name:
+                parameter.normal_(0, 0.5)
+            else:
+                parameter.uniform_(-0.3, 0.6)
+    return model
+
+
+@pytest.fixture
+def small_model() -> Callable[..., TRevSNN]:
+    """Build a lively small model in training mode; overrides are config fields."""
+
+    def build(dtype: torch.dtype = torch.float32, seed: int = 0, alpha: float = 0.5, **overrides: Any) -> TRevSNN:
+        torch.manual_seed(seed)
+        options: dict[str, Any] = {"channels": (4, 8, 8, 12), "num_classes": 5, "encoder_stride": 1, **overrides}
+        model = TRevSNN(TRevSNNConfig(**options)).to(dtype)
+        lively(model, alpha)
+        return model.train()
+
+    return build
+
+
+def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """Every parameter's gradient of ``loss``, by name."""
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def worst(ours: dict[str, Tensor], reference: dict[str, Tensor], only: str = "") -> float:
+    """Largest relative difference of two sets of gradients, in the norm of each parameter."""
+    assert ours.keys() == reference.keys()
+    return max(float((ours[n] - g).norm() / g.norm().clamp_min(1e-30)) for n, g in reference.items() if only in n)

@@ -1,0 +1,162 @@
+"""Picture data sets: splits, files, downloads, augmentation."""
+
+import functools
+import gzip
+import hashlib
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import FashionMNIST
+
+from trevsnn.config import DataConfig, recipe_names, recipe_path
+from trevsnn.data import images
+from trevsnn.data.images import EpochSampler, PictureDataset, find_fashion_mnist, load, mix_seed, read_idx, splits
+from trevsnn.errors import RunError
+
+FASHION = DataConfig(name="fashion-mnist", image_size=28, crop_padding=2, flip=True)
+needs_debian = pytest.mark.skipif(
+    not images.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
+)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
+def imitate_fashion_mnist(folder: Path, n: int = 6000) -> np.ndarray:
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (n, 28, 28))
+    for part in images.FASHION_MNIST_FILES.values():
+        write_idx(folder / part[0], pictures)
+        write_idx(folder / part[1], np.arange(n) % 10)
+    return pictures
+
+
+@pytest.mark.parametrize("inside", ["", "FashionMNIST/raw"])
+def test_fashion_mnist_from_a_folder(tmp_path, inside):
+    pictures = imitate_fashion_mnist(tmp_path / inside)
+    config = DataConfig(name="fashion-mnist", root=str(tmp_path), download=False)
+    parts = {split: load(config, split) for split in splits(config)}
+    assert [len(part.labels_N) for part in parts.values()] == [1000, 5000, 6000]
+    cut = {p.tobytes() for split in ("train", "val") for p in parts[split].images_NHW}
+    assert cut == {p.astype(np.uint8).tobytes() for p in pictures}  # disjoint and complete
+    assert np.bincount(parts["val"].labels_N).tolist() == [500] * 10
+    assert np.array_equal(parts["test"].images_NHW, pictures)
+    assert parts["test"].mean == parts["train"].mean == pytest.approx(parts["train"].images_NHW.mean() / 255)
+    assert parts["test"].classes[9] == "Ankle boot"
+
+
+@needs_debian
+def test_fashion_mnist_of_debian_has_its_fixed_splits():
+    parts = {split: load(FASHION, split) for split in splits(FASHION)}
+    assert [len(part.labels_N) for part in parts.values()] == [55000, 5000, 10000]
+    assert {split: part.digest()[:16] for split, part in parts.items()} == {
+        "train": "496f595a98a91117", "val": "8059fdb48c352773", "test": "9a494dc49efeb996",
+    }  # fmt: skip
+
+
+class Mirror(SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.mark.parametrize("intact", [True, False])
+def test_fashion_mnist_is_downloaded_and_its_hashes_checked(tmp_path, monkeypatch, intact):
+    """torchvision's own download, from a mirror on this machine."""
+    imitate_fashion_mnist(tmp_path / "mirror")
+    names = [name for pair in images.FASHION_MNIST_FILES.values() for name in pair]
+    sums = [hashlib.md5((tmp_path / "mirror" / name).read_bytes()).hexdigest() for name in names]
+    resources = list(zip(names, sums if intact else reversed(sums), strict=True))
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Mirror, directory=tmp_path / "mirror")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(FashionMNIST, "resources", resources)
+        if intact:
+            folder = find_fashion_mnist(str(tmp_path / "root"), download=True)
+            assert all((folder / name).read_bytes() == (tmp_path / "mirror" / name).read_bytes() for name in names)
+            assert find_fashion_mnist(str(tmp_path / "root"), download=False) == folder
+        else:
+            with pytest.raises(RunError, match=r"the download to .* failed \(Error downloading train-images"):
+                find_fashion_mnist(str(tmp_path / "root"), download=True)
+        server.shutdown()
+
+
+def test_missing_files_are_said(tmp_path, monkeypatch):
+    with pytest.raises(RunError, match=r"is not in .* \(data.download is false\): install Debian's package"):
+        find_fashion_mnist(str(tmp_path), download=False)
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(RunError, match=r"the download to .* failed"):
+        find_fashion_mnist(str(tmp_path), download=True)
+    with pytest.raises(RunError, match="digits has no test part"):
+        load(DataConfig(), "test")
+
+
+@pytest.mark.parametrize(
+    "content", [b"plain", gzip.compress(b"\0\0\x0d\x01\0\0\0\x01abcd"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc")]
+)
+def test_a_damaged_idx_file_is_said(tmp_path, content):
+    (tmp_path / "x.gz").write_bytes(content)
+    with pytest.raises(RunError, match=r"x.gz is damaged \(.*\): fetch it again"):
+        read_idx(tmp_path / "x.gz")
+
+
+def test_pictures_and_labels_of_different_sets_are_said(tmp_path):
+    imitate_fashion_mnist(tmp_path)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.zeros(7))
+    with pytest.raises(RunError, match="do not belong together"):
+        load(DataConfig(name="fashion-mnist", root=str(tmp_path)), "train")
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone():
+    config = DataConfig(crop_padding=2, rotation=20.0, erasing=0.5, flip=True)
+    pictures = load(config, "train")
+    dataset = PictureDataset(pictures, config, seed=3, training=True)
+    first = [dataset[1, i][0] for i in range(20)]
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    again = [dataset[1, i][0] for i in reversed(range(20))][::-1]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(dataset[2, i][0], first[i]) for i in range(20))
+    other = PictureDataset(pictures, config, seed=4, training=True)
+    assert not any(torch.equal(other[1, i][0], first[i]) for i in range(20))
+
+
+def test_evaluation_pictures_are_normalised_and_nothing_else():
+    pictures = load(DataConfig(), "val")
+    tensor, label = PictureDataset(pictures, DataConfig(), 0, training=False)[0, 5]
+    expected = (torch.from_numpy(pictures.images_NHW[5] / 255) - pictures.mean) / pictures.std
+    assert torch.allclose(tensor[0].double(), expected, atol=1e-6)
+    assert label == pictures.labels_N[5]
+
+
+def test_the_sampler_s_order_can_be_entered_anywhere():
+    sampler = EpochSampler(50, seed=1, shuffle=True)
+    sampler.epoch = 4
+    whole = list(sampler)
+    assert sorted(whole) == [(4, i) for i in range(50)]
+    sampler.start = 20
+    assert list(sampler) == whole[20:]
+    assert len(sampler) == 30
+    sampler.epoch, sampler.start = 5, 0
+    assert [i for _, i in sampler] != [i for _, i in whole]
+    assert len({mix_seed(a, b) for a in range(40) for b in range(40)}) == 1600
+
+
+def test_recipes_name_pictures_their_model_fits(tmp_path):
+    from jsonargparse import ArgumentParser
+
+    from trevsnn.config import RunConfig
+
+    assert recipe_names() == ["digits", "fashion-mnist"]
+    for name in recipe_names():
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(RunConfig)
+        config = RunConfig(**vars(parser.instantiate(parser.parse_path(str(recipe_path(name))))))
+        assert config.data.name == name
+        assert (config.model.num_classes, config.model.in_chans) == (10, 1)

@@ -1,0 +1,357 @@
+"""The network: agreement of its three modes, what it keeps in memory, and its parts."""
+
+import gc
+import math
+import weakref
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import trevsnn
+from conftest import gradients, worst
+from trevsnn import TRevSNNConfig
+from trevsnn.blocks import bounded_alpha
+from trevsnn.encoders import AnnealedLeakyReLU, slope_at
+from trevsnn.spike import spike
+
+PARAMETERS = {"trevsnn_tiny": 17_203_024, "trevsnn_small": 32_330_128, "trevsnn_event_tiny": 10_220_165}
+
+
+def loss_of(model, x, target):
+    return trevsnn.deep_supervision_loss(model.forward_heads(x), target)
+
+
+def spikes_of(model):
+    """Record, as bytes, what enters every convolution but the encoder's, call after call, forward and recomputation."""
+    seen = {}
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, torch.nn.Conv2d)
+            and name.split(".")[-1] in ("pw2", "dw1", "conv")
+            and "encoder" not in name
+        ):
+            module.register_forward_hook(
+                lambda _, args, out, name=name: seen.setdefault(name, []).append(args[0].detach().clone())
+            )
+    return seen
+
+
+@pytest.mark.parametrize("timesteps", [4, 16, 32])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_exact_recomputes_the_same_spikes_and_gradients(small_model, timesteps, dtype):
+    model = small_model(dtype, timesteps=timesteps, in_chans=1)
+    x, target = torch.randn(3, 1, 16, 16, dtype=dtype), torch.randint(5, (3,))
+    model.set_backprop("autograd")
+    reference = gradients(model, loss_of(model, x, target))
+    model.set_backprop("exact")
+    seen = spikes_of(model)
+    found = gradients(model, loss_of(model, x, target))
+    differing = rate = maps = 0
+    for name, calls in seen.items():
+        n = len(calls) // 2
+        assert n == (timesteps if "shared" in name else 1)
+        for first, again in zip(calls[:n], calls[n:] if n == 1 else reversed(calls[n:]), strict=True):
+            differing += int((first != again).sum())
+            rate, maps = rate + first.mean().item(), maps + 1
+    assert differing == 0
+    assert 0.05 < rate / maps < 0.95  # the comparison is of something
+    double = dtype == torch.float64
+    assert worst(found, reference) < (1e-12 if double else 1e-4)
+    others = {n: g for n, g in reference.items() if "alphas" not in n}
+    assert worst({n: found[n] for n in others}, others) < (1e-12 if double else 1e-5)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    timesteps=st.integers(1, 9),
+    size=st.sampled_from([(8, 8), (9, 11), (16, 16)]),
+    kernel_size=st.sampled_from([3, 5]),
+    encoding=st.sampled_from(["shared", "grouped", "event"]),
+    encoder_stride=st.sampled_from([1, 2, 4]),
+    channels=st.sampled_from([(4, 6), (4, 6, 8), (4, 6, 8, 8)]),
+    alpha=st.floats(-0.9, 0.9),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_modes_agree_for_any_configuration(
+    timesteps, size, kernel_size, encoding, encoder_stride, channels, alpha, channels_last, seed
+):
+    from conftest import lively
+
+    event = encoding == "event"
+    torch.manual_seed(seed)
+    config = TRevSNNConfig(
+        channels=channels, timesteps=timesteps, kernel_size=kernel_size, num_classes=3, encoder_stride=encoder_stride,
+        **({"input": "event"} if event else {"encoding": encoding}),
+    )  # fmt: skip
+    model = lively(trevsnn.TRevSNN(config).double(), alpha).train()
+    x = torch.randn(2, *((timesteps, 2) if event else (3,)), *size, dtype=torch.float64, requires_grad=True)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    target = torch.randint(3, (2,))
+    found, inputs, logits = {}, {}, {}
+    for mode in ("autograd", "exact"):
+        model.set_backprop(mode)
+        x.grad = None
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_running_stats()
+        heads = model.forward_heads(x)
+        found[mode] = gradients(model, trevsnn.deep_supervision_loss(heads, target))
+        inputs[mode], logits[mode] = x.grad.clone(), heads
+    assert all(torch.equal(a, b) for a, b in zip(logits["exact"], logits["autograd"], strict=True))
+    largest = max(float(g.norm()) for g in found["autograd"].values())
+    for name, reference in found["autograd"].items():
+        assert (found["exact"][name] - reference).norm() <= 1e-12 * max(float(reference.norm()), 1e-3 * largest)
+    assert (inputs["exact"] - inputs["autograd"]).norm() <= 1e-12 * inputs["autograd"].norm()
+
+
+def test_reversible_agrees_at_four_steps_and_refuses_at_sixteen(small_model):
+    x, target = torch.randn(3, 1, 16, 16), torch.randint(5, (3,))
+    model = small_model(timesteps=4, in_chans=1)
+    found = {}
+    for mode in ("autograd", "reversible"):
+        model.set_backprop(mode)
+        found[mode] = gradients(model, loss_of(model, x, target))
+    assert worst(found["reversible"], found["autograd"]) < 1e-4
+    with pytest.raises(trevsnn.ReversibilityError, match="use backprop='exact'"):
+        loss_of(small_model(timesteps=16, in_chans=1, backprop="reversible"), x, target).backward()
+
+
+@pytest.mark.parametrize("mode", ["exact", "reversible"])
+def test_temporal_loss_agrees_in_every_mode(small_model, mode):
+    model = small_model(torch.float64, input="event", timesteps=5, alpha=0.8)
+    x, target = torch.rand(2, 5, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 3])
+    found = {}
+    for chosen in ("autograd", mode):
+        model.set_backprop(chosen)
+        logits = model.forward_time(x)
+        found[chosen] = gradients(model, trevsnn.temporal_loss(logits, target))
+    assert logits.shape == (5, 2, 5)
+    assert torch.equal(logits[-1], model(x))
+    assert worst(found[mode], found["autograd"]) < 1e-10
+
+
+def test_temporal_loss_averages_over_time():
+    logits = torch.randn(3, 2, 4, dtype=torch.float64)
+    target = torch.tensor([1, 2])
+    expected = sum(torch.nn.functional.cross_entropy(step, target) for step in logits) / 3
+    assert torch.allclose(trevsnn.temporal_loss(logits, target, regulariser=0.0), expected, rtol=1e-14)
+    pulled = trevsnn.temporal_loss(logits, target, regulariser=0.25)
+    assert torch.allclose(pulled, 0.75 * expected + 0.25 * (logits - 1).pow(2).mean(), rtol=1e-14)
+
+
+def test_deep_supervision_weighs_the_heads():
+    heads = [torch.randn(2, 4, dtype=torch.float64) for _ in range(4)]
+    target = torch.tensor([1, 2])
+    losses = [torch.nn.functional.cross_entropy(h, target, label_smoothing=0.1) for h in heads]
+    expected = sum((i + 1) / 4 * loss for i, loss in enumerate(losses)) + losses[3]
+    assert torch.allclose(trevsnn.deep_supervision_loss(heads, target), expected, rtol=1e-14)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Count the bytes of all storages made under it that are still alive, other than those of ``known`` tensors."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.alive = {}
+        self.known = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.known:
+                    self.alive[storage._cdata] = (weakref.ref(storage), storage.nbytes())
+        return out
+
+    def total(self):
+        gc.collect()
+        return sum(nbytes for ref, nbytes in self.alive.values() if ref() is not None)
+
+
+def live_after_forward(model, x):
+    with LiveBytes([x, *model.parameters(), *model.buffers()]) as tracker:
+        heads = model.forward_heads(x)
+        return tracker.total(), heads
+
+
+@pytest.mark.parametrize("encoding", ["shared", "grouped", "event"])
+@pytest.mark.parametrize("mode", ["reversible", "exact", "autograd"])
+def test_live_bytes_after_the_forward_pass(small_model, mode, encoding):
+    event = encoding == "event"
+    totals, elements = {}, 0
+    for timesteps in (4, 8, 16):
+        options = {"input": "event"} if event else {"encoding": encoding}
+        # Alphas of 1 need no float anchors, which count apart.
+        model = small_model(timesteps=timesteps, alpha=1.0, backprop=mode, **options)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "alphas" in name:
+                    parameter.fill_(1.0)
+        shape = (4, timesteps, 2, 32, 32) if event else (4, 3, 32, 32)
+        totals[timesteps], heads = live_after_forward(model, torch.randn(shape))
+        elements = 4 * (4 * 32**2 + 8 * 16**2 + 8 * 8**2 + 12 * 8**2)
+        assert len(heads) == (1 if event else 4)
+    # Effective alphas, 4 bytes a channel and level, are parameters but for their bound.
+    alphas = 32 * 4 * (4 + 4)
+    for few, many in ((4, 8), (8, 16)):
+        slope = (totals[many] - totals[few]) / (many - few)
+        if mode == "reversible":
+            assert slope <= alphas
+        elif mode == "exact":
+            assert 8 * (slope - alphas) / elements <= 2.5
+        else:
+            assert slope > 4 * elements  # the plain graph keeps many floats an element: the tracker does see
+
+
+def test_batch_statistics_change_once_per_step_in_every_mode(small_model):
+    x, target = torch.randn(3, 1, 8, 8), torch.randint(5, (3,))
+    buffers = {}
+    for mode in ("autograd", "exact", "reversible"):
+        model = small_model(timesteps=3, in_chans=1, backprop=mode)
+        loss_of(model, x, target).backward()
+        buffers[mode] = dict(model.named_buffers())
+    for mode in ("exact", "reversible"):
+        for name, buffer in buffers["autograd"].items():
+            assert torch.equal(buffers[mode][name], buffer), name
+    assert int(buffers["exact"]["levels.1.steps.0.below.bn.num_batches_tracked"]) == 1
+
+
+def test_bf16_autocast_has_the_same_forward_pass_in_every_mode(small_model):
+    x, target = torch.randn(4, 1, 16, 16), torch.randint(5, (4,))
+    found, losses = {}, {}
+    for mode in ("autograd", "exact"):
+        model = small_model(in_chans=1, backprop=mode)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses[mode] = loss_of(model, x, target)
+        found[mode] = gradients(model, losses[mode])
+    assert losses["exact"] == losses["autograd"]
+    # Autograd sums the gradients of a shared weight in bfloat16, whose unit is 2^-8; ours are summed in float32.
+    assert worst(found["exact"], found["autograd"]) < 4 * 2**-8
+
+
+def test_gradients_of_a_few_parameters_by_autograd_grad(small_model):
+    model = small_model(torch.float64, in_chans=1)
+    x, target = torch.randn(3, 1, 8, 8, dtype=torch.float64), torch.randint(5, (3,))
+    full = gradients(model, loss_of(model, x, target))
+    names = ["encoder.stem.conv.weight", "levels.2.shared.pw2.weight", "levels.0.alphas.1"]
+    chosen = [dict(model.named_parameters())[name] for name in names]
+    for name, grad in zip(names, torch.autograd.grad(loss_of(model, x, target), chosen), strict=True):
+        assert torch.equal(grad, full[name])
+
+
+def test_every_weight_has_one_name(small_model):
+    state = small_model(timesteps=6).state_dict()
+    assert len({tensor.data_ptr() for tensor in state.values() if tensor.numel()}) == len(state)
+
+
+@pytest.mark.parametrize("name", trevsnn.zoo.PRESETS)
+def test_presets(name):
+    model = trevsnn.create_model(name)
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS.get(name, 2_089_448)
+    through_timm = timm.create_model(name, num_classes=7, backprop="reversible")
+    assert through_timm.config == TRevSNNConfig(
+        **{**trevsnn.zoo.PRESETS[name], "num_classes": 7, "backprop": "reversible"}
+    )
+    assert through_timm.num_classes == 7
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "expected"), [(4, [0, 1, 2, 3]), (8, [1, 3, 5, 7]), (6, [1, 2, 4, 5]), (1, [0] * 4)]
+)
+def test_heads_stand_after_each_quarter(small_model, timesteps, expected):
+    model = small_model(timesteps=timesteps, in_chans=1)
+    assert model.head_steps() == expected
+    heads = model.forward_heads(torch.randn(2, 1, 8, 8))
+    assert len(heads) == 4
+    assert torch.equal(heads[-1], model(torch.randn(2, 1, 8, 8))) is False
+
+
+def test_model_of_the_last_head_and_rates_are_those_of_the_states(small_model):
+    model = small_model(in_chans=1).eval()
+    x = torch.randn(2, 1, 8, 8)
+    logits, rates = model.forward_with_rates(x)
+    assert torch.equal(logits, model(x))
+    assert torch.equal(logits, model.forward_heads(x)[-1])
+    assert rates.shape == (4, 4)
+    states, _ = model._run(x, {})
+    assert torch.allclose(rates[:, -1], torch.stack([spike(s).double().mean() for s in states]))
+
+
+def test_slope_reaches_every_layer(small_model):
+    model = small_model(in_chans=1)
+    x = torch.randn(2, 1, 8, 8)
+    linear = model(x)
+    model.set_slope(0.25)
+    slopes = [m.slope for m in model.modules() if isinstance(m, AnnealedLeakyReLU)]
+    assert slopes == [0.25, 0.25]  # encoder and last head
+    assert not torch.equal(model(x), linear)
+    v = torch.tensor([-2.0, 3.0])
+    assert model.encoder.stem.activation(v).tolist() == [-0.5, 3.0]
+    assert [slope_at(e, 4) for e in (0, 2, 4, 9)] == pytest.approx([0.0, 0.5, 1.0, 1.0])
+    assert slope_at(0, 0) == 1.0
+    assert slope_at(1, 4) == pytest.approx((1 - math.cos(math.pi / 4)) / 2)
+
+
+def test_alpha_keeps_away_from_zero_with_its_sign():
+    alpha = torch.tensor([0.5, 1e-5, -1e-5, 0.0, -0.7], requires_grad=True)
+    assert bounded_alpha(alpha).tolist() == pytest.approx([0.5, 1e-3, -1e-3, 1e-3, -0.7])
+    bounded_alpha(alpha).sum().backward()
+    assert alpha.grad.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": (8,)}, "two levels at least"),
+        ({"channels": (8, 0, 8, 8)}, r"channels\[1\] is 0"),
+        ({"channels": 64}, "give a list of positive integers"),
+        ({"timesteps": 0}, "timesteps is 0; it must be a positive integer"),
+        ({"timesteps": 2.5}, "timesteps is 2.5"),
+        ({"kernel_size": 4}, "kernel_size is 4; it must be odd"),
+        ({"num_classes": -1}, "num_classes is -1"),
+        ({"in_chans": 0}, "in_chans is 0"),
+        ({"input": "video"}, "input is 'video'; it must be one of image, event"),
+        ({"encoding": "both"}, "must be one of shared, grouped"),
+        ({"encoder_stride": 3}, "encoder_stride is 3; it must be one of 4, 2, 1"),
+        ({"backprop": "magic"}, "must be one of exact, reversible, autograd"),
+        ({"input": "event", "encoding": "grouped"}, "is for images"),
+    ],
+)
+def test_a_bad_config_is_refused_in_one_sentence(change, message):
+    with pytest.raises(ValueError, match=message) as error:
+        TRevSNNConfig(**change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "x", "message"),
+    [
+        ({}, torch.zeros(2, 1, 8, 8), r"shape \(2, 1, 8, 8\); this image model takes \(B, 3, H, W\)"),
+        ({}, torch.zeros(3, 8, 8), r"takes \(B, 3, H, W\)"),
+        ({}, torch.zeros(0, 3, 8, 8), "none of them 0"),
+        ({}, torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "convert it to floating point"),
+        ({"input": "event"}, torch.zeros(2, 3, 2, 8, 8), r"takes \(B, 4, 2, H, W\)"),
+    ],
+)
+def test_a_bad_input_is_refused(small_model, options, x, message):
+    with pytest.raises(ValueError, match=message):
+        small_model(**options)(x)
+
+
+def test_names_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="there is no model 'trevsnn_huge'; there are trevsnn_tiny"):
+        trevsnn.create_model("trevsnn_huge")
+    with pytest.raises(ValueError, match="has no option depth; it has channels"):
+        trevsnn.create_model("trevsnn_tiny", depth=3)
+    with pytest.raises(ValueError, match="no pretrained weights for trevsnn_nano"):
+        timm.create_model("trevsnn_nano", pretrained=True)
+    with pytest.raises(ValueError, match="must be one of"):
+        trevsnn.create_model("trevsnn_nano").set_backprop("fast")  # type: ignore[arg-type]

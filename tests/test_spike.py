@@ -1,0 +1,54 @@
+import math
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trevsnn.spike import SpikeCode, spike
+
+EDGES = [-1.0, -1e-30, -0.0, 0.0, 1e-30, 0.49999997, 0.5, 0.50000006, 1.0, 1.0000001, 3.0, math.inf, -math.inf]
+
+
+def test_spike_and_surrogate_at_every_edge():
+    v = torch.tensor(EDGES, requires_grad=True)
+    s = spike(v)
+    assert s.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0]
+    s.sum().backward()
+    assert v.grad is not None
+    assert v.grad.tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]
+
+
+@given(
+    values=st.lists(st.sampled_from([*EDGES, math.nan]), min_size=1, max_size=40),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+)
+def test_decoded_state_has_the_spikes_and_surrogate_of_the_state(values, dtype):
+    state = torch.tensor(values, dtype=dtype)
+    packed = SpikeCode().encode(state)
+    assert packed.bits.nbytes == -(-len(values) // 4)
+    decoded = SpikeCode().decode(packed)
+    assert decoded.dtype == dtype
+    for v in (state.requires_grad_(), decoded.requires_grad_()):
+        spike(v).sum().backward()
+    assert torch.equal(spike(state), spike(decoded))
+    assert torch.equal(state.grad, decoded.grad)
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 5)] * 4),
+    channels_last=st.booleans(),
+)
+def test_decoded_state_keeps_shape_and_layout(shape, channels_last):
+    state = torch.randn(shape)
+    if channels_last:
+        state = state.contiguous(memory_format=torch.channels_last)
+    decoded = SpikeCode().decode(SpikeCode().encode(state))
+    assert decoded.shape == state.shape
+    assert torch.equal(spike(decoded), spike(state))
+    assert decoded.is_contiguous(memory_format=torch.channels_last) or not channels_last
+    assert decoded.is_contiguous() == state.is_contiguous()
+
+
+def test_state_of_any_dimension():
+    state = torch.randn(3, 7)
+    assert torch.equal(spike(SpikeCode().decode(SpikeCode().encode(state))), spike(state))
