@@ -173,11 +173,13 @@ def test_the_console_script_begins_runs_side_by_side(tmp_path):
     script = Path(sys.executable).parent / "trevsnn"
     environment = {**os.environ, "COLUMNS": "200"}
     for name in ("digits", "digits-2"):
-        done = subprocess.run([script, "train", *TINY], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [script, "train", *TINY], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert f"done: runs/{name}" in done.stdout
     assert json.loads((tmp_path / "runs" / "digits" / "summary.json").read_text())["epochs"] == 1
     wrong = subprocess.run(
-        [script, "train", "--epochs", "x"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [script, "train", "--epochs", "x"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert (wrong.returncode, wrong.stdout) == (2, "")

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 import trevsnn
 from conftest import gradients, worst
 from trevsnn import TRevSNNConfig
-from trevsnn.blocks import bounded_alpha
+from trevsnn.blocks import bound_alpha_
 from trevsnn.encoders import AnnealedLeakyReLU, slope_at
 from trevsnn.spike import spike
 
@@ -199,14 +199,12 @@ def test_live_bytes_after_the_forward_pass(small_model, mode, encoding):
         totals[timesteps], heads = live_after_forward(model, torch.randn(shape))
         elements = 4 * (4 * 32**2 + 8 * 16**2 + 8 * 8**2 + 12 * 8**2)
         assert len(heads) == (1 if event else 4)
-    # Effective alphas, 4 bytes a channel and level, are parameters but for their bound.
-    alphas = 32 * 4 * (4 + 4)
     for few, many in ((4, 8), (8, 16)):
         slope = (totals[many] - totals[few]) / (many - few)
         if mode == "reversible":
-            assert slope <= alphas
+            assert slope == 0
         elif mode == "exact":
-            assert 8 * (slope - alphas) / elements <= 2.5
+            assert 8 * slope / elements == 2
         else:
             assert slope > 4 * elements  # the plain graph keeps many floats an element: the tracker does see
 
@@ -300,11 +298,17 @@ def test_slope_reaches_every_layer(small_model):
     assert slope_at(1, 4) == pytest.approx((1 - math.cos(math.pi / 4)) / 2)
 
 
-def test_alpha_keeps_away_from_zero_with_its_sign():
-    alpha = torch.tensor([0.5, 1e-5, -1e-5, 0.0, -0.7], requires_grad=True)
-    assert bounded_alpha(alpha).tolist() == pytest.approx([0.5, 1e-3, -1e-3, 1e-3, -0.7])
-    bounded_alpha(alpha).sum().backward()
-    assert alpha.grad.tolist() == [1.0] * 5
+def test_alpha_keeps_away_from_zero_with_its_sign(small_model):
+    alpha = torch.nn.Parameter(torch.tensor([0.5, 1e-5, -1e-5, 0.0, -0.7]))
+    bound_alpha_(alpha)
+    assert alpha.tolist() == pytest.approx([0.5, 1e-3, -1e-3, 1e-3, -0.7])
+    model = small_model(in_chans=1)
+    stuck = model.levels[0].alphas[0]
+    torch.nn.init.zeros_(stuck)
+    first, second = (model(torch.randn(2, 1, 8, 8)).square().sum() for _ in range(2))
+    assert stuck.flatten().tolist() == pytest.approx([1e-3] * 4)
+    (first + second).backward()  # two forward passes before a backward pass
+    assert (stuck.grad != 0).all()
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_logits_and_every_gradient(kind, name, mode):
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_weights_come_back_under_their_names(kind, name):
-    tensors, weights = golden(name)
+    _, weights = golden(name)
     model = trevsnn.from_published(weights, input=kind)
     assert next(model.parameters()).dtype == torch.float32
     names = trevsnn.published_names(model)

@@ -107,8 +107,10 @@ class Level(nn.Module):
         return Transform(self.steps[step], self.shared)
 
     def alpha(self, step: int) -> Tensor:
-        """The effective alpha[l,t] of t >= 1, shape (1, C, 1, 1); see :func:`bounded_alpha`."""
-        return bounded_alpha(self.alphas[step - 1])
+        """alpha[l,t] of t >= 1, shape (1, C, 1, 1), moved out of the neighbourhood of 0 (:func:`bound_alpha_`)."""
+        alpha = self.alphas[step - 1]
+        bound_alpha_(alpha)
+        return alpha
 
 
 class Transform(nn.Module):
@@ -124,14 +126,15 @@ class Transform(nn.Module):
         return self.step(below, above, self.shared)
 
 
-def bounded_alpha(alpha: Tensor, smallest: float = 1e-3) -> Tensor:
-    """Keep ``|alpha| >= smallest`` with its sign (that of 0 is +), so that the recurrence stays reversible.
+@torch.no_grad()
+def bound_alpha_(alpha: nn.Parameter, smallest: float = 1e-3) -> None:
+    """Move alpha, in place, to ``|alpha| >= smallest`` with its sign (that of 0 is +): the recurrence stays reversible.
 
-    The gradient passes straight through, so that an alpha inside the bound can leave it.
+    Gradients are those of the moved value, so that an alpha at the bound can leave it.
     """
     edge = torch.full_like(alpha, smallest) * torch.where(alpha < 0, -1, 1)
-    bounded = torch.where(alpha.abs() >= smallest, alpha, edge)
-    return alpha + (bounded - alpha).detach()
+    # Through .data: a pass whose backward is still to come and the optimizer see no modification.
+    alpha.data.copy_(torch.where(alpha.abs() >= smallest, alpha, edge))
 
 
 def _depthwise(channels: int, kernel_size: int) -> nn.Conv2d:

@@ -151,7 +151,7 @@ class _Reversible(torch.autograd.Function):
         ctx.plan, ctx.tape = plan, tape
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *last, *tape.tensors)
-        tape.tensors, tape.alphas = [], []
+        tape.tensors, tape.alphas, tape.anchor_masks = [], [], []
         return (*last, *(tape.readouts[step][1].detach() for step in sorted(plan.readouts)))
 
     @staticmethod
