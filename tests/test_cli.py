@@ -1,7 +1,6 @@
 """Mistakes at the command line: one sentence on stderr, the right exit code, no traceback."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -168,18 +167,19 @@ def test_help_and_version(capsys):
     assert "--optim.lr" in capsys.readouterr().out
 
 
-def test_the_console_script_begins_runs_side_by_side(tmp_path):
-    """The installed command, in processes of its own."""
+def test_runs_without_a_name_stand_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["train", *TINY]) == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["digits", "digits-2"]
+
+
+def test_the_installed_command(run):
+    """The console script, in processes of its own."""
     script = Path(sys.executable).parent / "trevsnn"
-    environment = {**os.environ, "COLUMNS": "200"}
-    for name in ("digits", "digits-2"):
-        done = subprocess.run(
-            [script, "train", *TINY], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert f"done: runs/{name}" in done.stdout
-    assert json.loads((tmp_path / "runs" / "digits" / "summary.json").read_text())["epochs"] == 1
-    wrong = subprocess.run(
-        [script, "train", "--epochs", "x"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([script, "evaluate", str(run), "--json"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["accuracy"] == json.loads((run / "summary.json").read_text())["last_accuracy"]
+    wrong = subprocess.run([script, "train", "--epochs", "x"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("trevsnn: error: ")

@@ -62,8 +62,9 @@ def write_metrics(folder: Path, history: History, writer: SummaryWriter) -> None
 
 def curves(history: History) -> Figure:
     """Loss, accuracy and firing rates over the epochs."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.4))
     loss, accuracy, rates = figure.subplots(1, 3)
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.16, top=0.9, wspace=0.22)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(history) == 1 else None
     for name, label in (("train_loss", "training"), ("val_loss", "held out")):
