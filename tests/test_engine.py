@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from test_data import imitate_fashion_mnist
 from trevsnn.cli import main
 from trevsnn.config import DataConfig
 from trevsnn.data.images import PictureDataset, load
@@ -220,6 +221,38 @@ def test_bf16_autocast_is_at_work_and_close(tmp_path):
         losses.append(float(metrics(tmp_path / precision)[0]["train_loss"]))
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+def test_the_fashion_mnist_recipe_measures_the_test_part_at_the_end(tmp_path, capsys):
+    imitate_fashion_mnist(tmp_path / "data")
+    run = tmp_path / "run"
+    options = [
+        "--data.root",
+        str(tmp_path / "data"),
+        "--epochs",
+        "1",
+        "--optim.warmup_epochs",
+        "0",
+        "--batch_size",
+        "256",
+    ]
+    small = [
+        "--model.channels",
+        "[4,8]",
+        "--model.timesteps",
+        "1",
+        "--model.encoder_stride",
+        "4",
+        "--accelerator",
+        "cpu",
+    ]
+    assert main(["train", "--recipe", "fashion-mnist", *options, *small, "--run", str(run)]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["training_pictures"], summary["held_out_pictures"]) == (1000, 5000)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["split"], result["pictures"], result["accuracy"]) == ("test", 6000, summary["test_accuracy"])
 
 
 def test_evaluate_repeats_the_training_figures(finished, capsys):
