@@ -165,7 +165,7 @@ class _Training:
         self.loss_sum.zero_()
         write_metrics(self.run.path, self.history, writer)
         self._save()
-        self.console.print(epoch_line(row, self.config.epochs), highlight=False)
+        self.console.print(epoch_line(row, self.config.epochs), highlight=False, soft_wrap=True)
 
     def _evaluated(self) -> TRevSNN:
         model = self.model if self.ema is None else self.ema.module
