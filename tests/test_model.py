@@ -267,9 +267,11 @@ def test_presets(name):
 def test_heads_stand_after_each_quarter(small_model, timesteps, expected):
     model = small_model(timesteps=timesteps, in_chans=1)
     assert model.head_steps() == expected
-    heads = model.forward_heads(torch.randn(2, 1, 8, 8))
+    x = torch.randn(2, 1, 8, 8)
+    heads = model.forward_heads(x)
     assert len(heads) == 4
-    assert torch.equal(heads[-1], model(torch.randn(2, 1, 8, 8))) is False
+    assert torch.equal(heads[-1], model(x))
+    assert not any(torch.equal(head, heads[-1]) for head in heads[:-1])
 
 
 def test_model_of_the_last_head_and_rates_are_those_of_the_states(small_model):

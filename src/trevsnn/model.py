@@ -162,8 +162,9 @@ class TRevSNN(nn.Module):
     def forward_heads(self, x: Tensor) -> list[Tensor]:
         """Logits (B, K) of every head in the order of time: four for images, one for events. See :meth:`forward`."""
         steps = self.head_steps()
-        states, pooled = self._run(x, dict.fromkeys(steps[:-1], _average_pool))
-        return [head(pooled[step]) for head, step in zip(list(self.heads)[:-1], steps, strict=False)] + [
+        auxiliary: list[AuxiliaryHead] = list(self.heads)[:-1]  # type: ignore[assignment]
+        states, pooled = self._run(x, {step: head.pool for head, step in zip(auxiliary, steps, strict=False)})
+        return [head(pooled[step]) for head, step in zip(auxiliary, steps, strict=False)] + [
             self._last_head(states[-1])
         ]
 
@@ -223,10 +224,6 @@ class TRevSNN(nn.Module):
             )
         if not x.is_floating_point():
             raise ValueError(f"the input has dtype {x.dtype}; convert it to floating point and normalise it first.")
-
-
-def _average_pool(state: Tensor) -> Tensor:
-    return state.mean((2, 3))
 
 
 def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:

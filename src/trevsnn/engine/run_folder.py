@@ -54,9 +54,9 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run. Raises RunError where there is none."""
-        if not (path / "config.yaml").is_file():
-            raise RunError(f"{path} is no run: it holds no config.yaml; give a folder that trevsnn train made.")
         run = cls(path)
+        if not run.config_file.is_file():
+            raise RunError(f"{path} is no run: it holds no config.yaml; give a folder that trevsnn train made.")
         run.checkpoints.mkdir(exist_ok=True)
         return run
 

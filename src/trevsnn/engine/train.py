@@ -65,7 +65,7 @@ def train(config: RunConfig, run: RunFolder, console: Console) -> dict[str, Any]
 
 
 class _Training:
-    """The moving parts of one training; what of them changes is in ``_state``."""
+    """The moving parts of one training; ``_save`` and ``_restore`` name those that change."""
 
     def __init__(self, config: RunConfig, run: RunFolder, console: Console) -> None:
         self.config, self.run, self.console = config, run, console
@@ -217,7 +217,6 @@ class _Training:
             torch.set_rng_state(state["random"]["cpu"])
             if "cuda" in state["random"] and self.fabric.device.type == "cuda":
                 torch.cuda.set_rng_state(state["random"]["cuda"])
-            self.slope = state["slope"]
             self.console.print(f"going on from {folder.name}, after {len(self.history)} epochs", highlight=False)
             return
         if checkpoints(self.run.checkpoints, "step"):
