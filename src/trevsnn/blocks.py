@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.spike import spike
+from trevsnn.inversion import INITIAL_ALPHA
+from trevsnn.precision import Precision
+from trevsnn.slicing import in_slices, slices
+from trevsnn.spike import PackedState, spike
 
 EXPANSION = 4
 
@@ -40,6 +45,68 @@ class Expand(nn.Module):
         return spike(self.pw1(self.dw1(spike(potential))))
 
 
+def normalise(maps: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """``weight * (x - mean) / sqrt(var + eps) + bias`` per channel, outside autograd; the output has the maps' dtype."""
+    return nn.functional.batch_norm(maps, mean, var, weight, bias, training=False, eps=eps)
+
+
+def normalise_backward(
+    grad: Tensor, maps: Tensor, mean: Tensor, var: Tensor, weight: Tensor, eps: float, *, training: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of maps, weight and bias of :func:`normalise`, through the statistics too if they are the batch's."""
+    invstd = (var + eps).rsqrt()
+    return torch.ops.aten.native_batch_norm_backward(
+        grad, maps, weight, mean, var, mean, invstd, training, eps, [True, True, True]
+    )
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(maps, weight, mean, var)
+        ctx.eps = eps
+        return normalise(maps, mean, var, weight, bias, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight, mean, var = ctx.saved_tensors
+        grads = normalise_backward(grad_outputs[0], maps, mean, var, weight, ctx.eps, training=True)
+        return (*grads, None, None, None)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation in two steps, statistics and :func:`normalise`, so that the second can be run again alone.
+
+    Numbers, parameters and buffers are those of :class:`torch.nn.BatchNorm2d`; in float32 the last bit may differ.
+    """
+
+    @torch.no_grad()
+    def statistics(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance (C,) to normalise by: of this batch in training, which also updates the running
+        ones; the running ones in evaluation.
+
+        Raises:
+            ValueError: one value per channel is too few to train on.
+        """
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        if not self.training:
+            return self.running_mean, self.running_var
+        if maps.numel() == maps.shape[1]:
+            raise ValueError(
+                f"batch statistics of a map of shape {tuple(maps.shape)} need more than one value per channel: use a "
+                "larger batch or larger pictures, or model.eval()."
+            )
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        return torch.batch_norm_update_stats(maps, self.running_mean, self.running_var, self.momentum)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        if not self.training:
+            return super().forward(maps)
+        return _Normalise.apply(maps, self.weight, self.bias, *self.statistics(maps), self.eps)  # type: ignore[no-any-return]
+
+
 class Link(nn.Module):
     """``BN(conv(s(c)))``: what one level tells its neighbour."""
 
@@ -48,11 +115,11 @@ class Link(nn.Module):
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
         )
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = BatchNorm(out_channels)
 
-    def forward(self, state: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))."""
-        return self.bn(self.conv(spike(state)))
+    def forward(self, state: Tensor, rows: list[slice]) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride)); the convolution in slices ``rows``."""
+        return self.bn(in_slices(lambda part: self.conv(spike(part)), state, rows))
 
 
 class LevelStep(nn.Module):
@@ -78,14 +145,34 @@ class LevelStep(nn.Module):
         self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1))
         self.expand2 = Expand(channels, kernel_size)
 
-    def forward(self, below: Tensor, above: Tensor | None, shared: PointwiseDepthwise) -> Tensor:
+    def slices(
+        self, below: Tensor | PackedState, precision: Precision, slice_bytes: int | None
+    ) -> tuple[list[int], list[slice]]:
+        """The size (H, W) of this level's maps, and the slices in which everything but the statistics is computed, cut
+        by the size of the hidden map."""
+        conv = self.below.conv if isinstance(self.below, Link) else self.below
+        stride = conv.stride if isinstance(conv, nn.Conv2d) else (1, 1)
+        height, width = (-(-n // s) for n, s in zip(below.shape[2:], stride, strict=True))
+        hidden = self.expand1.pw1.out_channels * height * width * precision.compute_dtype(below.dtype).itemsize
+        return [height, width], slices(below.shape[0], hidden, slice_bytes, precision.device)
+
+    def forward(
+        self, below: Tensor, above: Tensor | None, shared: PointwiseDepthwise, slice_bytes: int | None = None
+    ) -> Tensor:
         """Return F of shape (B, C, H, W); ``above`` is brought to H x W by nearest-neighbour upsampling."""
-        potential = self.below(below)
+        size, rows = self.slices(below, Precision.current(below.device), slice_bytes)
+        if isinstance(self.below, Link):
+            potential = self.below(below, rows)
+        else:
+            potential = in_slices(lambda part: self.below(fast_layout(part)), below, rows)
         if above is not None and self.above is not None:
-            link = self.above(above)
-            if link.shape[2:] != potential.shape[2:]:
-                link = nn.functional.interpolate(link, size=potential.shape[2:], mode="nearest")
+            link = self.above(above, rows)
+            if list(link.shape[2:]) != size:
+                link = nn.functional.interpolate(link, size=size, mode="nearest")
             potential = potential + link
+        return in_slices(lambda part: self._blocks(part, shared), potential, rows)
+
+    def _blocks(self, potential: Tensor, shared: PointwiseDepthwise) -> Tensor:
         potential = potential + self.gamma * self.project1(self.expand1(potential))
         return potential + shared(self.expand2(potential))
 
@@ -100,11 +187,11 @@ class Level(nn.Module):
         super().__init__()
         self.steps = nn.ModuleList(steps)
         self.shared = PointwiseDepthwise(channels, kernel_size)
-        self.alphas = nn.ParameterList(nn.Parameter(torch.full((1, channels, 1, 1), 0.5)) for _ in steps[1:])
+        self.alphas = nn.ParameterList(nn.Parameter(torch.full((1, channels, 1, 1), INITIAL_ALPHA)) for _ in steps[1:])
 
-    def transform(self, step: int) -> Transform:
+    def transform(self, step: int, slice_bytes: int | None) -> Transform:
         """F[l,t] as one module that holds its shared part too."""
-        return Transform(self.steps[step], self.shared)
+        return Transform(self.steps[step], self.shared, slice_bytes)
 
     def alpha(self, step: int) -> Tensor:
         """alpha[l,t] of t >= 1, shape (1, C, 1, 1), moved out of the neighbourhood of 0 (:func:`bound_alpha_`)."""
@@ -117,13 +204,14 @@ class Transform(nn.Module):
     """A view of a level at one timestep. It is made for a call and registered nowhere, so that every weight has one
     name in the network's state dict and is counted once by whatever walks over it."""
 
-    def __init__(self, step: nn.Module, shared: nn.Module) -> None:
+    def __init__(self, step: nn.Module, shared: nn.Module, slice_bytes: int | None) -> None:
         super().__init__()
         self.step = step
         self.shared = shared
+        self.slice_bytes = slice_bytes
 
     def forward(self, below: Tensor, above: Tensor | None) -> Tensor:
-        return self.step(below, above, self.shared)
+        return self.step(below, above, self.shared, self.slice_bytes)
 
 
 @torch.no_grad()
@@ -135,6 +223,11 @@ def bound_alpha_(alpha: nn.Parameter, smallest: float = 1e-3) -> None:
     edge = torch.full_like(alpha, smallest) * torch.where(alpha < 0, -1, 1)
     # Through .data: a pass whose backward is still to come and the optimizer see no modification.
     alpha.data.copy_(torch.where(alpha.abs() >= smallest, alpha, edge))
+
+
+def fast_layout(maps: Tensor) -> Tensor:
+    """(B, C, H, W) in the memory layout this device is fastest in: channels-last on a CPU, the given one elsewhere."""
+    return maps.contiguous(memory_format=torch.channels_last) if maps.device.type == "cpu" else maps
 
 
 def _depthwise(channels: int, kernel_size: int) -> nn.Conv2d:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 #: Largest error of an inverted state, relative to the largest state, in units of rounding: beyond it, ``exact``
 #: keeps a float anchor. 256 units are 1.5e-5 in float32 and 2.8e-14 in float64.
@@ -21,7 +23,18 @@ class ReversibilityError(ValueError):
     """The rounding error of chained inversion may exceed what ``backprop="reversible"`` accepts."""
 
 
-def inversion_error(error: Tensor, alpha: Tensor, dtype: torch.dtype) -> Tensor:
+#: What alphas begin with, and what a fake tensor, which has no numbers, is taken to hold.
+INITIAL_ALPHA = 0.5
+
+
+def alpha_values(alpha: Tensor) -> np.ndarray:
+    """The numbers of an alpha, float64."""
+    if isinstance(alpha, FakeTensor):
+        return np.full(tuple(alpha.shape), INITIAL_ALPHA)
+    return alpha.detach().cpu().double().numpy()
+
+
+def inversion_error(error: np.ndarray | float, alpha: np.ndarray, dtype: torch.dtype) -> np.ndarray:
     """Bound the error of c[l,t-1] after one inversion ``c' = (c - F) / alpha``, given the error of c[l,t].
 
     With unit roundoff u and states at most M in magnitude, an error e*M becomes at most
@@ -29,47 +42,47 @@ def inversion_error(error: Tensor, alpha: Tensor, dtype: torch.dtype) -> Tensor:
     division by alpha, and the quotient once after it.
 
     Args:
-        error: e, of alpha's shape or a scalar, float64 on the CPU.
-        alpha: alpha[l,t].
+        error: e, of alpha's shape or a number.
+        alpha: alpha[l,t], float64.
         dtype: of the states.
 
     Returns:
-        The new bound, float64 on the CPU, of alpha's shape.
+        The new bound, float64, of alpha's shape.
     """
-    factor = 1 / alpha.detach().abs().to("cpu", torch.float64)
+    factor = 1 / np.abs(alpha)
     return error * factor + torch.finfo(dtype).eps / 2 * (3 + factor)
 
 
-def plan_anchors(alphas: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+def plan_anchors(alphas: Sequence[np.ndarray], dtype: torch.dtype) -> list[np.ndarray]:
     """Choose which elements of which states ``exact`` keeps in float, so that inversion stays within its tolerance.
 
     Args:
-        alphas: the alpha of one level in the order of time.
+        alphas: the alpha of one level in the order of time, float64.
         dtype: of the states.
 
     Returns:
         For each alpha a mask of its shape: true where the state it multiplies is to be kept (an "anchor").
     """
     limit = ANCHOR_TOLERANCE * torch.finfo(dtype).eps / 2
-    masks: list[Tensor] = []
-    error = torch.zeros((), dtype=torch.float64)
+    masks: list[np.ndarray] = []
+    error: np.ndarray | float = 0.0
     for alpha in reversed(alphas):
         error = inversion_error(error, alpha, dtype)
         masks.append(error > limit)
-        error = error.masked_fill(masks[-1], 0.0)
+        error = np.where(masks[-1], 0.0, error)
     return masks[::-1]
 
 
-def check_reversible(level: int, alphas: Sequence[Tensor], dtype: torch.dtype) -> None:
+def check_reversible(level: int, alphas: Sequence[np.ndarray], dtype: torch.dtype) -> None:
     """Raise :class:`ReversibilityError` where inverting through all of one level's ``alphas`` may lose too much."""
-    error = torch.zeros((), dtype=torch.float64)
+    error: np.ndarray | float = 0.0
     for alpha in reversed(alphas):
         error = inversion_error(error, alpha, dtype)
-    if error.max() > REVERSIBLE_TOLERANCE:
-        smallest = min(float(alpha.detach().abs().min()) for alpha in alphas)
+    if np.max(error) > REVERSIBLE_TOLERANCE:
+        smallest = min(float(np.abs(alpha).min()) for alpha in alphas)
         raise ReversibilityError(
             f"backprop='reversible' may reconstruct states of level {level} with a relative error of "
-            f"{float(error.max()):.1e}, more than the {REVERSIBLE_TOLERANCE:g} it accepts, because inverting "
+            f"{float(np.max(error)):.1e}, more than the {REVERSIBLE_TOLERANCE:g} it accepts, because inverting "
             f"{len(alphas)} steps in {str(dtype).removeprefix('torch.')} divides by |alpha| down to {smallest:.3g} each "
             "time: use backprop='exact', fewer timesteps, or float64."
         )

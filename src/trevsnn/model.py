@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,8 +11,13 @@ from torch import Tensor, nn
 from trevsnn.blocks import Level, LevelStep, Link
 from trevsnn.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
 from trevsnn.heads import AuxiliaryHead, LastHead
+from trevsnn.lean_step import two_pass
+from trevsnn.precision import Precision
 from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
-from trevsnn.spike import SpikeCode, spike
+from trevsnn.sliced import sliced
+from trevsnn.slicing import in_slices, slices
+from trevsnn.spike import pack, spike
+from trevsnn.tape import Readout
 
 Input = Literal["image", "event"]
 Encoding = Literal["shared", "grouped"]
@@ -37,6 +41,10 @@ class TRevSNNConfig:
             part of the encoder (the paper). Event frames always have their own.
         encoder_stride: pixels per element of the lowest level, 4, 2 or 1; None for 4 (image) and 1 (event).
         backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
+        slice_bytes: what the widest map of one slice of the batch may take in "exact" and "reversible"; a slice is one
+            image at least. A backward pass needs about three times as much for a moment. Smaller slices need less
+            memory, larger ones fewer calls; no result depends on it but for the order of sums. None for 4 MiB on a CPU
+            and 128 MiB elsewhere.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 384)
@@ -48,6 +56,7 @@ class TRevSNNConfig:
     encoding: Encoding = "shared"
     encoder_stride: int | None = None
     backprop: Backprop = "exact"
+    slice_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _choice("input", self.input, get_args(Input))
@@ -67,6 +76,8 @@ class TRevSNNConfig:
             raise ValueError(f"channels is {self.channels}; a network has two levels at least.")
         for name in ("timesteps", "kernel_size", "num_classes", "in_chans"):
             _positive(name, getattr(self, name))
+        if self.slice_bytes is not None:
+            _positive("slice_bytes", self.slice_bytes)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {self.kernel_size}; it must be odd, so that maps keep their size.")
         _choice("encoder_stride", self.encoder_stride, (4, 2, 1))
@@ -156,23 +167,22 @@ class TRevSNN(nn.Module):
         Raises:
             ValueError: x has another shape or is not floating point.
         """
-        states, _ = self._run(x, {})
-        return self._last_head(states[-1])
+        head = self._get_last_head()
+        (pooled,) = self._run(x, [(self.config.timesteps - 1, head.pool)])
+        return head(pooled)
 
     def forward_heads(self, x: Tensor) -> list[Tensor]:
         """Logits (B, K) of every head in the order of time: four for images, one for events. See :meth:`forward`."""
-        steps = self.head_steps()
-        auxiliary: list[AuxiliaryHead] = list(self.heads)[:-1]  # type: ignore[assignment]
-        states, pooled = self._run(x, {step: head.pool for head, step in zip(auxiliary, steps, strict=False)})
-        return [head(pooled[step]) for head, step in zip(auxiliary, steps, strict=False)] + [
-            self._last_head(states[-1])
-        ]
+        heads: list[AuxiliaryHead | LastHead] = list(self.heads)  # type: ignore[assignment]
+        pooled = self._run(x, [(step, head.pool) for head, step in zip(heads, self.head_steps(), strict=True)])
+        return [head(rates) for head, rates in zip(heads, pooled, strict=True)]
 
     def forward_time(self, x: Tensor) -> Tensor:
         """Logits (T, B, K) of the last head read after every timestep, for :func:`trevsnn.temporal_loss`."""
         head = self._get_last_head()
-        states, pooled = self._run(x, dict.fromkeys(range(self.config.timesteps - 1), head.pool))
-        return torch.stack([*(head(pooled[step]) for step in sorted(pooled)), head(head.pool(states[-1]))])
+        return torch.stack(
+            [head(pooled) for pooled in self._run(x, [(t, head.pool) for t in range(self.config.timesteps)])]
+        )
 
     @torch.no_grad()
     def forward_with_rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,32 +194,48 @@ class TRevSNN(nn.Module):
         rates, states = [], []
         for states in unroll(transforms, alphas, inputs):
             rates.append(torch.stack([spike(state).double().mean() for state in states]))
-        return self._last_head(states[-1]), torch.stack(rates, dim=1)
+        head = self._get_last_head()
+        return head(head.pool(states[-1])), torch.stack(rates, dim=1)
 
-    def _run(
-        self, x: Tensor, readouts: dict[int, Callable[[Tensor], Tensor]]
-    ) -> tuple[list[Tensor], dict[int, Tensor]]:
+    def _run(self, x: Tensor, readouts: list[Readout]) -> list[Tensor]:
         transforms, alphas, inputs = self._recurrence(x)
-        return run(transforms, alphas, inputs, backprop=self._backprop, code=SpikeCode(), readouts=readouts)
+        _, values = run(
+            transforms,
+            alphas,
+            inputs,
+            backprop=self._backprop,
+            code=pack,
+            readouts=readouts,
+            passes=two_pass,
+            once=True,
+        )
+        return values
 
     def _recurrence(self, x: Tensor) -> tuple[list[list[nn.Module]], list[list[Tensor] | None], list[Tensor]]:
         self._check(x)
         steps = range(self.config.timesteps)
         levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
-        encoded = self.encoder(x)
-        inputs = [encoded for _ in steps] if self.config.input == "image" else list(encoded.unbind(1))
-        transforms: list[list[nn.Module]] = [[level.transform(t) for level in levels] for t in steps]
+        inputs = [self._encode(x)] * len(steps) if self.config.input == "image" else list(x.unbind(1))
+        transforms: list[list[nn.Module]] = [
+            [level.transform(t, self.config.slice_bytes) for level in levels] for t in steps
+        ]
         alphas = [None if t == 0 else [level.alpha(t) for level in levels] for t in steps]
         return transforms, alphas, inputs
+
+    def _encode(self, image: Tensor) -> Tensor:
+        encoder = self.encoder
+        assert isinstance(encoder, ImageEncoder)
+        dtype = Precision.current(image.device).compute_dtype(image.dtype)
+        widest = encoder.stem_elements(*image.shape[2:]) * dtype.itemsize
+        rows = slices(len(image), widest, self.config.slice_bytes, image.device)
+        if self._backprop == "autograd" or not torch.is_grad_enabled():
+            return in_slices(encoder, image, rows)
+        return sliced(encoder, image, rows, "encoder")
 
     def _get_last_head(self) -> LastHead:
         head = self.heads[-1]
         assert isinstance(head, LastHead)
         return head
-
-    def _last_head(self, state: Tensor) -> Tensor:
-        head = self._get_last_head()
-        return head(head.pool(state))
 
     def _check(self, x: Tensor) -> None:
         config = self.config

@@ -1,44 +1,98 @@
-"""Running a module a second time as it ran the first: autocast, random state, buffers, parameters."""
+"""Running any module a second time as it ran the first: autocast, random state, buffers, parameters."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
 
+from trevsnn.owner import owner
+from trevsnn.precision import Precision
+from trevsnn.spike import PackedState
 
-def recompute(
-    module: nn.Module,
-    below: Tensor,
-    above: Tensor | None,
-    adjoint: Tensor,
-    precision: contextlib.AbstractContextManager[Any],
-    random_states: list[Tensor] | None,
-    device: str,
-) -> tuple[Tensor, Tensor | None, Tensor | None, list[tuple[nn.Parameter, Tensor | None]]]:
-    """Compute F(below, above) once more under a graph and backpropagate ``adjoint`` through it.
+Gradients = list[tuple[nn.Parameter, Tensor]]
 
-    Parameters stand in as detached aliases, so that hooks on them see the whole gradient once, from autograd;
-    buffers as copies, so that batch statistics do not change a second time.
-    """
-    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    aliases = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-    buffers = {name: b.clone() for name, b in module.named_buffers()}
-    with torch.enable_grad(), precision, random_state(random_states, device):
-        value = functional_call(module, {**aliases, **buffers}, (below, above))
-    sources = [t for t in (below, above) if t is not None and t.requires_grad]
-    wanted = [*sources, *aliases.values()]
-    if not value.requires_grad:
-        return value, None, None, []
-    grads = list(torch.autograd.grad(value, wanted, adjoint.to(value.dtype), allow_unused=True))
-    below_grad = grads.pop(0) if below.requires_grad else None
-    above_grad = grads.pop(0) if above is not None else None
-    return value.detach(), below_grad, above_grad, list(zip(parameters.values(), grads, strict=True))
+
+class TwoPass(Protocol):
+    """One transform F[l,t], run in the forward pass without a graph and again in the backward pass."""
+
+    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, Any]:
+        """F(below, above), and what the second pass needs to know of this one."""
+        ...
+
+    def second_pass(
+        self,
+        below: Tensor | PackedState,
+        above: Tensor | PackedState | None,
+        adjoint: Tensor,
+        kept: Any,
+        below_adjoint: Tensor | None,
+        above_adjoint: Tensor | None,
+        state: Tensor | None,
+    ) -> Gradients:
+        """Backpropagate ``adjoint`` through F(below, above).
+
+        Added in place: the gradients of ``below`` and ``above`` to their adjoints, where these are given. Subtracted in
+        place: the value F(below, above) from ``state``, where that is given.
+
+        Returns:
+            Parameters and their gradients; a parameter may stand there more than once.
+        """
+        ...
+
+
+class Replay:
+    """Two passes through any module F(below, above): the second one runs it again, under a graph."""
+
+    def __init__(self, module: nn.Module, precision: Precision) -> None:
+        self.module, self.precision = module, precision
+
+    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, list[Tensor] | None]:
+        """The value, and the random state the module started from if it drew from it."""
+        before = _random_states(self.precision.device.type)
+        value = self.module(below, above)
+        drew = not all(map(torch.equal, before, _random_states(self.precision.device.type)))
+        return value, before if drew else None
+
+    def second_pass(
+        self,
+        below: Tensor | PackedState,
+        above: Tensor | PackedState | None,
+        adjoint: Tensor,
+        kept: list[Tensor] | None,
+        below_adjoint: Tensor | None,
+        above_adjoint: Tensor | None,
+        state: Tensor | None,
+    ) -> Gradients:
+        """See :class:`TwoPass`.
+
+        Parameters stand in as detached aliases, so that hooks on them see the whole gradient once, from autograd;
+        buffers as copies, so that batch statistics do not change a second time.
+        """
+        seen = [(_decoded(below), below_adjoint), (_decoded(above), above_adjoint)]
+        parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        aliases = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        buffers = {name: b.clone() for name, b in self.module.named_buffers()}
+        inputs = [x if x is None else x.detach().requires_grad_(sink is not None) for x, sink in seen]
+        with torch.enable_grad(), self.precision.context(), _random_state(kept, self.precision.device.type):
+            value = functional_call(self.module, {**aliases, **buffers}, (inputs[0], inputs[1]))
+        if state is not None:
+            state.sub_(value.detach())
+        if not value.requires_grad:
+            return []
+        sources = [(x, sink) for x, (_, sink) in zip(inputs, seen, strict=True) if x is not None and sink is not None]
+        wanted = [x for x, _ in sources] + list(aliases.values())
+        grads = torch.autograd.grad(value, wanted, adjoint.to(value.dtype), allow_unused=True)
+        for (_, sink), grad in zip(sources, grads, strict=False):
+            if grad is not None:
+                sink.add_(grad)
+        own = zip(parameters.values(), grads[len(sources) :], strict=True)
+        return [(parameter, grad) for parameter, grad in own if grad is not None]
 
 
 class _Entry(torch.autograd.Function):
@@ -55,14 +109,13 @@ class _Entry(torch.autograd.Function):
 
 def read_out(function: Callable[[Tensor], Tensor], state: Tensor) -> tuple[GradientEdge, Tensor]:
     """Apply ``function`` under a graph that keeps only what the function saves: its beginning and its value."""
-    with torch.enable_grad():
+    with torch.enable_grad(), owner("heads"):
         entry = _Entry.apply(torch.empty((), requires_grad=True), state.detach())
         return get_gradient_edge(entry), function(entry)
 
 
-def autocast(device: str, enabled: bool, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    # Without a cache: weights cast in the pass without a graph must not be reused in one with a graph.
-    return torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
+def _decoded(seen: Tensor | PackedState | None) -> Tensor | None:
+    return seen.decode() if isinstance(seen, PackedState) else seen
 
 
 def _random_states(device: str) -> list[Tensor]:
@@ -72,23 +125,8 @@ def _random_states(device: str) -> list[Tensor]:
     return states
 
 
-def remember_random_state(
-    module: nn.Module, store: dict[tuple[int, int], list[Tensor]], key: tuple[int, int], device: str
-) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """``module``, noting the random state it started from if it drew from it."""
-
-    def call(below: Tensor, above: Tensor | None) -> Tensor:
-        before = _random_states(device)
-        value = module(below, above)
-        if not all(map(torch.equal, before, _random_states(device))):
-            store[key] = before
-        return value
-
-    return call
-
-
 @contextlib.contextmanager
-def random_state(states: list[Tensor] | None, device: str) -> Iterator[None]:
+def _random_state(states: list[Tensor] | None, device: str) -> Iterator[None]:
     """Run under the given random state, if any, and restore the present one afterwards."""
     if states is None:
         yield

@@ -14,15 +14,18 @@ convolutions or spikes: transforms are any modules, states any tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from trevsnn.inversion import check_reversible
-from trevsnn.replay import autocast, read_out, recompute, remember_random_state
-from trevsnn.tape import Plan, StateCode, Tape
+from trevsnn.inversion import alpha_values, check_reversible
+from trevsnn.owner import owner
+from trevsnn.precision import Precision
+from trevsnn.replay import Replay, TwoPass, read_out
+from trevsnn.spike import PackedState
+from trevsnn.tape import Plan, Readout, Tape
 
 Backprop = Literal["exact", "reversible", "autograd"]
 BACKPROP_MODES: tuple[str, ...] = get_args(Backprop)
@@ -68,9 +71,11 @@ def run(
     states: Sequence[Tensor] | None = None,
     *,
     backprop: Backprop = "exact",
-    code: StateCode | None = None,
-    readouts: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
-) -> tuple[list[Tensor], dict[int, Tensor]]:
+    code: Callable[[Tensor], PackedState] | None = None,
+    readouts: Sequence[Readout] = (),
+    passes: Callable[[nn.Module, Precision], TwoPass] = Replay,
+    once: bool = False,
+) -> tuple[list[Tensor], list[Tensor]]:
     """Run the recurrence of :func:`unroll` and return the last states, with a choice of what backward keeps.
 
     ``autograd`` keeps the plain graph: the reference. ``reversible`` keeps the inputs and the last states and nothing
@@ -83,19 +88,22 @@ def run(
     Args:
         transforms, alphas, inputs, states: see :func:`unroll`. Transforms may share modules and parameters.
         backprop: what the backward pass rests on.
-        code: for ``exact``; None keeps the states themselves, which is right for transforms of any kind.
-        readouts: ``{t: function}`` of the top level's state after step t, without parameters. What autograd keeps for
+        code: for ``exact``, :func:`trevsnn.spike.pack` where transforms see states through their spikes alone; None
+            keeps the states themselves, which is right for transforms of any kind.
+        readouts: ``(t, function)`` of the top level's state after step t, without parameters. What autograd keeps for
             the function stays alive until the backward pass; the state does not, unless the function keeps it.
+        passes: how a transform is run twice, from the transform and the precision of the pass.
+        once: promise that the backward pass runs once and that the last states are not wanted: none are returned, and
+            backward overwrites and frees what it has used.
 
     Returns:
-        The last states ``c[l,T-1]`` and ``{t: readout}``.
+        The last states ``c[l,T-1]`` (none with ``once``) and the values of the readouts.
 
     Raises:
         ReversibilityError: in the backward pass, before it begins: ``reversible`` with a T and alpha for which its
             error bound fails. (The forward pass is as good as any.)
         ValueError: lengths that do not fit together, or an unknown mode.
     """
-    readouts = {} if readouts is None else readouts
     _check(transforms, alphas, inputs, states, backprop, readouts)
     parameters = list(dict.fromkeys(p for row in transforms for module in row for p in module.parameters()))
     first = 0 if states is not None else 1
@@ -104,12 +112,13 @@ def run(
     needs_graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
     if backprop == "autograd" or not needs_graph:
-        given: dict[int, Tensor] = {}
+        given: list[Any] = [None] * len(readouts)
         last: list[Tensor] = []
         for step, last in enumerate(unroll(transforms, alphas, inputs, states)):
-            if step in readouts:
-                given[step] = readouts[step](last[-1])
-        return last, given
+            for i, (at, function) in enumerate(readouts):
+                if at == step:
+                    given[i] = function(last[-1])
+        return [] if once else last, given
 
     position = {id(x): i for i, x in enumerate(dict.fromkeys(inputs))}
     plan = Plan(
@@ -120,119 +129,120 @@ def run(
         exact=backprop == "exact",
         code=code,
         readouts=readouts,
+        passes=passes,
+        once=once,
     )
     outputs = _Reversible.apply(plan, *tensors)
-    levels = len(transforms[0])
-    return list(outputs[:levels]), dict(zip(sorted(readouts), outputs[levels:], strict=True))
+    levels = 0 if once else plan.levels
+    return list(outputs[:levels]), list(outputs[levels:])
 
 
 class _Reversible(torch.autograd.Function):
-    """Forward without a graph; backward walks t = T-1..0 and l = L-1..0 with one transform's graph alive at a time."""
+    """Forward without a graph; backward walks t = T-1..0 and l = L-1..0 with one transform's temporaries at a time."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, states, alphas, _ = plan.split(tensors)
         tape = Tape(plan, alphas, plan.split(ctx.needs_input_grad[1:])[2])
-        ctx.device = tensors[0].device.type
-        ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
-        watched = [
-            [
-                remember_random_state(module, tape.random_states, (step, level), ctx.device)
-                for level, module in enumerate(row)
-            ]
-            for step, row in enumerate(plan.transforms)
-        ]
+        precision = Precision.current(tensors[0].device)
+        passes = [[plan.passes(module, precision) for module in row] for row in plan.transforms]
+        first = [[tape.remember(step, level, p) for level, p in enumerate(row)] for step, row in enumerate(passes)]
         last: list[Tensor] = []
-        with autocast(ctx.device, *ctx.autocast):
-            for step, last in enumerate(unroll(watched, alphas, [inputs[i] for i in plan.input_index], states or None)):
+        with precision.context(), owner("states"):
+            for step, last in enumerate(unroll(first, alphas, [inputs[i] for i in plan.input_index], states or None)):
                 tape.keep(step, last)
-                if step in plan.readouts:
-                    tape.readouts[step] = read_out(plan.readouts[step], last[-1])
-        ctx.plan, ctx.tape = plan, tape
+                for i, (at, function) in enumerate(plan.readouts):
+                    if at == step:
+                        tape.readouts[i] = read_out(function, last[-1])
+        ctx.plan, ctx.tape, ctx.passes = plan, tape, passes
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, *last, *tape.tensors)
-        tape.tensors, tape.alphas, tape.anchor_masks = [], [], []
-        return (*last, *(tape.readouts[step][1].detach() for step in sorted(plan.readouts)))
+        read = tuple(tape.readouts[i][1].detach() for i in range(len(plan.readouts)))
+        if plan.once:
+            tape.last = last
+            ctx.save_for_backward(*tensors)
+            return read
+        ctx.save_for_backward(*tensors, *last)
+        return (*last, *read)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan, tape = ctx.plan, ctx.tape
-        saved = ctx.saved_tensors
+        plan, tape, passes = ctx.plan, ctx.tape, ctx.passes
         count = len(ctx.needs_input_grad) - 1
-        tensors, last, kept = saved[:count], saved[count : count + plan.levels], saved[count + plan.levels :]
+        tensors = ctx.saved_tensors[:count]
+        # By level, each inverted as soon as nothing at its timestep needs it any more.
+        states: list[Tensor] = tape.take_last() if plan.once else list(ctx.saved_tensors[count:])
+        owned = [plan.once] * plan.levels  # states to be overwritten
         inputs, initial, alphas, _ = plan.split(tensors)
         if not plan.exact and plan.timesteps > 1:
             for level, column in enumerate(zip(*alphas[1:], strict=True)):
-                check_reversible(level, column, last[level].dtype)
-        found = plan.split([None] * count)
-        input_grads, state_grads, alpha_grads, parameter_grads = found
+                check_reversible(level, [alpha_values(alpha) for alpha in column], states[level].dtype)
+        input_grads, state_grads, alpha_grads, parameter_grads = plan.split([None] * count)
         input_needs, _, alpha_needs, _ = plan.split(ctx.needs_input_grad[1:])
         place_of = {id(parameter): i for i, parameter in enumerate(plan.parameters)}
 
-        def seen(step: int, level: int) -> Tensor:
+        def seen(step: int, level: int) -> Tensor | PackedState:
             if step < 0:
                 return initial[level]
             if plan.exact and step < plan.timesteps - 1:
-                return tape.seen(kept, step, level)
+                return tape.seen[step, level]
             return states[level]
 
-        states = list(last)  # by level, each inverted as soon as nothing at its timestep needs it any more
-        adjoints: list[Any] = [
-            torch.zeros_like(state) if grad is None else grad
-            for state, grad in zip(last, grads[: plan.levels], strict=True)
-        ]
-        readout_grads = dict(zip(sorted(plan.readouts), grads[plan.levels :], strict=True))
+        with owner("adjoints"):
+            adjoints = [torch.zeros_like(state) for state in states]
+            if not plan.once:
+                for adjoint, grad in zip(adjoints, grads, strict=False):
+                    if grad is not None:
+                        adjoint.copy_(grad)
+            for source in set(plan.input_index):
+                if input_needs[source]:
+                    input_grads[source] = torch.zeros_like(inputs[source], dtype=adjoints[0].dtype)
+        read_grads = grads[0 if plan.once else plan.levels :]
         for step in reversed(range(plan.timesteps)):
-            if readout_grads.get(step) is not None:
-                edge, value = tape.readouts[step]
-                (grad,) = torch.autograd.grad(value, [edge], readout_grads[step], retain_graph=True)
-                adjoints[-1] = adjoints[-1] + grad
+            for i, (at, _) in enumerate(plan.readouts):
+                if at == step and read_grads[i] is not None:
+                    edge, value = tape.readouts[i]
+                    (grad,) = torch.autograd.grad(value, [edge], read_grads[i], retain_graph=not plan.once)
+                    adjoints[-1].add_(grad)
             has_previous = step >= plan.first_alpha
             for level in reversed(range(plan.levels)):
-                source = plan.input_index[step]
-                below = inputs[source] if level == 0 else seen(step, level - 1)
-                above = seen(step - 1, level + 1) if has_previous and level + 1 < plan.levels else None
-                value, below_grad, above_grad, module_grads = recompute(
-                    plan.transforms[step][level],
-                    below.detach().requires_grad_(level > 0 or input_needs[source]),
-                    None if above is None else above.detach().requires_grad_(),
+                source, has_above = plan.input_index[step], has_previous and level + 1 < plan.levels
+                inverts = has_previous and step > 0 and tape.inverts(step, level)
+                if inverts and not owned[level]:
+                    with owner("states"):
+                        states[level], owned[level] = states[level].clone(), True
+                found = passes[step][level].second_pass(
+                    inputs[source] if level == 0 else seen(step, level - 1),
+                    seen(step - 1, level + 1) if has_above else None,
                     adjoints[level],
-                    autocast(ctx.device, *ctx.autocast),
-                    tape.random_states.get((step, level)),
-                    ctx.device,
+                    tape.kept[step, level],
+                    input_grads[source] if level == 0 else adjoints[level - 1],
+                    adjoints[level + 1] if has_above else None,
+                    states[level] if inverts else None,
                 )
-                for parameter, grad in module_grads:
-                    place = place_of[id(parameter)]
-                    parameter_grads[place] = _add(parameter_grads[place], grad)
-                if level > 0:
-                    adjoints[level - 1] = _add(adjoints[level - 1], below_grad)
-                else:
-                    input_grads[source] = _add(input_grads[source], below_grad)
+                with owner("parameter gradients"):
+                    for parameter, grad in found:
+                        place = place_of[id(parameter)]
+                        total = parameter_grads[place]
+                        parameter_grads[place] = grad if total is None else total + grad
+                    del found
                 if not has_previous:
                     continue
                 alpha, adjoint = alphas[step][level], adjoints[level]
-                if step == 0:
-                    states[level] = initial[level]
-                elif plan.exact and plan.code is None:
-                    states[level] = tape.seen(kept, step - 1, level)
-                elif tape.inverts(level):
-                    inverted = (states[level] - value) / alpha
-                    states[level] = tape.correct(kept, step - 1, level, inverted)
+                if inverts:
+                    states[level].div_(alpha)
+                if step > 0:
+                    states[level], owned[level] = tape.restore(step - 1, level, states[level]), True
+                previous = states[level] if step > 0 else initial[level]
                 if alpha_needs[step][level]:
-                    alpha_grads[step][level] = (adjoint * states[level]).sum_to_size(alpha.shape).to(alpha.dtype)
-                adjoints[level] = alpha * adjoint
-                if above_grad is not None:
-                    adjoints[level + 1] = adjoints[level + 1] + above_grad
+                    alpha_grads[step][level] = (adjoint * previous).sum_to_size(alpha.shape).to(alpha.dtype)
+                adjoint.mul_(alpha)
+            if plan.once:
+                tape.forget(step)
         if plan.has_states:
             state_grads = adjoints
+        input_grads = [g if g is None else g.to(x.dtype) for g, x in zip(input_grads, inputs, strict=True)]
         flat_alphas = [grad for row in alpha_grads if row is not None for grad in row]
         return (None, *input_grads, *state_grads, *flat_alphas, *parameter_grads)
-
-
-def _add(total: Tensor | None, grad: Tensor | None) -> Tensor | None:
-    if total is None or grad is None:
-        return grad if total is None else total
-    return total + grad
 
 
 def _row(alphas: Sequence[Sequence[Tensor] | None], step: int) -> Sequence[Tensor]:
@@ -248,7 +258,7 @@ def _check(
     inputs: Sequence[Tensor],
     states: Sequence[Tensor] | None,
     backprop: str,
-    readouts: Mapping[int, Callable[[Tensor], Tensor]],
+    readouts: Sequence[Readout],
 ) -> None:
     if backprop not in BACKPROP_MODES:
         raise ValueError(f"backprop is {backprop!r}; it must be one of {', '.join(BACKPROP_MODES)}.")
@@ -260,5 +270,5 @@ def _check(
             raise ValueError(f"{name} has {len(given)} entries for {steps} timesteps: give one for each.")
     if states is not None and {len(states)} != levels:
         raise ValueError(f"states has {len(states)} entries for {levels.pop()} levels: give one for each.")
-    if any(not 0 <= step < steps for step in readouts):
-        raise ValueError(f"readouts are at steps {sorted(readouts)}; they must lie in 0..{steps - 1}.")
+    if any(not 0 <= step < steps for step, _ in readouts):
+        raise ValueError(f"readouts are at steps {[step for step, _ in readouts]}; they must lie in 0..{steps - 1}.")

@@ -1,0 +1,268 @@
+"""Forward and backward passes of convolutions, links and blocks without autograd, on slices of the batch.
+
+Each class here is the twin of a module in :mod:`trevsnn.blocks`: the same operations in the same order going forward,
+so the same bits; the chain rule written out going backward. They live for one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import ScaledStdConv2d
+from torch import Tensor, nn
+
+from trevsnn.blocks import BatchNorm, Expand, Link, PointwiseDepthwise, fast_layout, normalise, normalise_backward
+from trevsnn.owner import owner
+from trevsnn.replay import Gradients
+from trevsnn.slicing import gather
+from trevsnn.spike import THRESHOLD, PackedState, pack, spikes_of, window_of
+
+
+class LeanConv:
+    """A convolution whose weight is made ready once for all slices, and whose gradients are summed over them.
+
+    Args:
+        conv: plain or weight-standardised.
+        dtype: it computes in.
+    """
+
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
+        self.conv, self.dtype = conv, dtype
+        aliases = {name: p.detach().requires_grad_(p.requires_grad) for name, p in conv.named_parameters()}
+        self.sources = {name: alias for name, alias in aliases.items() if alias.requires_grad and name != "bias"}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.sources)):
+            self.raw_weight = _standardised(conv, aliases["weight"], aliases.get("gain"))
+        self.raw_bias = aliases["bias"].detach() if "bias" in aliases else None
+        self.weight = self.raw_weight.detach().to(dtype)
+        self.bias = None if self.raw_bias is None else self.raw_bias.to(dtype)
+        self.weight_grad: Tensor | None = None
+        self.bias_grad: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        padding: Any = conv.padding
+        return torch.conv2d(x, self.weight, self.bias, conv.stride, padding, conv.dilation, conv.groups)
+
+    def backward(self, grad: Tensor, x: Tensor, *, weight: Tensor | None = None, to_input: bool = True) -> Tensor:
+        """Add up the gradients of weight and bias, and return that of ``x``.
+
+        Args:
+            grad: of the output.
+            x: the input.
+            weight: that leads the gradient to the input, if another than the convolution's own.
+            to_input: whether the gradient of ``x`` is wanted; what is returned otherwise is empty.
+        """
+        conv = self.conv
+        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad,
+            x,
+            self.weight if weight is None else weight,
+            None,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            False,
+            [0, 0],
+            conv.groups,
+            [to_input, True, False],
+        )
+        with owner("parameter gradients"):
+            self.weight_grad = _accumulate(self.weight_grad, grad_weight, self.raw_weight)
+            if self.raw_bias is not None:
+                self.bias_grad = _accumulate(self.bias_grad, grad.sum((0, 2, 3)), self.raw_bias)
+        return grad if grad_x is None else grad_x
+
+    def gradients(self) -> Gradients:
+        """The convolution's parameters and their gradients, once the last slice is through."""
+        found: Gradients = []
+        with owner("parameter gradients"):
+            if self.sources and self.weight_grad is not None:
+                sources = list(self.sources.values())
+                grads = torch.autograd.grad(self.raw_weight, sources, self.weight_grad.view_as(self.raw_weight))
+                found += zip((getattr(self.conv, name) for name in self.sources), grads, strict=True)
+            if self.conv.bias is not None and self.conv.bias.requires_grad and self.bias_grad is not None:
+                found.append((self.conv.bias, self.bias_grad))
+        return found
+
+
+class BlockTrace(NamedTuple):
+    """What the backward pass of a block needs of its forward pass on one slice."""
+
+    potential: PackedState
+    hidden: PackedState
+    projected: Tensor
+
+
+class LeanBlock:
+    """``Block(v) = v + gamma * DW2(PW2(s(PW1(DW1(s(v))))))`` on one slice of the batch at a time.
+
+    A slice's trace is the 2-bit codes of v and of the 4C-wide hidden map, from which the spikes come back without a
+    second PW1, and PW2's C-wide output.
+    """
+
+    def __init__(
+        self, expand: Expand, project: PointwiseDepthwise, gamma: nn.Parameter | None, dtype: torch.dtype
+    ) -> None:
+        self.dtype, self.gamma = dtype, gamma
+        self.dw1, self.pw1 = LeanConv(expand.dw1, dtype), LeanConv(expand.pw1, dtype)
+        self.pw2, self.dw2 = LeanConv(project.pw2, dtype), LeanConv(project.dw2, dtype)
+        weight = self.dw2.raw_weight.detach()
+        self._scaled_dw2 = None if gamma is None else (weight * gamma.detach().view(-1, 1, 1, 1)).to(dtype)
+
+    def forward(self, potential: Tensor) -> Tensor:
+        """(b, C, H, W) -> (b, C, H, W), and no trace."""
+        hidden = self._hidden(potential).ge_(THRESHOLD)
+        return self._add(potential, self.pw2(hidden))
+
+    def forward_traced(self, potential: Tensor, *, value: bool = True) -> tuple[Tensor | None, BlockTrace]:
+        """The same with a trace; without ``value``, only the trace."""
+        hidden = self._hidden(potential)
+        packed = pack(hidden)
+        projected = self.pw2(hidden.ge_(THRESHOLD))
+        del hidden
+        return self._add(potential, projected) if value else None, BlockTrace(pack(potential), packed, projected)
+
+    def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
+        """From the gradient of a slice's value to that of its potential, both of the states' dtype."""
+        grad_projected = self.dw2.backward(grad.to(self.dtype), trace.projected, weight=self._scaled_dw2)
+        grad_hidden = self.pw2.backward(grad_projected, trace.hidden.spikes(self.dtype))
+        del grad_projected
+        grad_hidden.mul_(trace.hidden.window(self.dtype))
+        spikes = trace.potential.spikes(self.dtype)
+        grad_expanded = self.pw1.backward(grad_hidden, self.dw1(spikes))
+        del grad_hidden
+        grad_spikes = self.dw1.backward(grad_expanded, spikes)
+        return grad + grad_spikes.mul_(trace.potential.window(self.dtype))
+
+    def gradients(self) -> Gradients:
+        """The block's parameters and their gradients.
+
+        DW2's gradient was summed without gamma, as dL/d(gamma DW2). With w, b its weight and bias, both follow:
+        dL/dw = gamma * sum, and dL/dgamma = <w, sum of weight> + b * sum of bias, without DW2's output.
+        """
+        found: Gradients = []
+        weight_sum, bias_sum = self.dw2.weight_grad, self.dw2.bias_grad
+        if self.gamma is not None and weight_sum is not None and bias_sum is not None:
+            assert self.dw2.raw_bias is not None
+            product = (self.dw2.raw_weight.detach() * weight_sum).sum((1, 2, 3)) + self.dw2.raw_bias * bias_sum
+            if self.gamma.requires_grad:
+                found.append((self.gamma, product.view_as(self.gamma)))
+            gamma = self.gamma.detach().flatten()
+            self.dw2.weight_grad, self.dw2.bias_grad = weight_sum * gamma.view(-1, 1, 1, 1), bias_sum * gamma
+        for conv in (self.dw1, self.pw1, self.pw2, self.dw2):
+            found += conv.gradients()
+        return found
+
+    def _hidden(self, potential: Tensor) -> Tensor:
+        return self.pw1(self.dw1(spikes_of(potential, self.dtype)))
+
+    def _add(self, potential: Tensor, projected: Tensor) -> Tensor:
+        update = self.dw2(projected)
+        return potential + (update if self.gamma is None else self.gamma.detach() * update)
+
+
+class LeanInput:
+    """What comes from the network's input: itself, or a projection of it. No slice depends on another."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        self.conv = LeanConv(module, dtype) if isinstance(module, nn.Conv2d) else None
+        self.dtype = dtype
+
+    def prepare(self, below: Any, rows: Iterable[slice], statistics: Any = None) -> None:
+        """Take the input x, float."""
+        self.x: Tensor = below
+
+    @property
+    def statistics(self) -> None:
+        """There are none."""
+
+    def forward(self, rows: slice) -> Tensor:
+        """A slice of the fused potential."""
+        x = fast_layout(self.x[rows])
+        return x if self.conv is None else self.conv(x.to(self.dtype))
+
+    def backward(self, rows: slice, grad: Tensor, adjoint: Tensor | None) -> None:
+        """Add the slice's gradient to the input's adjoint, if it is wanted."""
+        if self.conv is not None:
+            x = fast_layout(self.x[rows]).to(self.dtype)
+            grad = self.conv.backward(grad.to(self.dtype), x, to_input=adjoint is not None)
+        if adjoint is not None:
+            adjoint[rows] += grad
+
+    def finish(self, rows: Iterable[slice], adjoint: Tensor | None) -> None:
+        """Nothing is left to do after the last slice."""
+
+    def gradients(self) -> Gradients:
+        return [] if self.conv is None else self.conv.gradients()
+
+
+class LeanLink:
+    """``BN(conv(s(c)))``: convolutions and what lies behind them in slices, batch statistics over the whole batch.
+
+    The statistics of the first pass serve the second, so that it gives the same bits without another reduction.
+    """
+
+    def __init__(self, link: Link, dtype: torch.dtype) -> None:
+        self.conv, self.bn, self.dtype = LeanConv(link.conv, dtype), link.bn, dtype
+        self.grad: Tensor | None = None
+        self.bn_grads: tuple[Tensor, Tensor] | None = None
+
+    def prepare(self, seen: Any, rows: Iterable[slice], statistics: tuple[Tensor, Tensor] | None = None) -> None:
+        """Convolve the spikes of a state, or of its codes; count them into the running statistics in the first pass."""
+        self.seen: Tensor | PackedState = seen
+        self.maps = gather(((r, self.conv(spikes_of(seen[r], self.dtype))) for r in rows), seen.shape[0])
+        assert isinstance(self.bn, BatchNorm)
+        self.statistics = self.bn.statistics(self.maps) if statistics is None else statistics
+
+    def forward(self, rows: slice) -> Tensor:
+        """A slice of the normalised map."""
+        return normalise(self.maps[rows], *self.statistics, self.bn.weight, self.bn.bias, self.bn.eps)
+
+    def backward(self, rows: slice, grad: Tensor, adjoint: Tensor | None) -> None:
+        """Take a slice's gradient; it is led on by :meth:`finish`."""
+        if self.grad is None:
+            self.grad = torch.empty_like(self.maps)
+        self.grad[rows] = grad
+
+    def finish(self, rows: Iterable[slice], adjoint: Tensor | None) -> None:
+        """Through the normalisation of the whole batch, and in slices on to the state's adjoint."""
+        assert self.grad is not None
+        grad_maps, *grads = normalise_backward(
+            self.grad, self.maps, *self.statistics, self.bn.weight, self.bn.eps, training=self.bn.training
+        )
+        self.bn_grads = grads[0], grads[1]
+        del self.grad, self.maps
+        for r in rows:
+            seen = self.seen[r]
+            grad_spikes = self.conv.backward(grad_maps[r], spikes_of(seen, self.dtype))
+            if adjoint is not None:
+                adjoint[r] += grad_spikes.mul_(window_of(seen, self.dtype))
+
+    def gradients(self) -> Gradients:
+        """The link's parameters and their gradients."""
+        assert self.bn_grads is not None
+        own = zip((self.bn.weight, self.bn.bias), self.bn_grads, strict=True)
+        return self.conv.gradients() + [(p, grad) for p, grad in own if p.requires_grad]
+
+
+def _accumulate(total: Tensor | None, grad: Tensor, like: Tensor) -> Tensor:
+    if total is not None:
+        return total.add_(grad)
+    # In the parameter's own layout, so that autograd takes it as .grad as it is.
+    same = grad.dtype == like.dtype and grad.stride() == like.stride()
+    return grad if same else torch.empty_like(like).copy_(grad)
+
+
+def _standardised(conv: nn.Conv2d, weight: Tensor, gain: Tensor | None) -> Tensor:
+    """The weight a :class:`timm.layers.ScaledStdConv2d` convolves with: zero mean and unit variance per output channel,
+    times gain and 1 / sqrt(fan-in) (Brock et al., ICLR 2021)."""
+    if not isinstance(conv, ScaledStdConv2d):
+        return weight
+    assert gain is not None
+    flat = weight.reshape(1, conv.out_channels, -1)
+    scale = (gain * conv.scale).view(-1)
+    return nn.functional.batch_norm(flat, None, None, weight=scale, training=True, momentum=0.0, eps=conv.eps).view_as(
+        weight
+    )
