@@ -45,20 +45,20 @@ class LeanConv:
         padding: Any = conv.padding
         return torch.conv2d(x, self.weight, self.bias, conv.stride, padding, conv.dilation, conv.groups)
 
-    def backward(self, grad: Tensor, x: Tensor, *, weight: Tensor | None = None, to_input: bool = True) -> Tensor:
-        """Add up the gradients of weight and bias, and return that of ``x``.
+    def backward(self, grad: Tensor, x: Tensor, *, to_input: bool = True, to_weight: bool = True) -> Tensor:
+        """Return the gradient of the input ``x``, and add up those of weight and bias.
 
         Args:
             grad: of the output.
             x: the input.
-            weight: that leads the gradient to the input, if another than the convolution's own.
-            to_input: whether the gradient of ``x`` is wanted; what is returned otherwise is empty.
+            to_input: without it, what is returned means nothing.
+            to_weight: without it, nothing is added.
         """
         conv = self.conv
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad,
             x,
-            self.weight if weight is None else weight,
+            self.weight,
             None,
             conv.stride,
             conv.padding,
@@ -66,13 +66,14 @@ class LeanConv:
             False,
             [0, 0],
             conv.groups,
-            [to_input, True, False],
+            [to_input, to_weight, False],
         )
-        with owner("parameter gradients"):
-            self.weight_grad = _accumulate(self.weight_grad, grad_weight, self.raw_weight)
-            if self.raw_bias is not None:
-                self.bias_grad = _accumulate(self.bias_grad, grad.sum((0, 2, 3)), self.raw_bias)
-        return grad if grad_x is None else grad_x
+        if to_weight:
+            with owner("parameter gradients"):
+                self.weight_grad = _accumulate(self.weight_grad, grad_weight, self.raw_weight)
+                if self.raw_bias is not None:
+                    self.bias_grad = _accumulate(self.bias_grad, grad.sum((0, 2, 3)), self.raw_bias)
+        return grad_x if to_input else grad
 
     def gradients(self) -> Gradients:
         """The convolution's parameters and their gradients, once the last slice is through."""
@@ -108,8 +109,6 @@ class LeanBlock:
         self.dtype, self.gamma = dtype, gamma
         self.dw1, self.pw1 = LeanConv(expand.dw1, dtype), LeanConv(expand.pw1, dtype)
         self.pw2, self.dw2 = LeanConv(project.pw2, dtype), LeanConv(project.dw2, dtype)
-        weight = self.dw2.raw_weight.detach()
-        self._scaled_dw2 = None if gamma is None else (weight * gamma.detach().view(-1, 1, 1, 1)).to(dtype)
 
     def forward(self, potential: Tensor) -> Tensor:
         """(b, C, H, W) -> (b, C, H, W), and no trace."""
@@ -126,7 +125,10 @@ class LeanBlock:
 
     def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
         """From the gradient of a slice's value to that of its potential, both of the states' dtype."""
-        grad_projected = self.dw2.backward(grad.to(self.dtype), trace.projected, weight=self._scaled_dw2)
+        update_grad = grad if self.gamma is None else self.gamma.detach() * grad
+        grad_projected = self.dw2.backward(update_grad.to(self.dtype), trace.projected, to_weight=self.gamma is None)
+        if self.gamma is not None:
+            self.dw2.backward(grad.to(self.dtype), trace.projected, to_input=False)
         grad_hidden = self.pw2.backward(grad_projected, trace.hidden.spikes(self.dtype))
         del grad_projected
         grad_hidden.mul_(trace.hidden.window(self.dtype))
