@@ -1,7 +1,7 @@
 """Forward and backward passes of convolutions, links and blocks without autograd, on slices of the batch.
 
 Each class here is the twin of a module in :mod:`trevsnn.blocks`: the same operations in the same order going forward,
-so the same bits; the chain rule written out going backward. They live for one pass.
+so the same bits; the chain rule written out going backward. They live for one pass, outside autograd.
 """
 
 from __future__ import annotations
@@ -30,15 +30,22 @@ class LeanConv:
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         self.conv, self.dtype = conv, dtype
-        aliases = {name: p.detach().requires_grad_(p.requires_grad) for name, p in conv.named_parameters()}
-        self.sources = {name: alias for name, alias in aliases.items() if alias.requires_grad and name != "bias"}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.sources)):
-            self.raw_weight = _standardised(conv, aliases["weight"], aliases.get("gain"))
-        self.raw_bias = aliases["bias"].detach() if "bias" in aliases else None
-        self.weight = self.raw_weight.detach().to(dtype)
-        self.bias = None if self.raw_bias is None else self.raw_bias.to(dtype)
+        self.weight, self.standard = self._prepare()
+        self.bias = None if conv.bias is None else conv.bias.to(dtype)
         self.weight_grad: Tensor | None = None
         self.bias_grad: Tensor | None = None
+
+    def _prepare(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """The weight to convolve with. That of a :class:`timm.layers.ScaledStdConv2d` has zero mean and unit variance
+        per output channel, times gain / sqrt(fan-in) (Brock et al., ICLR 2021): batch normalisation of the channels.
+        Returned beside it: each channel's mean and inverse deviation."""
+        conv = self.conv
+        if not isinstance(conv, ScaledStdConv2d):
+            return conv.weight.to(self.dtype), None
+        flat = conv.weight.reshape(1, conv.out_channels, -1)
+        scale = (conv.gain * conv.scale).view(-1)
+        weight, mean, invstd = torch.native_batch_norm(flat, scale, None, None, None, True, 0.0, conv.eps)
+        return weight.view_as(conv.weight).to(self.dtype), (mean, invstd)
 
     def __call__(self, x: Tensor) -> Tensor:
         conv = self.conv
@@ -70,22 +77,36 @@ class LeanConv:
         )
         if to_weight:
             with owner("parameter gradients"):
-                self.weight_grad = _accumulate(self.weight_grad, grad_weight, self.raw_weight)
-                if self.raw_bias is not None:
-                    self.bias_grad = _accumulate(self.bias_grad, grad.sum((0, 2, 3)), self.raw_bias)
+                self.weight_grad = _accumulate(self.weight_grad, grad_weight, conv.weight)
+                if conv.bias is not None:
+                    self.bias_grad = _accumulate(self.bias_grad, grad.sum((0, 2, 3)), conv.bias)
         return grad_x if to_input else grad
 
     def gradients(self) -> Gradients:
         """The convolution's parameters and their gradients, once the last slice is through."""
-        found: Gradients = []
-        with owner("parameter gradients"):
-            if self.sources and self.weight_grad is not None:
-                sources = list(self.sources.values())
-                grads = torch.autograd.grad(self.raw_weight, sources, self.weight_grad.view_as(self.raw_weight))
-                found += zip((getattr(self.conv, name) for name in self.sources), grads, strict=True)
-            if self.conv.bias is not None and self.conv.bias.requires_grad and self.bias_grad is not None:
-                found.append((self.conv.bias, self.bias_grad))
-        return found
+        conv, found = self.conv, list[tuple[nn.Parameter, Tensor]]()
+        assert self.weight_grad is not None
+        if self.standard is not None:
+            flat = conv.weight.reshape(1, conv.out_channels, -1)
+            scale = (conv.gain * conv.scale).view(-1)
+            grad_weight, grad_scale, _ = torch.ops.aten.native_batch_norm_backward(
+                self.weight_grad.view_as(flat),
+                flat,
+                scale,
+                None,
+                None,
+                *self.standard,
+                True,
+                conv.eps,
+                [True, True, False],
+            )
+            # Into the sum's own memory, which so becomes the parameter's .grad.
+            self.weight_grad.copy_(grad_weight.view_as(conv.weight))
+            found.append((conv.gain, (grad_scale * conv.scale).view_as(conv.gain)))
+        found.append((conv.weight, self.weight_grad))
+        if conv.bias is not None and self.bias_grad is not None:
+            found.append((conv.bias, self.bias_grad))
+        return [(parameter, grad) for parameter, grad in found if parameter.requires_grad]
 
 
 class BlockTrace(NamedTuple):
@@ -125,7 +146,7 @@ class LeanBlock:
 
     def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
         """From the gradient of a slice's value to that of its potential, both of the states' dtype."""
-        update_grad = grad if self.gamma is None else self.gamma.detach() * grad
+        update_grad = grad if self.gamma is None else self.gamma * grad
         grad_projected = self.dw2.backward(update_grad.to(self.dtype), trace.projected, to_weight=self.gamma is None)
         if self.gamma is not None:
             self.dw2.backward(grad.to(self.dtype), trace.projected, to_input=False)
@@ -147,12 +168,13 @@ class LeanBlock:
         found: Gradients = []
         weight_sum, bias_sum = self.dw2.weight_grad, self.dw2.bias_grad
         if self.gamma is not None and weight_sum is not None and bias_sum is not None:
-            assert self.dw2.raw_bias is not None
-            product = (self.dw2.raw_weight.detach() * weight_sum).sum((1, 2, 3)) + self.dw2.raw_bias * bias_sum
+            dw2 = self.dw2.conv
+            assert dw2.bias is not None
             if self.gamma.requires_grad:
+                product = (dw2.weight * weight_sum).sum((1, 2, 3)) + dw2.bias * bias_sum
                 found.append((self.gamma, product.view_as(self.gamma)))
-            gamma = self.gamma.detach().flatten()
-            self.dw2.weight_grad, self.dw2.bias_grad = weight_sum * gamma.view(-1, 1, 1, 1), bias_sum * gamma
+            weight_sum.mul_(self.gamma.view(-1, 1, 1, 1))
+            bias_sum.mul_(self.gamma.flatten())
         for conv in (self.dw1, self.pw1, self.pw2, self.dw2):
             found += conv.gradients()
         return found
@@ -162,7 +184,7 @@ class LeanBlock:
 
     def _add(self, potential: Tensor, projected: Tensor) -> Tensor:
         update = self.dw2(projected)
-        return potential + (update if self.gamma is None else self.gamma.detach() * update)
+        return potential + (update if self.gamma is None else self.gamma * update)
 
 
 class LeanInput:
@@ -253,18 +275,6 @@ def _accumulate(total: Tensor | None, grad: Tensor, like: Tensor) -> Tensor:
     if total is not None:
         return total.add_(grad)
     # In the parameter's own layout, so that autograd takes it as .grad as it is.
-    same = grad.dtype == like.dtype and grad.stride() == like.stride()
-    return grad if same else torch.empty_like(like).copy_(grad)
-
-
-def _standardised(conv: nn.Conv2d, weight: Tensor, gain: Tensor | None) -> Tensor:
-    """The weight a :class:`timm.layers.ScaledStdConv2d` convolves with: zero mean and unit variance per output channel,
-    times gain and 1 / sqrt(fan-in) (Brock et al., ICLR 2021)."""
-    if not isinstance(conv, ScaledStdConv2d):
-        return weight
-    assert gain is not None
-    flat = weight.reshape(1, conv.out_channels, -1)
-    scale = (gain * conv.scale).view(-1)
-    return nn.functional.batch_norm(flat, None, None, weight=scale, training=True, momentum=0.0, eps=conv.eps).view_as(
-        weight
-    )
+    if grad.dtype == like.dtype and grad.is_contiguous() and like.is_contiguous():
+        return grad.view(-1).view(like.shape)
+    return torch.empty_like(like).copy_(grad)

@@ -58,7 +58,7 @@ class LeanStep:
     def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, Any]:
         """F(below, above), and the batch statistics of the links."""
         with owner("blocks"), self._explicit_precision(), torch.no_grad():
-            run = _Run(self, below, above, (None, None), graph=False)
+            run = _Run(self, below, above, (None, None))
             parts = ((r, run.second.forward(run.first.forward(run.potential(r)))) for r in run.rows)
             value = gather(parts, below.shape[0])
             return value, tuple(source and source.statistics for source in (run.below, run.above))
@@ -75,7 +75,7 @@ class LeanStep:
     ) -> Gradients:
         """See :class:`trevsnn.replay.TwoPass`."""
         with owner("blocks"), self._explicit_precision(), torch.no_grad():
-            run = _Run(self, below, above, kept, graph=True)
+            run = _Run(self, below, above, kept)
             for rows in run.rows:
                 middle, trace1 = run.first.forward_traced(run.potential(rows))
                 assert middle is not None
@@ -98,14 +98,13 @@ class LeanStep:
 class _Run:
     """The prepared parts of one pass."""
 
-    def __init__(self, lean: LeanStep, below: Any, above: Any, kept: tuple[Any, Any], *, graph: bool) -> None:
+    def __init__(self, lean: LeanStep, below: Any, above: Any, kept: tuple[Any, Any]) -> None:
         step, dtype = lean.step, lean.precision.compute_dtype(below.dtype)
-        with torch.set_grad_enabled(graph):  # through weight standardisation
-            self.first = LeanBlock(step.expand1, step.project1, step.gamma, dtype)
-            self.second = LeanBlock(step.expand2, lean.shared, None, dtype)
-            kind = LeanLink if isinstance(step.below, Link) else LeanInput
-            self.below = kind(step.below, dtype)  # type: ignore[arg-type]
-            self.above = LeanLink(step.above, dtype) if isinstance(step.above, Link) and above is not None else None
+        self.first = LeanBlock(step.expand1, step.project1, step.gamma, dtype)
+        self.second = LeanBlock(step.expand2, lean.shared, None, dtype)
+        kind = LeanLink if isinstance(step.below, Link) else LeanInput
+        self.below = kind(step.below, dtype)  # type: ignore[arg-type]
+        self.above = LeanLink(step.above, dtype) if isinstance(step.above, Link) and above is not None else None
         self.size, self.rows = step.slices(below, lean.precision, lean.slice_bytes)
         self.below.prepare(below, self.rows, kept[0])
         if self.above is not None:

@@ -41,7 +41,7 @@ class TwoPass(Protocol):
         place: the value F(below, above) from ``state``, where that is given.
 
         Returns:
-            Parameters and their gradients; a parameter may stand there more than once.
+            Parameters and their gradients, the receiver's to change; a parameter may stand there more than once.
         """
         ...
 
@@ -92,7 +92,8 @@ class Replay:
             if grad is not None:
                 sink.add_(grad)
         own = zip(parameters.values(), grads[len(sources) :], strict=True)
-        return [(parameter, grad) for parameter, grad in own if grad is not None]
+        # Autograd may return one tensor for two parameters, or an expanded one.
+        return [(parameter, grad.clone()) for parameter, grad in own if grad is not None]
 
 
 class _Entry(torch.autograd.Function):

@@ -20,10 +20,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from trevsnn.inversion import alpha_values, check_reversible
 from trevsnn.owner import owner
 from trevsnn.precision import Precision
-from trevsnn.replay import Replay, TwoPass, read_out
+from trevsnn.replay import Replay, TwoPass
 from trevsnn.spike import PackedState
 from trevsnn.tape import Plan, Readout, Tape
 
@@ -120,129 +119,104 @@ def run(
                     given[i] = function(last[-1])
         return [] if once else last, given
 
-    position = {id(x): i for i, x in enumerate(dict.fromkeys(inputs))}
+    precision = Precision.current(tensors[0].device)
     plan = Plan(
-        transforms=transforms,
-        input_index=[position[id(x)] for x in inputs],
-        has_states=states is not None,
-        parameters=parameters,
+        passes=[[passes(module, precision) for module in row] for row in transforms],
+        alphas=alphas,
+        inputs=inputs,
+        initial=states,
         exact=backprop == "exact",
         code=code,
         readouts=readouts,
-        passes=passes,
         once=once,
     )
-    outputs = _Reversible.apply(plan, *tensors)
+    tape = Tape(plan)
+    token = _Begin.apply(tape, *plan.distinct_inputs, *(states or ()))
+    with precision.context(), owner("states"):
+        for step, row in enumerate(transforms):
+            for level, module in enumerate(row):
+                alpha = _row(alphas, step)[level] if step >= plan.first_alpha else None
+                own = dict.fromkeys(p for p in module.parameters() if p.requires_grad)
+                token = _Piece.apply(tape, step, level, token, alpha, *own)
+            tape.end_step(step)
+    outputs = _End.apply(tape, token)
     levels = 0 if once else plan.levels
     return list(outputs[:levels]), list(outputs[levels:])
 
 
-class _Reversible(torch.autograd.Function):
-    """Forward without a graph; backward walks t = T-1..0 and l = L-1..0 with one transform's temporaries at a time."""
+# The graph of a recurrence is a chain of pieces, (0,0), (0,1), ..., (T-1,L-1), between a beginning and an end. What runs
+# along it is an empty token; states and adjoints lie on the tape, where they are changed in place. Each piece hands the
+# gradients of its own parameters to autograd as soon as it is through.
+
+
+class _Begin(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, *tensors: Tensor) -> Tensor:
+        ctx.tape = tape
+        ctx.save_for_backward(*tensors)
+        return tensors[0].new_empty(0)
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
-        inputs, states, alphas, _ = plan.split(tensors)
-        tape = Tape(plan, alphas, plan.split(ctx.needs_input_grad[1:])[2])
-        precision = Precision.current(tensors[0].device)
-        passes = [[plan.passes(module, precision) for module in row] for row in plan.transforms]
-        first = [[tape.remember(step, level, p) for level, p in enumerate(row)] for step, row in enumerate(passes)]
-        last: list[Tensor] = []
-        with precision.context(), owner("states"):
-            for step, last in enumerate(unroll(first, alphas, [inputs[i] for i in plan.input_index], states or None)):
-                tape.keep(step, last)
-                for i, (at, function) in enumerate(plan.readouts):
-                    if at == step:
-                        tape.readouts[i] = read_out(function, last[-1])
-        ctx.plan, ctx.tape, ctx.passes = plan, tape, passes
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        found = ctx.tape.final_adjoints()
+        return (None, *(g if g is None else g.to(x.dtype) for g, x in zip(found, ctx.saved_tensors, strict=True)))
+
+
+class _Piece(torch.autograd.Function):
+    """``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``; in the backward pass the other way round."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tape: Tape, step: int, level: int, token: Tensor, alpha: Tensor | None, *parameters: Tensor
+    ) -> Tensor:
+        ctx.tape, ctx.step, ctx.level, ctx.parameters = tape, step, level, parameters
+        ctx.save_for_backward(*parameters, *(() if alpha is None else (alpha,)))
+        value, ctx.kept = tape.plan.passes[step][level].first_pass(*tape.neighbours(step, level))
+        tape.advance(level, value, alpha)
+        return token.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *token: Tensor) -> tuple[Tensor | None, ...]:
+        tape, step, level = ctx.tape, ctx.step, ctx.level
+        saved = ctx.saved_tensors  # raises where one was changed in place since
+        alpha = saved[-1] if len(saved) > len(ctx.parameters) else None
+        tape.begin_piece(step, level)
+        found = tape.plan.passes[step][level].second_pass(
+            *tape.seen_neighbours(step, level),
+            tape.adjoint(level),
+            ctx.kept,
+            *tape.neighbour_adjoints(step, level),
+            tape.state_to_invert(step, level),
+        )
+        grads: dict[Tensor, Tensor] = {}
+        for parameter, grad in found:
+            grads[parameter] = grads[parameter].add_(grad) if parameter in grads else grad
+        alpha_grad = None
+        if alpha is not None:
+            previous, adjoint = tape.retreat(step, level, alpha), tape.adjoint(level)
+            if ctx.needs_input_grad[4]:
+                alpha_grad = (adjoint * previous).sum_to_size(alpha.shape).to(alpha.dtype)
+            adjoint.mul_(alpha)
+        tape.end_piece(step, level)
+        return (None, None, None, token[0], alpha_grad, *(grads.get(p) for p in ctx.parameters))
+
+
+class _End(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, token: Tensor) -> tuple[Tensor, ...]:
+        ctx.tape = tape
         ctx.set_materialize_grads(False)
-        read = tuple(tape.readouts[i][1].detach() for i in range(len(plan.readouts)))
-        if plan.once:
-            tape.last = last
-            ctx.save_for_backward(*tensors)
-            return read
-        ctx.save_for_backward(*tensors, *last)
-        return (*last, *read)
+        last = () if tape.plan.once else tuple(tape.states)
+        ctx.save_for_backward(token, *last)
+        if last:
+            tape.states = []
+        return (*last, *(value.detach() for _, value in tape.readouts))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan, tape, passes = ctx.plan, ctx.tape, ctx.passes
-        count = len(ctx.needs_input_grad) - 1
-        tensors = ctx.saved_tensors[:count]
-        # By level, each inverted as soon as nothing at its timestep needs it any more.
-        states: list[Tensor] = tape.take_last() if plan.once else list(ctx.saved_tensors[count:])
-        owned = [plan.once] * plan.levels  # states to be overwritten
-        inputs, initial, alphas, _ = plan.split(tensors)
-        if not plan.exact and plan.timesteps > 1:
-            for level, column in enumerate(zip(*alphas[1:], strict=True)):
-                check_reversible(level, [alpha_values(alpha) for alpha in column], states[level].dtype)
-        input_grads, state_grads, alpha_grads, parameter_grads = plan.split([None] * count)
-        input_needs, _, alpha_needs, _ = plan.split(ctx.needs_input_grad[1:])
-        place_of = {id(parameter): i for i, parameter in enumerate(plan.parameters)}
-
-        def seen(step: int, level: int) -> Tensor | PackedState:
-            if step < 0:
-                return initial[level]
-            if plan.exact and step < plan.timesteps - 1:
-                return tape.seen[step, level]
-            return states[level]
-
-        with owner("adjoints"):
-            adjoints = [torch.zeros_like(state) for state in states]
-            if not plan.once:
-                for adjoint, grad in zip(adjoints, grads, strict=False):
-                    if grad is not None:
-                        adjoint.copy_(grad)
-            for source in set(plan.input_index):
-                if input_needs[source]:
-                    input_grads[source] = torch.zeros_like(inputs[source], dtype=adjoints[0].dtype)
-        read_grads = grads[0 if plan.once else plan.levels :]
-        for step in reversed(range(plan.timesteps)):
-            for i, (at, _) in enumerate(plan.readouts):
-                if at == step and read_grads[i] is not None:
-                    edge, value = tape.readouts[i]
-                    (grad,) = torch.autograd.grad(value, [edge], read_grads[i], retain_graph=not plan.once)
-                    adjoints[-1].add_(grad)
-            has_previous = step >= plan.first_alpha
-            for level in reversed(range(plan.levels)):
-                source, has_above = plan.input_index[step], has_previous and level + 1 < plan.levels
-                inverts = has_previous and step > 0 and tape.inverts(step, level)
-                if inverts and not owned[level]:
-                    with owner("states"):
-                        states[level], owned[level] = states[level].clone(), True
-                found = passes[step][level].second_pass(
-                    inputs[source] if level == 0 else seen(step, level - 1),
-                    seen(step - 1, level + 1) if has_above else None,
-                    adjoints[level],
-                    tape.kept[step, level],
-                    input_grads[source] if level == 0 else adjoints[level - 1],
-                    adjoints[level + 1] if has_above else None,
-                    states[level] if inverts else None,
-                )
-                with owner("parameter gradients"):
-                    for parameter, grad in found:
-                        place = place_of[id(parameter)]
-                        total = parameter_grads[place]
-                        parameter_grads[place] = grad if total is None else total + grad
-                    del found
-                if not has_previous:
-                    continue
-                alpha, adjoint = alphas[step][level], adjoints[level]
-                if inverts:
-                    states[level].div_(alpha)
-                if step > 0:
-                    states[level], owned[level] = tape.restore(step - 1, level, states[level]), True
-                previous = states[level] if step > 0 else initial[level]
-                if alpha_needs[step][level]:
-                    alpha_grads[step][level] = (adjoint * previous).sum_to_size(alpha.shape).to(alpha.dtype)
-                adjoint.mul_(alpha)
-            if plan.once:
-                tape.forget(step)
-        if plan.has_states:
-            state_grads = adjoints
-        input_grads = [g if g is None else g.to(x.dtype) for g, x in zip(input_grads, inputs, strict=True)]
-        flat_alphas = [grad for row in alpha_grads if row is not None for grad in row]
-        return (None, *input_grads, *state_grads, *flat_alphas, *parameter_grads)
+        token, *last = ctx.saved_tensors
+        ctx.tape.start_backward(last, grads)
+        return None, torch.zeros_like(token)
 
 
 def _row(alphas: Sequence[Sequence[Tensor] | None], step: int) -> Sequence[Tensor]:

@@ -42,7 +42,7 @@ class _Sliced(torch.autograd.Function):
             with owner(ctx.part):
                 found = replay.second_pass(x[r], None, grad_outputs[0][r], None, sink, None, None)
             for parameter, grad in found:
-                totals[parameter] = totals[parameter] + grad if parameter in totals else grad
+                totals[parameter] = totals[parameter].add_(grad) if parameter in totals else grad
         return (None, None, None, grad_x, *(totals.get(p) for p in ctx.parameters))
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 THRESHOLD = 0.5
 SURROGATE_LOW, SURROGATE_HIGH = 0.0, 1.0
 
+_PACK_ELEMENTS = 2**21  # at a time, so that the floats in between stay small
+
 
 class _Spike(torch.autograd.Function):
     @staticmethod
@@ -75,10 +77,7 @@ class PackedState:
         return self._layout(self._codes().bitwise_right_shift_(1).to(dtype))
 
     def _codes(self) -> Tensor:
-        lanes = self.bits.new_empty(self.bits.shape[0], 4, self.bits.shape[1])
-        for lane in range(4):
-            torch.bitwise_right_shift(self.bits, 2 * lane, out=lanes[:, lane])
-        return lanes.bitwise_and_(3).flatten(1)
+        return (self.bits[:, None] >> _shifts(self.bits.device)).bitwise_and_(3).flatten(1)
 
     def _layout(self, rows: Tensor) -> Tensor:
         values = rows[:, : self.shape.numel() // max(1, rows.shape[0])]
@@ -100,17 +99,23 @@ def pack(state: Tensor) -> PackedState:
     memory_format = _memory_format(state)
     rows = state.permute(0, 2, 3, 1) if memory_format is torch.channels_last else state
     rows = rows.reshape(1 if state.dim() < 2 else state.shape[0], -1)
-    codes = _window(rows).to(torch.bool).view(torch.uint8).bitwise_left_shift_(1)
-    codes.bitwise_or_(_fire(rows).to(torch.bool).view(torch.uint8))
+    at_a_time = max(1, _PACK_ELEMENTS // max(1, rows.shape[1]))
+    parts = [_pack_rows(part) for part in rows.split(at_a_time)]
+    bits = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return PackedState(bits, state.shape, state.dtype, memory_format)
+
+
+def _pack_rows(rows: Tensor) -> Tensor:
+    # A comparison's result as bytes: bool's and uint8's zeros and ones are the same.
+    codes = _window(rows).to(torch.bool).view(torch.uint8)
+    codes.add_(codes).bitwise_or_(_fire(rows).to(torch.bool).view(torch.uint8))
     quarter = -(-codes.shape[1] // 4)
     if codes.shape[1] != 4 * quarter:
         codes = torch.nn.functional.pad(codes, (0, 4 * quarter - codes.shape[1]))
     # Element i shares its byte with i + quarter, i + 2 quarter, ...: every operation is on contiguous pieces.
-    lanes = codes.view(-1, 4, quarter)
-    bits = lanes[:, 0].clone()
-    for lane in range(1, 4):
-        bits.bitwise_or_(lanes[:, lane].bitwise_left_shift_(2 * lane))
-    return PackedState(bits, state.shape, state.dtype, memory_format)
+    lanes = codes.view(-1, 4, quarter) << _shifts(codes.device)
+    bits = lanes[:, 0] | lanes[:, 1]
+    return bits.bitwise_or_(lanes[:, 2]).bitwise_or_(lanes[:, 3])
 
 
 def spikes_of(state: Tensor | PackedState, dtype: torch.dtype) -> Tensor:
@@ -129,6 +134,10 @@ def _fire(potential: Tensor) -> Tensor:
 
 def _window(potential: Tensor) -> Tensor:
     return potential.clamp(SURROGATE_LOW, SURROGATE_HIGH).eq_(potential)
+
+
+def _shifts(device: torch.device) -> Tensor:
+    return torch.arange(0, 8, 2, dtype=torch.uint8, device=device).view(4, 1)
 
 
 def _memory_format(tensor: Tensor) -> torch.memory_format:

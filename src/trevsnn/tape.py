@@ -1,20 +1,18 @@
-"""What the forward pass of a recurrence leaves for its backward pass, besides its inputs and the last states."""
+"""What the forward pass of a recurrence leaves for its backward pass, and where the backward pass stands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from trevsnn.inversion import alpha_values, plan_anchors
+from trevsnn.inversion import alpha_values, check_reversible, plan_anchors
 from trevsnn.owner import owner
-from trevsnn.precision import Precision
-from trevsnn.replay import TwoPass
+from trevsnn.replay import TwoPass, read_out
 from trevsnn.spike import PackedState
 
 #: A timestep, and a function of the top level's state after it.
@@ -23,112 +21,206 @@ Readout = tuple[int, Callable[[Tensor], Tensor]]
 
 @dataclass
 class Plan:
-    """What the recurrence runs: everything of a recurrence that is not a tensor to differentiate."""
+    """What the recurrence runs, and what its backward pass rests on: see :func:`trevsnn.reversible.run`."""
 
-    transforms: Sequence[Sequence[nn.Module]]
-    input_index: list[int]  # position among the distinct inputs, for each timestep
-    has_states: bool
-    parameters: list[nn.Parameter]
+    passes: Sequence[Sequence[TwoPass]]
+    alphas: Sequence[Sequence[Tensor] | None]
+    inputs: Sequence[Tensor]
+    initial: Sequence[Tensor] | None
     exact: bool
     code: Callable[[Tensor], PackedState] | None
     readouts: Sequence[Readout]
-    passes: Callable[[nn.Module, Precision], TwoPass]
     once: bool
 
     def __post_init__(self) -> None:
-        self.timesteps, self.levels = len(self.transforms), len(self.transforms[0])
-        self.first_alpha = 0 if self.has_states else 1  # the first timestep with an earlier state
-
-    def split(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-        """Values in the order of apply's tensors as: distinct inputs, states, alphas[t], parameters."""
-        rest = iter(values)
-        inputs = [next(rest) for _ in range(max(self.input_index) + 1)]
-        states = [next(rest) for _ in range(self.levels if self.has_states else 0)]
-        alphas: list[Any] = [None] * self.first_alpha
-        alphas += [[next(rest) for _ in range(self.levels)] for _ in range(self.first_alpha, self.timesteps)]
-        return inputs, states, alphas, list(rest)
+        self.timesteps, self.levels = len(self.passes), len(self.passes[0])
+        self.first_alpha = 1 if self.initial is None else 0  # the first timestep with an earlier state
+        self.distinct_inputs = list(dict.fromkeys(self.inputs))
+        position = {id(x): i for i, x in enumerate(self.distinct_inputs)}
+        self.input_index = [position[id(x)] for x in self.inputs]
+        #: By level, its alphas of the steps from 1 on, through which states are inverted.
+        self.alpha_columns = [
+            [row[level] for row in self.alphas[1:] if row is not None] for level in range(self.levels)
+        ]
+        #: By level, whether the float states are wanted, for the gradients of its alphas.
+        self.alpha_needs_grad = [
+            any(row[level].requires_grad for row in self.alphas[self.first_alpha :] if row is not None)
+            for level in range(self.levels)
+        ]
 
 
 class Tape:
-    """What the forward pass leaves for the backward pass besides its inputs."""
+    """States, codes, anchors and adjoints of one run, each changed or freed as soon as nothing needs it any more."""
 
-    def __init__(self, plan: Plan, alphas: list[Any], alphas_need_grad: list[Any]) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.alpha_needs_grad = [
-            any(row is not None and row[level] for row in alphas_need_grad) for level in range(plan.levels)
-        ]
-        self.seen: dict[tuple[int, int], Tensor | PackedState] = {}
-        self.anchors: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
-        self.anchor_masks: list[list[np.ndarray]] = []
-        self._columns = [[alpha_values(a) for a in column] for column in zip(*alphas[1:], strict=True)]
-        self.kept: dict[tuple[int, int], Any] = {}
-        self.readouts: dict[int, tuple[GradientEdge, Tensor]] = {}
-        self.last: list[Tensor] | None = None
+        self.states: list[Tensor] = list(plan.initial or ())  # by level, the latest
+        self.readouts: list[tuple[GradientEdge, Tensor]] = []
+        self._seen: dict[tuple[int, int], Tensor | PackedState] = {}
+        self._anchors: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
+        self._anchor_masks: list[list[np.ndarray]] = []
+        self._adjoints: list[Tensor | None] = []
+        self._input_adjoints: list[Tensor | None] = []
+        self._owned: list[bool] = []  # states that may be overwritten
+        self._read_grads: Sequence[Tensor | None] = ()
 
-    def remember(self, step: int, level: int, transform: TwoPass) -> Callable[[Tensor, Tensor | None], Tensor]:
-        """The first pass of ``transform``, noting what its second one will need."""
+    # Forward: level after level of step after step.
 
-        def call(below: Tensor, above: Tensor | None) -> Tensor:
-            value, self.kept[step, level] = transform.first_pass(below, above)
-            return value
+    def neighbours(self, step: int, level: int) -> tuple[Tensor, Tensor | None]:
+        """c[l-1,t], or x[t], and c[l+1,t-1]."""
+        below = self.plan.inputs[step] if level == 0 else self.states[level - 1]
+        return below, self.states[level + 1] if self._has_above(step, level) else None
 
-        return call
-
-    def keep(self, step: int, states: list[Tensor]) -> None:
-        """Store of the states after ``step`` what the mode calls for; the last ones are stored by the caller."""
-        if not self.plan.exact or step == self.plan.timesteps - 1:
+    def advance(self, level: int, value: Tensor, alpha: Tensor | None) -> None:
+        """Go on to ``alpha * c[l,t-1] + value``."""
+        if alpha is None:
+            self.states.append(value)
             return
-        if not self.anchor_masks:  # the dtype of the states is known only now
-            self.anchor_masks = [plan_anchors(c, s.dtype) for c, s in zip(self._columns, states, strict=True)]
-        for level, state in enumerate(states):
-            if self.plan.code is None:
-                self.seen[step, level] = state
+        scaled = alpha * self.states[level]
+        self.states[level] = scaled.add_(value) if scaled.dtype == value.dtype else scaled + value
+
+    def end_step(self, step: int) -> None:
+        """Read out, and store of the states after ``step`` what the mode calls for."""
+        plan = self.plan
+        self.readouts += [read_out(function, self.states[-1]) for at, function in plan.readouts if at == step]
+        if not plan.exact or step == plan.timesteps - 1:
+            return
+        if not self._anchor_masks:  # the dtype of the states is known only now
+            self._anchor_masks = [
+                plan_anchors([alpha_values(alpha) for alpha in column], state.dtype)
+                for column, state in zip(plan.alpha_columns, self.states, strict=True)
+            ]
+        for level, state in enumerate(self.states):
+            if plan.code is None:
+                self._seen[step, level] = state
                 continue
-            if self.plan.levels > 1:
+            if plan.levels > 1:
                 with owner("codes"):
-                    self.seen[step, level] = self.plan.code(state)
-            mask = self.anchor_masks[level][step]
-            if self.alpha_needs_grad[level] and mask.any():
+                    self._seen[step, level] = plan.code(state)
+            mask = self._anchor_masks[level][step]
+            if plan.alpha_needs_grad[level] and mask.any():
                 with owner("anchors"):
-                    self.anchors[step, level] = (state, None) if mask.all() else _masked(state, mask)
+                    self._anchors[step, level] = (state, None) if mask.all() else _masked(state, mask)
 
-    def inverts(self, step: int, level: int) -> bool:
-        """Whether the backward pass rebuilds the state of ``level`` before ``step`` from the one after it."""
-        if not self.plan.exact:
-            return True
-        if self.plan.code is None or not self.alpha_needs_grad[level]:
-            return False
-        _, mask = self.anchors.get((step - 1, level), (None, ...))
-        return mask is not None  # a state kept whole needs no inversion
+    # Backward: the same way back.
 
-    def restore(self, step: int, level: int, state: Tensor) -> Tensor:
-        """The state after ``step``: the one kept, or ``state``, inverted, with its anchored elements put in."""
-        if self.plan.exact and self.plan.code is None:
-            kept = self.seen[step, level]
-            assert isinstance(kept, Tensor)
-            return kept
-        if (step, level) not in self.anchors:
-            return state
-        values, mask = self.anchors[step, level]
-        if mask is None:  # the next inversion overwrites what it starts from
-            return values if self.plan.once else values.clone()
-        return state.masked_scatter_(mask, values)
-
-    def take_last(self) -> list[Tensor]:
-        """The last states, to be overwritten."""
-        last, self.last = self.last, None
-        if last is None:
+    def start_backward(self, last: list[Tensor], grads: Sequence[Tensor | None]) -> None:
+        """Take the gradients of what the run gave out: the last states, if it did, and the readouts."""
+        plan = self.plan
+        if not plan.once:
+            self.states = last
+        if not self.states:
             raise RuntimeError(
                 "the backward pass ran a second time over one forward pass, but its states were freed as it went: run "
                 "the forward pass again, or use backprop='autograd' with retain_graph=True."
             )
-        return last
+        if not plan.exact and plan.timesteps > 1:
+            for level, column in enumerate(plan.alpha_columns):
+                check_reversible(level, [alpha_values(alpha) for alpha in column], self.states[level].dtype)
+        self._owned = [plan.once] * plan.levels
+        self._adjoints = [None] * plan.levels
+        self._input_adjoints = [None] * len(plan.distinct_inputs)
+        for level, grad in enumerate(grads[: len(last)]):
+            if grad is not None:
+                self.adjoint(level).copy_(grad)
+        self._read_grads = [*grads[len(last) :]]
 
-    def forget(self, step: int) -> None:
-        """Free what was kept after ``step``."""
-        for level in range(self.plan.levels):
-            self.seen.pop((step, level), None)
-            self.anchors.pop((step, level), None)
+    def begin_piece(self, step: int, level: int) -> None:
+        """Add the gradients of what was read from the top level after ``step``."""
+        if level < self.plan.levels - 1:
+            return
+        order = sorted(self.plan.readouts, key=lambda readout: readout[0])  # as end_step read them
+        for (at, _), (edge, value), grad in zip(order, self.readouts, self._read_grads, strict=True):
+            if at == step and grad is not None:
+                found = torch.autograd.grad(value, [edge], grad, retain_graph=not self.plan.once)
+                self.adjoint(level).add_(found[0])
+
+    def adjoint(self, level: int) -> Tensor:
+        """dL/dc[l,t], to be added to in place."""
+        adjoint = self._adjoints[level]
+        if adjoint is None:
+            with owner("adjoints"):
+                adjoint = self._adjoints[level] = torch.zeros_like(self.states[level])
+        return adjoint
+
+    def seen_neighbours(self, step: int, level: int) -> tuple[Tensor | PackedState, Tensor | PackedState | None]:
+        """c[l-1,t], or x[t], and c[l+1,t-1], as the transform saw them: exactly, or inverted in ``reversible``."""
+        below = self.plan.inputs[step].detach() if level == 0 else self._as_seen(step, level - 1)
+        return below, self._as_seen(step - 1, level + 1) if self._has_above(step, level) else None
+
+    def neighbour_adjoints(self, step: int, level: int) -> tuple[Tensor | None, Tensor | None]:
+        """The adjoints of :meth:`seen_neighbours`, to be added to in place; None where it is not wanted."""
+        below = self._input_adjoint(step) if level == 0 else self.adjoint(level - 1)
+        return below, self.adjoint(level + 1) if self._has_above(step, level) else None
+
+    def state_to_invert(self, step: int, level: int) -> Tensor | None:
+        """c[l,t], to be overwritten by c[l,t] - F, if c[l,t-1] is to be rebuilt from it."""
+        if not self._inverts(step, level):
+            return None
+        if not self._owned[level]:
+            with owner("states"):
+                self.states[level], self._owned[level] = self.states[level].clone(), True
+        return self.states[level]
+
+    def retreat(self, step: int, level: int, alpha: Tensor) -> Tensor:
+        """Go back to c[l,t-1]: ``(c[l,t] - F) / alpha``, or what was kept of it. Not exact where nobody wants it."""
+        if self._inverts(step, level):
+            self.states[level].div_(alpha)
+        if step == 0:
+            assert self.plan.initial is not None
+            return self.plan.initial[level]
+        if self.plan.exact and self.plan.code is None:
+            kept = self._seen[step - 1, level]
+            assert isinstance(kept, Tensor)
+            self.states[level], self._owned[level] = kept, False
+        elif (step - 1, level) in self._anchors:
+            values, mask = self._anchors[step - 1, level]
+            if mask is None:
+                self.states[level], self._owned[level] = values, self.plan.once
+            else:
+                self.states[level].masked_scatter_(mask, values)
+        return self.states[level]
+
+    def end_piece(self, step: int, level: int) -> None:
+        """Free what no earlier piece needs."""
+        if self.plan.once:
+            self._seen.pop((step, level), None)
+            self._anchors.pop((step, level), None)
+            if step == 0 and level == 0:
+                self.states = []
+
+    def final_adjoints(self) -> list[Tensor | None]:
+        """The gradients of distinct inputs and initial states."""
+        found = self._input_adjoints + (self._adjoints if self.plan.initial is not None else [])
+        self._input_adjoints, self._adjoints = [], []
+        return found
+
+    def _has_above(self, step: int, level: int) -> bool:
+        return step >= self.plan.first_alpha and level + 1 < self.plan.levels
+
+    def _as_seen(self, step: int, level: int) -> Tensor | PackedState:
+        if step < 0:
+            assert self.plan.initial is not None
+            return self.plan.initial[level].detach()
+        exact = self.plan.exact and step < self.plan.timesteps - 1
+        return self._seen[step, level] if exact else self.states[level]
+
+    def _input_adjoint(self, step: int) -> Tensor | None:
+        place = self.plan.input_index[step]
+        x = self.plan.distinct_inputs[place]
+        if x.requires_grad and self._input_adjoints[place] is None:
+            with owner("adjoints"):
+                self._input_adjoints[place] = torch.zeros_like(x, dtype=self.adjoint(0).dtype)
+        return self._input_adjoints[place]
+
+    def _inverts(self, step: int, level: int) -> bool:
+        """Whether c[l,t-1] is rebuilt from c[l,t]."""
+        if step == 0:
+            return False
+        if not self.plan.exact:
+            return True
+        whole = (step - 1, level) in self._anchors and self._anchors[step - 1, level][1] is None
+        return self.plan.code is not None and self.plan.alpha_needs_grad[level] and not whole
 
 
 def _masked(state: Tensor, mask: np.ndarray) -> tuple[Tensor, Tensor]:
