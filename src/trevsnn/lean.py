@@ -13,7 +13,16 @@ import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.blocks import BatchNorm, Expand, Link, PointwiseDepthwise, fast_layout, normalise, normalise_backward
+from trevsnn.blocks import (
+    EXPANSION,
+    BatchNorm,
+    Expand,
+    Link,
+    PointwiseDepthwise,
+    fast_layout,
+    normalise,
+    normalise_backward,
+)
 from trevsnn.owner import owner
 from trevsnn.replay import Gradients
 from trevsnn.slicing import gather
@@ -30,22 +39,36 @@ class LeanConv:
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         self.conv, self.dtype = conv, dtype
-        self.weight, self.standard = self._prepare()
         self.bias = None if conv.bias is None else conv.bias.to(dtype)
         self.weight_grad: Tensor | None = None
         self.bias_grad: Tensor | None = None
+        # On a CPU, matrix products of 16-bit numbers are a quarter faster than the same work as a convolution; of
+        # float32 they are half as fast.
+        pointwise = conv.kernel_size == (1, 1) and conv.stride == (1, 1)
+        self.as_product = pointwise and conv.weight.device.type == "cpu" and dtype.itemsize == 2
+        self._weight: Tensor | None = None
+        self._standard: tuple[Tensor, Tensor] | None = None  # mean and inverse deviation of each channel's weights
 
-    def _prepare(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """The weight to convolve with. That of a :class:`timm.layers.ScaledStdConv2d` has zero mean and unit variance
-        per output channel, times gain / sqrt(fan-in) (Brock et al., ICLR 2021): batch normalisation of the channels.
-        Returned beside it: each channel's mean and inverse deviation."""
-        conv = self.conv
-        if not isinstance(conv, ScaledStdConv2d):
-            return conv.weight.to(self.dtype), None
-        flat = conv.weight.reshape(1, conv.out_channels, -1)
-        scale = (conv.gain * conv.scale).view(-1)
-        weight, mean, invstd = torch.native_batch_norm(flat, scale, None, None, None, True, 0.0, conv.eps)
-        return weight.view_as(conv.weight).to(self.dtype), (mean, invstd)
+    @property
+    def weight(self) -> Tensor:
+        """The weight to convolve with, made when it is first asked for.
+
+        That of a :class:`timm.layers.ScaledStdConv2d` has zero mean and unit variance per output channel, times
+        gain / sqrt(fan-in) (Brock et al., ICLR 2021): batch normalisation of the channels.
+        """
+        if self._weight is None:
+            conv, weight = self.conv, self.conv.weight
+            if isinstance(conv, ScaledStdConv2d):
+                flat = weight.reshape(1, conv.out_channels, -1)
+                scale = (conv.gain * conv.scale).view(-1)
+                out, mean, invstd = torch.native_batch_norm(flat, scale, None, None, None, True, 0.0, conv.eps)
+                self._standard, weight = (mean, invstd), out.view_as(weight)
+            self._weight = weight.to(self.dtype)
+        return self._weight
+
+    def release(self) -> None:
+        """Free the weight; it can be made again."""
+        self._weight = None
 
     def __call__(self, x: Tensor) -> Tensor:
         conv = self.conv
@@ -62,19 +85,25 @@ class LeanConv:
             to_weight: without it, nothing is added.
         """
         conv = self.conv
-        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad,
-            x,
-            self.weight,
-            None,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            False,
-            [0, 0],
-            conv.groups,
-            [to_input, to_weight, False],
-        )
+        if self.as_product:
+            # (pixels, channels); the products of oneDNN's matrix kernels, which its convolutions do not reach backward
+            grad_rows, x_rows = _pixels(grad), _pixels(x)
+            grad_x = _maps(grad_rows @ self.weight.flatten(1), x) if to_input else grad
+            grad_weight = (grad_rows.t() @ x_rows).view_as(conv.weight) if to_weight else grad
+        else:
+            grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+                grad,
+                x,
+                self.weight,
+                None,
+                conv.stride,
+                conv.padding,
+                conv.dilation,
+                False,
+                [0, 0],
+                conv.groups,
+                [to_input, to_weight, False],
+            )
         if to_weight:
             with owner("parameter gradients"):
                 self.weight_grad = _accumulate(self.weight_grad, grad_weight, conv.weight)
@@ -86,7 +115,8 @@ class LeanConv:
         """The convolution's parameters and their gradients, once the last slice is through."""
         conv, found = self.conv, list[tuple[nn.Parameter, Tensor]]()
         assert self.weight_grad is not None
-        if self.standard is not None:
+        self.release()
+        if self._standard is not None:
             flat = conv.weight.reshape(1, conv.out_channels, -1)
             scale = (conv.gain * conv.scale).view(-1)
             grad_weight, grad_scale, _ = torch.ops.aten.native_batch_norm_backward(
@@ -95,7 +125,7 @@ class LeanConv:
                 scale,
                 None,
                 None,
-                *self.standard,
+                *self._standard,
                 True,
                 conv.eps,
                 [True, True, False],
@@ -158,6 +188,12 @@ class LeanBlock:
         del grad_hidden
         grad_spikes = self.dw1.backward(grad_expanded, spikes)
         return grad + grad_spikes.mul_(trace.potential.window(self.dtype))
+
+    def release(self, slice_of: Tensor) -> None:
+        """Free the large weights, if they outweigh the hidden map of a slice: making them again costs less than it."""
+        if self.pw1.weight.nbytes + self.pw2.weight.nbytes > EXPANSION * slice_of.numel() * self.dtype.itemsize:
+            self.pw1.release()
+            self.pw2.release()
 
     def gradients(self) -> Gradients:
         """The block's parameters and their gradients.
@@ -278,3 +314,14 @@ def _accumulate(total: Tensor | None, grad: Tensor, like: Tensor) -> Tensor:
     if grad.dtype == like.dtype and grad.is_contiguous() and like.is_contiguous():
         return grad.view(-1).view(like.shape)
     return torch.empty_like(like).copy_(grad)
+
+
+def _pixels(maps: Tensor) -> Tensor:
+    """(B, C, H, W) as (B * H * W, C): a view of maps in channels-last layout."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _maps(rows: Tensor, like: Tensor) -> Tensor:
+    """Undo :func:`_pixels`, for maps of the same (B, H, W) as ``like``."""
+    batch, _, height, width = like.shape
+    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)

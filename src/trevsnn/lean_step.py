@@ -79,6 +79,7 @@ class LeanStep:
             for rows in run.rows:
                 middle, trace1 = run.first.forward_traced(run.potential(rows))
                 assert middle is not None
+                run.first.release(middle)
                 value, trace2 = run.second.forward_traced(middle, value=state is not None)
                 del middle
                 if state is not None:
@@ -86,6 +87,7 @@ class LeanStep:
                 del value
                 grad = run.second.backward(adjoint[rows], trace2)
                 del trace2
+                run.second.release(grad)
                 run.backward(rows, run.first.backward(grad, trace1), below_adjoint)
                 del trace1, grad
             return run.finish(below_adjoint, above_adjoint)

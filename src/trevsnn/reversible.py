@@ -122,6 +122,7 @@ def run(
     precision = Precision.current(tensors[0].device)
     plan = Plan(
         passes=[[passes(module, precision) for module in row] for row in transforms],
+        parameters=[[[p for p in module.parameters() if p.requires_grad] for module in row] for row in transforms],
         alphas=alphas,
         inputs=inputs,
         initial=states,
@@ -134,10 +135,9 @@ def run(
     token = _Begin.apply(tape, *plan.distinct_inputs, *(states or ()))
     with precision.context(), owner("states"):
         for step, row in enumerate(transforms):
-            for level, module in enumerate(row):
+            for level in range(len(row)):
                 alpha = _row(alphas, step)[level] if step >= plan.first_alpha else None
-                own = dict.fromkeys(p for p in module.parameters() if p.requires_grad)
-                token = _Piece.apply(tape, step, level, token, alpha, *own)
+                token = _Piece.apply(tape, step, level, token, alpha, *plan.parameters[step][level])
             tape.end_step(step)
     outputs = _End.apply(tape, token)
     levels = 0 if once else plan.levels
@@ -169,7 +169,7 @@ class _Piece(torch.autograd.Function):
     def forward(
         ctx: Any, tape: Tape, step: int, level: int, token: Tensor, alpha: Tensor | None, *parameters: Tensor
     ) -> Tensor:
-        ctx.tape, ctx.step, ctx.level, ctx.parameters = tape, step, level, parameters
+        ctx.tape, ctx.step, ctx.level = tape, step, level
         ctx.save_for_backward(*parameters, *(() if alpha is None else (alpha,)))
         value, ctx.kept = tape.plan.passes[step][level].first_pass(*tape.neighbours(step, level))
         tape.advance(level, value, alpha)
@@ -179,7 +179,7 @@ class _Piece(torch.autograd.Function):
     def backward(ctx: Any, *token: Tensor) -> tuple[Tensor | None, ...]:
         tape, step, level = ctx.tape, ctx.step, ctx.level
         saved = ctx.saved_tensors  # raises where one was changed in place since
-        alpha = saved[-1] if len(saved) > len(ctx.parameters) else None
+        alpha = saved[-1] if step >= tape.plan.first_alpha else None
         tape.begin_piece(step, level)
         found = tape.plan.passes[step][level].second_pass(
             *tape.seen_neighbours(step, level),
@@ -188,9 +188,8 @@ class _Piece(torch.autograd.Function):
             *tape.neighbour_adjoints(step, level),
             tape.state_to_invert(step, level),
         )
-        grads: dict[Tensor, Tensor] = {}
-        for parameter, grad in found:
-            grads[parameter] = grads[parameter].add_(grad) if parameter in grads else grad
+        grads = tape.collect(step, level, found)
+        del found
         alpha_grad = None
         if alpha is not None:
             previous, adjoint = tape.retreat(step, level, alpha), tape.adjoint(level)
@@ -198,7 +197,7 @@ class _Piece(torch.autograd.Function):
                 alpha_grad = (adjoint * previous).sum_to_size(alpha.shape).to(alpha.dtype)
             adjoint.mul_(alpha)
         tape.end_piece(step, level)
-        return (None, None, None, token[0], alpha_grad, *(grads.get(p) for p in ctx.parameters))
+        return (None, None, None, token[0], alpha_grad, *grads)
 
 
 class _End(torch.autograd.Function):

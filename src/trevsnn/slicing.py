@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 #: Default of ``TRevSNNConfig.slice_bytes``: about a CPU's cache, and enough work to fill a GPU.
-SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 4 * 2**20, 128 * 2**20
+SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 13 * 2**18, 128 * 2**20
 
 
 def slices(batch: int, bytes_per_image: int, slice_bytes: int | None, device: torch.device) -> list[slice]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from trevsnn.inversion import alpha_values, check_reversible, plan_anchors
 from trevsnn.owner import owner
-from trevsnn.replay import TwoPass, read_out
+from trevsnn.replay import Gradients, TwoPass, read_out
 from trevsnn.spike import PackedState
 
 #: A timestep, and a function of the top level's state after it.
@@ -24,6 +24,7 @@ class Plan:
     """What the recurrence runs, and what its backward pass rests on: see :func:`trevsnn.reversible.run`."""
 
     passes: Sequence[Sequence[TwoPass]]
+    parameters: Sequence[Sequence[list[nn.Parameter]]]  # to be trained, of each transform
     alphas: Sequence[Sequence[Tensor] | None]
     inputs: Sequence[Tensor]
     initial: Sequence[Tensor] | None
@@ -38,6 +39,12 @@ class Plan:
         self.distinct_inputs = list(dict.fromkeys(self.inputs))
         position = {id(x): i for i, x in enumerate(self.distinct_inputs)}
         self.input_index = [position[id(x)] for x in self.inputs]
+        #: Where each parameter is used first, which is where the backward pass comes last.
+        self.first_use: dict[nn.Parameter, tuple[int, int]] = {}
+        for step, row in enumerate(self.parameters):
+            for level, own in enumerate(row):
+                for parameter in own:
+                    self.first_use.setdefault(parameter, (step, level))
         #: By level, its alphas of the steps from 1 on, through which states are inverted.
         self.alpha_columns = [
             [row[level] for row in self.alphas[1:] if row is not None] for level in range(self.levels)
@@ -62,6 +69,7 @@ class Tape:
         self._adjoints: list[Tensor | None] = []
         self._input_adjoints: list[Tensor | None] = []
         self._owned: list[bool] = []  # states that may be overwritten
+        self._parameter_grads: dict[nn.Parameter, Tensor] = {}
         self._read_grads: Sequence[Tensor | None] = ()
 
     # Forward: level after level of step after step.
@@ -118,6 +126,7 @@ class Tape:
             for level, column in enumerate(plan.alpha_columns):
                 check_reversible(level, [alpha_values(alpha) for alpha in column], self.states[level].dtype)
         self._owned = [plan.once] * plan.levels
+        self._parameter_grads = {}
         self._adjoints = [None] * plan.levels
         self._input_adjoints = [None] * len(plan.distinct_inputs)
         for level, grad in enumerate(grads[: len(last)]):
@@ -180,6 +189,18 @@ class Tape:
             else:
                 self.states[level].masked_scatter_(mask, values)
         return self.states[level]
+
+    def collect(self, step: int, level: int, found: Gradients) -> list[Tensor | None]:
+        """Sum up gradients of parameters in place, and give those of this piece out that no earlier piece adds to."""
+        with owner("parameter gradients"):
+            for parameter, grad in found:
+                total = self._parameter_grads.get(parameter)
+                self._parameter_grads[parameter] = grad if total is None else total.add_(grad)
+        first = self.plan.first_use
+        return [
+            self._parameter_grads.pop(parameter, None) if first[parameter] == (step, level) else None
+            for parameter in self.plan.parameters[step][level]
+        ]
 
     def end_piece(self, step: int, level: int) -> None:
         """Free what no earlier piece needs."""
