@@ -7,6 +7,7 @@ so the same bits; the chain rule written out going backward. They live for one p
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -139,19 +140,35 @@ class LeanConv:
         return [(parameter, grad) for parameter, grad in found if parameter.requires_grad]
 
 
-class BlockTrace(NamedTuple):
-    """What the backward pass of a block needs of its forward pass on one slice."""
+class HiddenSpikes(NamedTuple):
+    """Spikes and surrogate of a hidden map whose backward pass follows at once, so that codes would save nothing."""
 
-    potential: PackedState
-    hidden: PackedState
-    projected: Tensor
+    values: Tensor
+    inside: Tensor
+
+    def spikes(self, dtype: torch.dtype) -> Tensor:
+        """s(h), of the dtype it was computed in."""
+        return self.values
+
+    def window(self, dtype: torch.dtype) -> Tensor:
+        """ds/dh as zeros and ones of the same dtype, in place of the spikes."""
+        return self.values.copy_(self.inside.view(torch.uint8))
+
+
+@dataclass
+class BlockTrace:
+    """What the backward pass of a block needs of its forward pass on one slice. It uses the trace up."""
+
+    potential: Tensor
+    hidden: PackedState | HiddenSpikes | None
+    projected: Tensor | None
 
 
 class LeanBlock:
     """``Block(v) = v + gamma * DW2(PW2(s(PW1(DW1(s(v))))))`` on one slice of the batch at a time.
 
-    A slice's trace is the 2-bit codes of v and of the 4C-wide hidden map, from which the spikes come back without a
-    second PW1, and PW2's C-wide output.
+    A slice's trace is its potential, PW2's output, and of the 4C-wide hidden map the 2-bit codes, from which its spikes
+    come back without a second PW1.
     """
 
     def __init__(
@@ -163,37 +180,59 @@ class LeanBlock:
 
     def forward(self, potential: Tensor) -> Tensor:
         """(b, C, H, W) -> (b, C, H, W), and no trace."""
-        hidden = self._hidden(potential).ge_(THRESHOLD)
-        return self._add(potential, self.pw2(hidden))
+        hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
+        return self._add(potential, self.pw2(hidden.ge_(THRESHOLD)))
 
-    def forward_traced(self, potential: Tensor, *, value: bool = True) -> tuple[Tensor | None, BlockTrace]:
-        """The same with a trace; without ``value``, only the trace."""
-        hidden = self._hidden(potential)
-        packed = pack(hidden)
+    def forward_traced(
+        self, potential: Tensor, *, value: bool = True, at_once: bool = False
+    ) -> tuple[Tensor | None, BlockTrace]:
+        """The same with a trace; without ``value``, only the trace.
+
+        ``at_once`` says that :meth:`backward` follows before another large map is made.
+        """
+        hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
+        if at_once:
+            trace = HiddenSpikes(hidden, window_of(hidden, self.dtype).to(torch.bool))
+        else:
+            trace = pack(hidden)
         projected = self.pw2(hidden.ge_(THRESHOLD))
-        del hidden
-        return self._add(potential, projected) if value else None, BlockTrace(pack(potential), packed, projected)
+        return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
 
     def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
         """From the gradient of a slice's value to that of its potential, both of the states' dtype."""
+        projected, hidden = trace.projected, trace.hidden
+        trace.projected = trace.hidden = None
+        assert projected is not None
+        assert hidden is not None
+        large = self._weights_are_large(grad)
+        if large:  # then one of them at a time
+            self.pw1.release()
         update_grad = grad if self.gamma is None else self.gamma * grad
-        grad_projected = self.dw2.backward(update_grad.to(self.dtype), trace.projected, to_weight=self.gamma is None)
+        grad_projected = self.dw2.backward(update_grad.to(self.dtype), projected, to_weight=self.gamma is None)
         if self.gamma is not None:
-            self.dw2.backward(grad.to(self.dtype), trace.projected, to_input=False)
-        grad_hidden = self.pw2.backward(grad_projected, trace.hidden.spikes(self.dtype))
-        del grad_projected
-        grad_hidden.mul_(trace.hidden.window(self.dtype))
-        spikes = trace.potential.spikes(self.dtype)
+            self.dw2.backward(grad.to(self.dtype), projected, to_input=False)
+        del projected, update_grad
+        grad_hidden = self.pw2.backward(grad_projected, hidden.spikes(self.dtype))
+        grad_hidden.mul_(hidden.window(self.dtype))
+        del grad_projected, hidden
+        if large:
+            self.pw2.release()
+        spikes = spikes_of(trace.potential, self.dtype)
         grad_expanded = self.pw1.backward(grad_hidden, self.dw1(spikes))
         del grad_hidden
         grad_spikes = self.dw1.backward(grad_expanded, spikes)
-        return grad + grad_spikes.mul_(trace.potential.window(self.dtype))
+        return grad + grad_spikes.mul_(window_of(trace.potential, self.dtype))
 
-    def release(self, slice_of: Tensor) -> None:
-        """Free the large weights, if they outweigh the hidden map of a slice: making them again costs less than it."""
-        if self.pw1.weight.nbytes + self.pw2.weight.nbytes > EXPANSION * slice_of.numel() * self.dtype.itemsize:
+    def release(self, potential: Tensor) -> None:
+        """Free the large weights if they take more than half of what the hidden map of a slice does: to make them again
+        costs little beside the slice, and several blocks' at a time would be most of the memory of the upper levels."""
+        if self._weights_are_large(potential):
             self.pw1.release()
             self.pw2.release()
+
+    def _weights_are_large(self, potential: Tensor) -> bool:
+        weights = self.pw1.conv.weight.numel() + self.pw2.conv.weight.numel()
+        return 2 * weights > EXPANSION * potential.numel()
 
     def gradients(self) -> Gradients:
         """The block's parameters and their gradients.
@@ -214,9 +253,6 @@ class LeanBlock:
         for conv in (self.dw1, self.pw1, self.pw2, self.dw2):
             found += conv.gradients()
         return found
-
-    def _hidden(self, potential: Tensor) -> Tensor:
-        return self.pw1(self.dw1(spikes_of(potential, self.dtype)))
 
     def _add(self, potential: Tensor, projected: Tensor) -> Tensor:
         update = self.dw2(projected)

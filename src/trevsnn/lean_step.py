@@ -80,7 +80,7 @@ class LeanStep:
                 middle, trace1 = run.first.forward_traced(run.potential(rows))
                 assert middle is not None
                 run.first.release(middle)
-                value, trace2 = run.second.forward_traced(middle, value=state is not None)
+                value, trace2 = run.second.forward_traced(middle, value=state is not None, at_once=True)
                 del middle
                 if state is not None:
                     state[rows] -= value
