@@ -17,6 +17,7 @@ from conftest import gradients, worst
 from trevsnn import TRevSNNConfig
 from trevsnn.blocks import bound_alpha_
 from trevsnn.encoders import AnnealedLeakyReLU, slope_at
+from trevsnn.reversible import unroll
 from trevsnn.spike import spike
 
 PARAMETERS = {"trevsnn_tiny": 17_203_024, "trevsnn_small": 32_330_128, "trevsnn_event_tiny": 10_220_165}
@@ -24,46 +25,6 @@ PARAMETERS = {"trevsnn_tiny": 17_203_024, "trevsnn_small": 32_330_128, "trevsnn_
 
 def loss_of(model, x, target):
     return trevsnn.deep_supervision_loss(model.forward_heads(x), target)
-
-
-def spikes_of(model):
-    """Record, as bytes, what enters every convolution but the encoder's, call after call, forward and recomputation."""
-    seen = {}
-    for name, module in model.named_modules():
-        if (
-            isinstance(module, torch.nn.Conv2d)
-            and name.split(".")[-1] in ("pw2", "dw1", "conv")
-            and "encoder" not in name
-        ):
-            module.register_forward_hook(
-                lambda _, args, out, name=name: seen.setdefault(name, []).append(args[0].detach().clone())
-            )
-    return seen
-
-
-@pytest.mark.parametrize("timesteps", [4, 16, 32])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_exact_recomputes_the_same_spikes_and_gradients(small_model, timesteps, dtype):
-    model = small_model(dtype, timesteps=timesteps, in_chans=1)
-    x, target = torch.randn(3, 1, 16, 16, dtype=dtype), torch.randint(5, (3,))
-    model.set_backprop("autograd")
-    reference = gradients(model, loss_of(model, x, target))
-    model.set_backprop("exact")
-    seen = spikes_of(model)
-    found = gradients(model, loss_of(model, x, target))
-    differing = rate = maps = 0
-    for name, calls in seen.items():
-        n = len(calls) // 2
-        assert n == (timesteps if "shared" in name else 1)
-        for first, again in zip(calls[:n], calls[n:] if n == 1 else reversed(calls[n:]), strict=True):
-            differing += int((first != again).sum())
-            rate, maps = rate + first.mean().item(), maps + 1
-    assert differing == 0
-    assert 0.05 < rate / maps < 0.95  # the comparison is of something
-    double = dtype == torch.float64
-    assert worst(found, reference) < (1e-12 if double else 1e-4)
-    others = {n: g for n, g in reference.items() if "alphas" not in n}
-    assert worst({n: found[n] for n in others}, others) < (1e-12 if double else 1e-5)
 
 
 @settings(max_examples=12, deadline=None)
@@ -108,7 +69,9 @@ def test_modes_agree_for_any_configuration(
     largest = max(float(g.norm()) for g in found["autograd"].values())
     for name, reference in found["autograd"].items():
         assert (found["exact"][name] - reference).norm() <= 1e-12 * max(float(reference.norm()), 1e-3 * largest)
-    assert (inputs["exact"] - inputs["autograd"]).norm() <= 1e-12 * inputs["autograd"].norm()
+    assert (inputs["exact"] - inputs["autograd"]).norm() <= 1e-12 * max(
+        float(inputs["autograd"].norm()), 1e-3 * largest
+    )
 
 
 def test_reversible_agrees_at_four_steps_and_refuses_at_sixteen(small_model):
@@ -201,10 +164,12 @@ def test_live_bytes_after_the_forward_pass(small_model, mode, encoding):
         assert len(heads) == (1 if event else 4)
     for few, many in ((4, 8), (8, 16)):
         slope = (totals[many] - totals[few]) / (many - few)
+        # Mean and variance of each link are kept, whatever the batch: the channels of what they lead to.
+        statistics = 2 * 4 * (8 + 8 + 12 + 4 + 8 + 8)
         if mode == "reversible":
-            assert slope == 0
+            assert slope == statistics
         elif mode == "exact":
-            assert 8 * slope / elements == 2
+            assert 8 * (slope - statistics) / elements == 2
         else:
             assert slope > 4 * elements  # the plain graph keeps many floats an element: the tracker does see
 
@@ -222,17 +187,18 @@ def test_batch_statistics_change_once_per_step_in_every_mode(small_model):
     assert int(buffers["exact"]["levels.1.steps.0.below.bn.num_batches_tracked"]) == 1
 
 
-def test_bf16_autocast_has_the_same_forward_pass_in_every_mode(small_model):
+@pytest.mark.parametrize(("low", "unit"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_autocast_has_the_same_forward_pass_in_every_mode(small_model, low, unit):
     x, target = torch.randn(4, 1, 16, 16), torch.randint(5, (4,))
     found, losses = {}, {}
     for mode in ("autograd", "exact"):
         model = small_model(in_chans=1, backprop=mode)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", low):
             losses[mode] = loss_of(model, x, target)
-        found[mode] = gradients(model, losses[mode])
+        found[mode] = torch.cat([grad.flatten() for grad in gradients(model, losses[mode]).values()])
     assert losses["exact"] == losses["autograd"]
-    # Autograd sums the gradients of a shared weight in bfloat16, whose unit is 2^-8; ours are summed in float32.
-    assert worst(found["exact"], found["autograd"]) < 4 * 2**-8
+    # Autograd sums the gradients of a shared weight and of the input in 16 bits, where ours are summed in float32.
+    assert (found["exact"] - found["autograd"]).norm() < 4 * unit * found["autograd"].norm()
 
 
 def test_gradients_of_a_few_parameters_by_autograd_grad(small_model):
@@ -281,7 +247,7 @@ def test_model_of_the_last_head_and_rates_are_those_of_the_states(small_model):
     assert torch.equal(logits, model(x))
     assert torch.equal(logits, model.forward_heads(x)[-1])
     assert rates.shape == (4, 4)
-    states, _ = model._run(x, {})
+    *_, states = unroll(*model._recurrence(x))
     assert torch.allclose(rates[:, -1], torch.stack([spike(s).double().mean() for s in states]))
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trevsnn.spike import SpikeCode, spike
+from trevsnn.spike import pack, spike
 
 EDGES = [-1.0, -1e-30, -0.0, 0.0, 1e-30, 0.49999997, 0.5, 0.50000006, 1.0, 1.0000001, 3.0, math.inf, -math.inf]
 
@@ -24,14 +24,16 @@ def test_spike_and_surrogate_at_every_edge():
 )
 def test_decoded_state_has_the_spikes_and_surrogate_of_the_state(values, dtype):
     state = torch.tensor(values, dtype=dtype)
-    packed = SpikeCode().encode(state)
+    packed = pack(state)
     assert packed.bits.nbytes == -(-len(values) // 4)
-    decoded = SpikeCode().decode(packed)
+    decoded = packed.decode()
     assert decoded.dtype == dtype
     for v in (state.requires_grad_(), decoded.requires_grad_()):
         spike(v).sum().backward()
     assert torch.equal(spike(state), spike(decoded))
     assert torch.equal(state.grad, decoded.grad)
+    assert torch.equal(packed.spikes(torch.float32), spike(state).float())
+    assert torch.equal(packed.window(torch.float64), state.grad.double())
 
 
 @given(
@@ -42,13 +44,26 @@ def test_decoded_state_keeps_shape_and_layout(shape, channels_last):
     state = torch.randn(shape)
     if channels_last:
         state = state.contiguous(memory_format=torch.channels_last)
-    decoded = SpikeCode().decode(SpikeCode().encode(state))
+    decoded = pack(state).decode()
     assert decoded.shape == state.shape
     assert torch.equal(spike(decoded), spike(state))
     assert decoded.is_contiguous(memory_format=torch.channels_last) or not channels_last
     assert decoded.is_contiguous() == state.is_contiguous()
 
 
+def test_rows_of_codes_are_the_codes_of_rows():
+    state = torch.randn(5, 3, 4, 7).contiguous(memory_format=torch.channels_last)
+    packed = pack(state)
+    assert packed.bits.nbytes == 5 * 21
+    assert torch.equal(packed[1:4].decode(), pack(state[1:4]).decode())
+    assert torch.equal(packed[4:].spikes(torch.float32), spike(state[4:]))
+
+
+def test_a_large_state_is_packed_in_parts():
+    state = torch.randn(3, 2**20 + 4)
+    assert torch.equal(spike(pack(state).decode()), spike(state))
+
+
 def test_state_of_any_dimension():
     state = torch.randn(3, 7)
-    assert torch.equal(spike(SpikeCode().decode(SpikeCode().encode(state))), spike(state))
+    assert torch.equal(spike(pack(state).decode()), spike(state))

@@ -88,7 +88,9 @@ class BatchNorm(nn.BatchNorm2d):
         Raises:
             ValueError: one value per channel is too few to train on.
         """
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
         if not self.training:
             return self.running_mean, self.running_var
         if maps.numel() == maps.shape[1]:

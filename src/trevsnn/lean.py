@@ -121,7 +121,7 @@ class LeanConv:
             flat = conv.weight.reshape(1, conv.out_channels, -1)
             scale = (conv.gain * conv.scale).view(-1)
             grad_weight, grad_scale, _ = torch.ops.aten.native_batch_norm_backward(
-                self.weight_grad.view_as(flat),
+                self.weight_grad.reshape_as(flat),
                 flat,
                 scale,
                 None,
@@ -191,10 +191,8 @@ class LeanBlock:
         ``at_once`` says that :meth:`backward` follows before another large map is made.
         """
         hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
-        if at_once:
-            trace = HiddenSpikes(hidden, window_of(hidden, self.dtype).to(torch.bool))
-        else:
-            trace = pack(hidden)
+        inside = window_of(hidden, self.dtype).to(torch.bool) if at_once else None
+        trace = pack(hidden) if inside is None else HiddenSpikes(hidden, inside)
         projected = self.pw2(hidden.ge_(THRESHOLD))
         return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
 

@@ -209,7 +209,7 @@ class _End(torch.autograd.Function):
         ctx.save_for_backward(token, *last)
         if last:
             tape.states = []
-        return (*last, *(value.detach() for _, value in tape.readouts))
+        return (*last, *(tape.readouts[place][1].detach() for place in range(len(tape.readouts))))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

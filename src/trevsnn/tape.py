@@ -62,7 +62,7 @@ class Tape:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.states: list[Tensor] = list(plan.initial or ())  # by level, the latest
-        self.readouts: list[tuple[GradientEdge, Tensor]] = []
+        self.readouts: dict[int, tuple[GradientEdge, Tensor]] = {}  # by place among the plan's
         self._seen: dict[tuple[int, int], Tensor | PackedState] = {}
         self._anchors: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
         self._anchor_masks: list[list[np.ndarray]] = []
@@ -90,7 +90,9 @@ class Tape:
     def end_step(self, step: int) -> None:
         """Read out, and store of the states after ``step`` what the mode calls for."""
         plan = self.plan
-        self.readouts += [read_out(function, self.states[-1]) for at, function in plan.readouts if at == step]
+        for place, (at, function) in enumerate(plan.readouts):
+            if at == step:
+                self.readouts[place] = read_out(function, self.states[-1])
         if not plan.exact or step == plan.timesteps - 1:
             return
         if not self._anchor_masks:  # the dtype of the states is known only now
@@ -138,9 +140,10 @@ class Tape:
         """Add the gradients of what was read from the top level after ``step``."""
         if level < self.plan.levels - 1:
             return
-        order = sorted(self.plan.readouts, key=lambda readout: readout[0])  # as end_step read them
-        for (at, _), (edge, value), grad in zip(order, self.readouts, self._read_grads, strict=True):
+        for place, (at, _) in enumerate(self.plan.readouts):
+            grad = self._read_grads[place]
             if at == step and grad is not None:
+                edge, value = self.readouts[place]
                 found = torch.autograd.grad(value, [edge], grad, retain_graph=not self.plan.once)
                 self.adjoint(level).add_(found[0])
 

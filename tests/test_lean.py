@@ -1,0 +1,286 @@
+"""The lean passes against plain autograd: same spikes, same gradients, in slices of any size and every precision."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import trevsnn
+from conftest import gradients, lively, worst
+from trevsnn import TRevSNN, TRevSNNConfig
+from trevsnn.blocks import BatchNorm, LevelStep, Link, PointwiseDepthwise
+from trevsnn.lean import LeanBlock, LeanConv
+from trevsnn.lean_step import LeanStep, is_lean
+from trevsnn.precision import Precision
+from trevsnn.replay import Replay
+from trevsnn.slicing import slices
+
+CPU = torch.device("cpu")
+PLAIN = Precision(CPU, False, torch.bfloat16)
+
+
+def loss_of(model, x, target):
+    heads = model.forward_heads(x)
+    return trevsnn.deep_supervision_loss(heads, target)
+
+
+@pytest.mark.parametrize("timesteps", [4, 16, 32])
+@pytest.mark.parametrize("images", [1, 3, 7])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_exact_recomputes_the_same_spikes_and_has_the_gradients_of_autograd(
+    small_model, monkeypatch, timesteps, images, dtype
+):
+    hidden = 16 * 16 * 16 * dtype.itemsize  # of the lowest level, one image
+    model = small_model(dtype, timesteps=timesteps, in_chans=1, slice_bytes=images * hidden)
+    x, target = torch.randn(7, 1, 16, 16, dtype=dtype), torch.randint(5, (7,))
+    model.set_backprop("autograd")
+    expected = loss_of(model, x, target)
+    reference = gradients(model, expected)
+    model.set_backprop("exact")
+    calls: dict[str, list[torch.Tensor]] = {}
+    names = {id(module): name for name, module in model.named_modules()}
+    call = LeanConv.__call__
+
+    def record(self, x):
+        calls.setdefault(names[id(self.conv)], []).append(x.clone())
+        return call(self, x)
+
+    monkeypatch.setattr(LeanConv, "__call__", record)
+    loss = loss_of(model, x, target)
+    first = {name: list(seen) for name, seen in calls.items()}
+    calls.clear()
+    found = gradients(model, loss)
+
+    assert torch.equal(loss, expected)
+    assert len(first["levels.0.steps.1.project1.pw2"]) == -(-7 // images)
+    rates = []
+    for name, seen in first.items():
+        if not name.endswith(("pw2", "conv")):  # what these are given is spikes
+            continue
+        assert len(calls[name]) == len(seen)
+        per_step = len(seen) // (timesteps if "shared" in name else 1)
+        backwards = reversed(range(0, len(seen), per_step))
+        again = [part for start in backwards for part in calls[name][start : start + per_step]]
+        assert all(torch.equal(a, b) for a, b in zip(seen, again, strict=True)), name
+        rates.append(torch.cat([s.flatten() for s in seen]).double().mean())
+    assert 0.05 < float(torch.stack(rates).mean()) < 0.95  # the comparison is of something
+    # In float32, autograd's own gradients of the weights that cancel most are 1e-5 from those of float64.
+    assert worst(found, reference) < (1e-12 if dtype == torch.float64 else 3e-5)
+    difference = torch.cat([(found[name] - reference[name]).flatten() for name in reference])
+    whole = torch.cat([grad.flatten() for grad in reference.values()])
+    assert difference.norm() < (1e-13 if dtype == torch.float64 else 1e-5) * whole.norm()
+
+
+def step_and_inputs(dtype, *, kernel_size=3, projection=False, seed=0):
+    torch.manual_seed(seed)
+    below = nn.Conv2d(3, 5, 3, stride=2, padding=1) if projection else Link(3, 5, kernel_size=3, stride=2)
+    step = LevelStep(5, kernel_size, below, Link(7, 5, kernel_size=1, stride=1))
+    shared = PointwiseDepthwise(5, kernel_size)
+    for module in (step, shared):
+        lively(module.to(dtype))
+    nn.init.normal_(step.gamma)
+    return step, shared, torch.randn(5, 3, 9, 12, dtype=dtype), torch.randn(5, 7, 3, 3, dtype=dtype)
+
+
+class Joined(nn.Module):
+    def __init__(self, step, shared):
+        super().__init__()
+        self.step, self.shared = step, shared
+
+    def forward(self, below, above):
+        return self.step(below, above, self.shared)
+
+
+def both_passes(kind, step, shared, below, above, adjoint, precision, slice_bytes=None):
+    passes = (
+        Replay(Joined(step, shared), precision) if kind is Replay else LeanStep(step, shared, precision, slice_bytes)
+    )
+    with precision.context(), torch.no_grad():
+        value, kept = passes.first_pass(below, above)
+    sinks = torch.ones_like(below), torch.ones_like(above)
+    state = torch.zeros_like(value)
+    grads = {}
+    for parameter, grad in passes.second_pass(below, above, adjoint, kept, *sinks, state):
+        grads[parameter] = grads.get(parameter, 0) + grad
+    return value, -state, sinks, grads
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    kernel_size=st.sampled_from([1, 3, 5]),
+    projection=st.booleans(),
+    training=st.booleans(),
+    slice_bytes=st.sampled_from([1, 5000, None]),
+    seed=st.integers(0, 99),
+)
+def test_one_step_has_the_values_and_gradients_of_its_plain_twin(kernel_size, projection, training, slice_bytes, seed):
+    dtype = torch.float64
+    step, shared, below, above = step_and_inputs(dtype, kernel_size=kernel_size, projection=projection, seed=seed)
+    step.train(training)
+    other = copy.deepcopy(step)
+    adjoint = torch.randn(5, 5, 5, 6, dtype=dtype)
+    plain = both_passes(Replay, step, shared, below, above, adjoint, PLAIN)
+    lean = both_passes(LeanStep, other, shared, below, above, adjoint, PLAIN, slice_bytes)
+    assert torch.allclose(lean[0], plain[0], rtol=1e-13, atol=1e-14)
+    assert torch.equal(lean[1], lean[0])  # what the second pass subtracts is what the first one gave
+    for ours, reference in zip(lean[2], plain[2], strict=True):
+        assert torch.allclose(ours, reference, rtol=1e-11, atol=1e-12)
+    named = {p: name for name, p in [*step.named_parameters(), *shared.named_parameters()]}
+    theirs = {named[p]: grad for p, grad in plain[3].items()}
+    named = {p: name for name, p in [*other.named_parameters(), *shared.named_parameters()]}
+    assert worst({named[p]: grad for p, grad in lean[3].items()}, theirs) < 1e-11
+    for (name, ours), reference in zip(other.named_buffers(), step.buffers(), strict=True):
+        assert torch.allclose(ours, reference, rtol=1e-14), name
+
+
+@pytest.mark.parametrize(
+    ("enabled", "low", "tolerance"),
+    [(False, torch.bfloat16, 2e-5), (True, torch.bfloat16, 6 * 2**-8), (True, torch.float16, 6 * 2**-11)],
+)
+def test_one_step_in_every_precision(enabled, low, tolerance):
+    step, shared, below, above = step_and_inputs(torch.float32)
+    precision = Precision(CPU, enabled, low)
+    adjoint = torch.randn(5, 5, 5, 6)
+    copied = copy.deepcopy(step)
+    plain = both_passes(Replay, copied, shared, below, above, adjoint, precision)
+    lean = both_passes(LeanStep, step, shared, below, above, adjoint, precision)
+    assert torch.equal(lean[0], plain[0])
+    assert lean[0].dtype == torch.float32
+    for ours, reference in zip(lean[2], plain[2], strict=True):
+        assert (ours - reference).norm() <= tolerance * (reference - 1).norm()
+    theirs = dict(zip([*copied.parameters()], [*step.parameters()], strict=True))
+    for parameter, reference in plain[3].items():
+        ours = lean[3][theirs.get(parameter, parameter)]
+        assert ours.dtype == torch.float32
+        assert (ours - reference).norm() <= tolerance * reference.norm() + tolerance
+
+
+def test_gradcheck_of_what_lies_behind_the_last_spike():
+    """Numbers of finite differences, where the surrogate plays no part: PW2, DW2, gamma and the identity path."""
+    torch.manual_seed(0)
+    step, *_ = step_and_inputs(torch.float64)
+    potential, adjoint = torch.randn(2, 5, 4, 4, dtype=torch.float64), torch.randn(2, 5, 4, 4, dtype=torch.float64)
+    smooth = [step.gamma, *step.project1.parameters()]
+    with torch.no_grad():
+        block = LeanBlock(step.expand1, step.project1, step.gamma, torch.float64)
+        _, trace = block.forward_traced(potential)
+        block.backward(adjoint, trace)
+        found = dict(block.gradients())
+        for parameter in smooth:
+            numeric, flat = torch.empty_like(parameter), parameter.data.view(-1)
+            for i in range(flat.numel()):
+                flat[i] += 1e-6
+                up = (
+                    LeanBlock(step.expand1, step.project1, step.gamma, torch.float64).forward(potential) * adjoint
+                ).sum()
+                flat[i] -= 2e-6
+                down = (
+                    LeanBlock(step.expand1, step.project1, step.gamma, torch.float64).forward(potential) * adjoint
+                ).sum()
+                flat[i] += 1e-6
+                numeric.view(-1)[i] = (up - down) / 2e-6
+            assert torch.allclose(found[parameter], numeric, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_batch_norm_is_that_of_torch(dtype):
+    torch.manual_seed(0)
+    ours, theirs = BatchNorm(6), nn.BatchNorm2d(6)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for bn in (ours, theirs):
+        bn.to(wide)
+        lively(bn)
+    theirs.load_state_dict(ours.state_dict())
+    x = (3 * torch.randn(4, 6, 5, 5) + 1).to(dtype)
+    grad = torch.randn(4, 6, 5, 5).to(dtype)
+    results = []
+    for bn in (ours, theirs):
+        source = x.clone().requires_grad_()
+        out = bn(source)
+        out.backward(grad)
+        assert out.dtype == dtype
+        results.append([out.detach(), source.grad, bn.weight.grad, bn.bias.grad, *bn.buffers()])
+    unit = torch.finfo(dtype).eps
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=8 * unit, atol=16 * unit)
+    assert torch.equal(ours.eval()(x), theirs.eval()(x))
+
+
+def test_one_value_per_channel_cannot_be_normalised():
+    with pytest.raises(
+        ValueError, match=r"shape \(1, 4, 1, 1\) need more than one value per channel: use a larger batch"
+    ):
+        BatchNorm(4)(torch.randn(1, 4, 1, 1))
+
+
+def test_changed_modules_and_hooks_are_replayed_and_right(small_model):
+    """Whoever changes a module gets the general way, not a wrong result of the lean one."""
+
+    class Noisy(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) * 1.5
+
+    model = small_model(torch.float64, in_chans=1)
+    step = model.levels[0].steps[1]
+    assert is_lean(model.levels[0]) or is_lean(step, model.levels[0].shared)
+    old = step.expand1.dw1
+    step.expand1.dw1 = Noisy(4, 4, 3, padding=1, groups=4).double()
+    step.expand1.dw1.load_state_dict(old.state_dict())
+    assert not is_lean(step)
+    rates = []
+    model.levels[2].steps[0].expand1.register_forward_hook(lambda _, args, out: rates.append(out.mean().item()))
+    x, target = torch.randn(3, 1, 16, 16, dtype=torch.float64), torch.randint(5, (3,))
+    found = {}
+    for mode in ("autograd", "exact"):
+        model.set_backprop(mode)
+        found[mode] = gradients(model, loss_of(model, x, target))
+    assert worst(found["exact"], found["autograd"]) < 1e-12
+    assert len(rates) == 3  # autograd once, exact twice
+    assert len(set(rates)) == 1
+
+
+def test_frozen_weights_get_no_gradient_and_the_others_theirs(small_model):
+    model = small_model(torch.float64, in_chans=1)
+    for name, parameter in model.named_parameters():
+        if "gamma" in name or "pw1.weight" in name or "steps.0.below.bn" in name or "shared.dw2" in name:
+            parameter.requires_grad_(False)
+    x, target = torch.randn(3, 1, 16, 16, dtype=torch.float64), torch.randint(5, (3,))
+    found = {}
+    for mode in ("autograd", "exact"):
+        model.set_backprop(mode)
+        found[mode] = gradients(model, loss_of(model, x, target))
+    assert worst(found["exact"], found["autograd"]) < 1e-12
+
+
+def test_a_second_backward_pass_is_refused_with_what_to_do(small_model):
+    model = small_model(in_chans=1)
+    loss = loss_of(model, torch.randn(2, 1, 8, 8), torch.tensor([0, 1]))
+    loss.backward(retain_graph=True)
+    with pytest.raises(
+        RuntimeError, match=r"states were freed as it went: run the forward pass again, or use backprop='autograd'"
+    ):
+        loss.backward()
+
+
+def test_gradients_add_up_over_passes(small_model):
+    model = small_model(torch.float64, in_chans=1)
+    x, target = torch.randn(2, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1])
+    model.eval()  # the same statistics twice
+    once = gradients(model, loss_of(model, x, target))
+    loss_of(model, x, target).backward()
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, 2 * once[name], rtol=1e-14), name
+
+
+def test_slices_hold_what_fits_and_one_image_at_least():
+    assert slices(7, 100, 300, CPU) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert slices(2, 100, 1, CPU) == [slice(0, 1), slice(1, 2)]
+    assert slices(5, 100, None, CPU) == [slice(0, 5)]
+
+
+def test_slice_bytes_must_be_positive():
+    with pytest.raises(ValueError, match="slice_bytes is 0; it must be a positive integer"):
+        TRevSNN(TRevSNNConfig(slice_bytes=0))
