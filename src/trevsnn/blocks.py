@@ -8,7 +8,6 @@ import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.inversion import INITIAL_ALPHA
 from trevsnn.precision import Precision
 from trevsnn.slicing import in_slices, slices
 from trevsnn.spike import PackedState, spike
@@ -189,7 +188,7 @@ class Level(nn.Module):
         super().__init__()
         self.steps = nn.ModuleList(steps)
         self.shared = PointwiseDepthwise(channels, kernel_size)
-        self.alphas = nn.ParameterList(nn.Parameter(torch.full((1, channels, 1, 1), INITIAL_ALPHA)) for _ in steps[1:])
+        self.alphas = nn.ParameterList(nn.Parameter(torch.full((1, channels, 1, 1), 0.5)) for _ in steps[1:])
 
     def transform(self, step: int, slice_bytes: int | None) -> Transform:
         """F[l,t] as one module that holds its shared part too."""

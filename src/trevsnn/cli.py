@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict.
+"""The command line: train, evaluate, predict, measure.
 
 Exit codes: 0 done, 1 failure, 2 wrong usage. Errors are one sentence on stderr; ``--debug`` adds the traceback.
 """
@@ -21,6 +21,7 @@ from rich.table import Table
 from trevsnn import __version__
 from trevsnn.config import RunConfig, recipe_names, recipe_path
 from trevsnn.errors import RunError, UsageError
+from trevsnn.measure.cli import add_measure_commands, run_measure
 
 
 def build_parser() -> ArgumentParser:
@@ -64,6 +65,9 @@ def build_parser() -> ArgumentParser:
         )
         command.add_argument("--accelerator", choices=["auto", "cpu", "cuda", "mps"], default="auto")
         command.add_argument("--json", action="store_true", help="Print JSON.")
+    measure = ArgumentParser(exit_on_error=False, allow_abbrev=False, description="Measure training.")
+    commands.add_subcommand("measure", measure, help="measure memory and speed of training")
+    add_measure_commands(measure)
     return parser
 
 
@@ -127,7 +131,7 @@ def _run(arguments: list[str]) -> None:
     command = options.command
     with _config_checks():
         values = parser.instantiate(options)[command]
-    {"train": _train, "evaluate": _evaluate, "predict": _predict}[command](values, arguments)
+    {"train": _train, "evaluate": _evaluate, "predict": _predict, "measure": _measure}[command](values, arguments)
 
 
 @contextlib.contextmanager
@@ -190,6 +194,11 @@ def _predict(options: Namespace, arguments: list[str]) -> None:
     for row in rows:
         table.add_row(row["file"], row["class"], f"{row['probability']:.1%}")
     Console().print(table)
+
+
+def _measure(options: Namespace, arguments: list[str]) -> None:
+    with _config_checks():
+        run_measure(options)
 
 
 def _fabric(options: Namespace) -> Any:

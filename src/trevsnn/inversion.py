@@ -23,14 +23,10 @@ class ReversibilityError(ValueError):
     """The rounding error of chained inversion may exceed what ``backprop="reversible"`` accepts."""
 
 
-#: What alphas begin with, and what a fake tensor, which has no numbers, is taken to hold.
-INITIAL_ALPHA = 0.5
-
-
 def alpha_values(alpha: Tensor) -> np.ndarray:
-    """The numbers of an alpha, float64."""
+    """The numbers of an alpha, float64. A fake tensor, which has none, is given them as its ``numbers``."""
     if isinstance(alpha, FakeTensor):
-        return np.full(tuple(alpha.shape), INITIAL_ALPHA)
+        return alpha.numbers  # type: ignore[attr-defined]
     return alpha.detach().cpu().double().numpy()
 
 

@@ -1,13 +1,25 @@
-"""Who the memory allocated at this moment belongs to: labels for ``trevsnn measure memory``, at no cost otherwise."""
+"""Which part of the network the memory allocated now belongs to: labels for ``trevsnn measure memory``, at no cost otherwise."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
-Part = Literal["states", "codes", "anchors", "adjoints", "encoder", "blocks", "heads", "parameter gradients", "other"]
+from torch import Tensor
+
+Part = Literal["input", "states", "codes", "anchors", "adjoints", "encoder", "blocks", "heads", "parameter gradients"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
-_stack: list[Part] = ["other"]
+
+class Ledger(Protocol):
+    """Whoever keeps the books (:class:`trevsnn.measure.tracker.LiveStorage`)."""
+
+    def move(self, tensor: Tensor, part: Part) -> None:
+        """Count a tensor as ``part``'s from now on."""
+        ...
+
+
+_stack: list[Part] = ["blocks"]
+_ledgers: list[Ledger] = []
 
 
 class owner:  # noqa: N801 - used as a statement
@@ -26,3 +38,19 @@ class owner:  # noqa: N801 - used as a statement
 def current_owner() -> Part:
     """The part that a storage made now belongs to."""
     return _stack[-1]
+
+
+def open_ledger(ledger: Ledger) -> None:
+    """Tell ``ledger`` from now on which tensors change hands."""
+    _ledgers.append(ledger)
+
+
+def close_ledger(ledger: Ledger) -> None:
+    """Stop telling it."""
+    _ledgers.remove(ledger)
+
+
+def hand_over(tensor: Tensor, part: Part) -> None:
+    """A tensor made for one part is kept for another."""
+    for ledger in _ledgers:
+        ledger.move(tensor, part)

@@ -104,22 +104,31 @@ def run(
         ValueError: lengths that do not fit together, or an unknown mode.
     """
     _check(transforms, alphas, inputs, states, backprop, readouts)
-    parameters = list(dict.fromkeys(p for row in transforms for module in row for p in module.parameters()))
-    first = 0 if states is not None else 1
-    alpha_tensors = [a for step in range(first, len(transforms)) for a in _row(alphas, step)]
-    tensors = [*dict.fromkeys(inputs), *(states or ()), *alpha_tensors, *parameters]
-    needs_graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if backprop != "autograd" and torch.is_grad_enabled():
+        return _run_pieces(transforms, alphas, inputs, states, backprop, code, readouts, passes, once)
+    given: list[Any] = [None] * len(readouts)
+    last: list[Tensor] = []
+    for step, last in enumerate(unroll(transforms, alphas, inputs, states)):
+        for i, (at, function) in enumerate(readouts):
+            if at == step:
+                given[i] = function(last[-1])
+    return [] if once else last, given
 
-    if backprop == "autograd" or not needs_graph:
-        given: list[Any] = [None] * len(readouts)
-        last: list[Tensor] = []
-        for step, last in enumerate(unroll(transforms, alphas, inputs, states)):
-            for i, (at, function) in enumerate(readouts):
-                if at == step:
-                    given[i] = function(last[-1])
-        return [] if once else last, given
 
-    precision = Precision.current(tensors[0].device)
+@torch.compiler.disable
+def _run_pieces(
+    transforms: Sequence[Sequence[nn.Module]],
+    alphas: Sequence[Sequence[Tensor] | None],
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor] | None,
+    backprop: Backprop,
+    code: Callable[[Tensor], PackedState] | None,
+    readouts: Sequence[Readout],
+    passes: Callable[[nn.Module, Precision], TwoPass],
+    once: bool,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """:func:`run` in the modes that have their own backward pass, which a compiler is not to look into."""
+    precision = Precision.current(inputs[0].device)
     plan = Plan(
         passes=[[passes(module, precision) for module in row] for row in transforms],
         parameters=[[[p for p in module.parameters() if p.requires_grad] for module in row] for row in transforms],

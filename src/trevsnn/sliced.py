@@ -46,6 +46,7 @@ class _Sliced(torch.autograd.Function):
         return (None, None, None, grad_x, *(totals.get(p) for p in ctx.parameters))
 
 
+@torch.compiler.disable
 def sliced(module: nn.Module, x: Tensor, rows: list[slice], part: Part) -> Tensor:
     """``module(x)``, keeping nothing but ``x`` and running the module again, slice by slice, in the backward pass.
 
@@ -54,5 +55,7 @@ def sliced(module: nn.Module, x: Tensor, rows: list[slice], part: Part) -> Tenso
         x: any shape, batch first.
         rows: the slices of the batch, in order.
         part: whose memory it is (:mod:`trevsnn.owner`).
+
+    A compiler breaks its graph here.
     """
     return _Sliced.apply(module, rows, part, x, *module.parameters())  # type: ignore[no-any-return]

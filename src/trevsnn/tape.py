@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from trevsnn.inversion import alpha_values, check_reversible, plan_anchors
-from trevsnn.owner import owner
+from trevsnn.owner import hand_over, owner
 from trevsnn.replay import Gradients, TwoPass, read_out
 from trevsnn.spike import PackedState
 
@@ -111,6 +111,7 @@ class Tape:
             if plan.alpha_needs_grad[level] and mask.any():
                 with owner("anchors"):
                     self._anchors[step, level] = (state, None) if mask.all() else _masked(state, mask)
+                    hand_over(self._anchors[step, level][0], "anchors")
 
     # Backward: the same way back.
 
@@ -189,6 +190,7 @@ class Tape:
             values, mask = self._anchors[step - 1, level]
             if mask is None:
                 self.states[level], self._owned[level] = values, self.plan.once
+                hand_over(values, "states")
             else:
                 self.states[level].masked_scatter_(mask, values)
         return self.states[level]

@@ -4,69 +4,99 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trevsnn.owner import PARTS, Part, current_owner
+from trevsnn.owner import PARTS, Part, close_ledger, current_owner, open_ledger
+
+Bytes = dict[Part, int]
+
+
+class Event(NamedTuple):
+    """A storage that came (positive bytes) or went (negative)."""
+
+    storage: int
+    nbytes: int
+    part: Part
 
 
 class LiveStorage(TorchDispatchMode):
-    """Counts the bytes of all storages made while it is active, until each is freed.
+    """Records the bytes of all storages made while it is active, until each is freed.
 
     It sees what PyTorch allocates for tensors on every device, real or fake; not what a library's kernel takes for
-    itself while it runs. Memory of ``known`` tensors (parameters, buffers) is left out.
+    itself while it runs.
 
-    Attributes:
-        live: bytes alive now, by part.
-        peak: most bytes ever alive at a time.
-        at_peak: bytes by part at that moment.
+    Args:
+        known: tensors whose memory is left out: parameters and buffers.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()
-        self.live: dict[Part, int] = dict.fromkeys(PARTS, 0)
-        self.peak = 0
-        self.at_peak: dict[Part, int] = dict(self.live)
-        self._total = 0
-        self._seen: dict[int, weakref.ref[Any]] = {}
+        self.events: list[Event] = []
+        self._alive: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._parts: dict[int, Part] = {}
         for tensor in known:
-            self._remember(tensor, None)
+            storage = tensor.untyped_storage()
+            self._alive[storage._cdata] = weakref.ref(storage), -1
+
+    def __enter__(self) -> LiveStorage:
+        open_ledger(self)
+        return super().__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        close_ledger(self)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._remember(leaf, current_owner())
+                self.add(leaf, current_owner())
         return out
 
     def add(self, tensor: Tensor, part: Part) -> None:
-        """Count a tensor made elsewhere."""
-        self._remember(tensor, part)
-
-    @property
-    def total(self) -> int:
-        """Bytes alive now."""
-        return self._total
-
-    def _remember(self, tensor: Tensor, part: Part | None) -> None:
+        """Count a tensor's storage as ``part``'s, if it is not counted yet."""
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._seen and self._seen[key]() is not None:
+        if key in self._alive and self._alive[key][0]() is not None:
             return
-        nbytes = 0 if part is None else storage.nbytes()
+        number, nbytes = len(self.events), storage.nbytes()
+        self._parts[number] = part
 
         def freed(_: object) -> None:
-            if part is not None:
-                self.live[part] -= nbytes
-                self._total -= nbytes
+            self.events.append(Event(number, -nbytes, self._parts[number]))
 
-        self._seen[key] = weakref.ref(storage, freed)
-        if part is None:
-            return
-        self.live[part] += nbytes
-        self._total += nbytes
-        if self._total > self.peak:
-            self.peak, self.at_peak = self._total, dict(self.live)
+        self._alive[key] = weakref.ref(storage, freed), number
+        self.events.append(Event(number, nbytes, part))
+
+    def move(self, tensor: Tensor, part: Part) -> None:
+        """Count a tensor's storage as ``part``'s from now on."""
+        storage = tensor.untyped_storage()
+        number = self._alive[storage._cdata][1]
+        self.events.append(Event(number, -storage.nbytes(), self._parts[number]))
+        self.events.append(Event(number, storage.nbytes(), part))
+        self._parts[number] = part
+
+    def live(self, *, without: Iterable[Tensor] = ()) -> Bytes:
+        """Bytes alive now, by part, leaving out some tensors' storages."""
+        return self._replay(without)[0]
+
+    def peak(self, *, without: Iterable[Tensor] = ()) -> Bytes:
+        """Bytes by part at the moment when most were alive, leaving out some tensors' storages."""
+        return self._replay(without)[1]
+
+    def _replay(self, without: Iterable[Tensor]) -> tuple[Bytes, Bytes]:
+        left_out = {self._alive.get(t.untyped_storage()._cdata, (None, -1))[1] for t in without}
+        live: Bytes = dict.fromkeys(PARTS, 0)
+        peak, most, total = dict(live), 0, 0
+        for storage, nbytes, part in self.events:
+            if storage in left_out:
+                continue
+            live[part] += nbytes
+            total += nbytes
+            if total > most:
+                most, peak = total, dict(live)
+        return live, peak

@@ -1,0 +1,149 @@
+"""Training memory of one step, per picture, by part and against the number of timesteps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+
+from trevsnn.inversion import alpha_values
+from trevsnn.measure.step import Step
+from trevsnn.measure.tracker import Bytes, LiveStorage
+from trevsnn.model import TRevSNN, TRevSNNConfig
+from trevsnn.owner import owner
+from trevsnn.slicing import SLICE_BYTES_ACCELERATOR
+
+# The one operation of a training step for which PyTorch has no rule on tensors without data.
+_meta = torch.library.Library("aten", "IMPL", "Meta")
+_meta.impl("batch_norm_update_stats", lambda x, mean, var, momentum: (torch.empty_like(mean), torch.empty_like(var)))
+
+
+class Footprint(NamedTuple):
+    """Bytes by part, without parameters, their gradients and buffers."""
+
+    after_forward: Bytes
+    peak: Bytes
+
+
+def footprint(model: nn.Module, inputs: Sequence[Tensor], loss: Callable[[], Tensor]) -> Footprint:
+    """Count the tensors of one training step.
+
+    Args:
+        model: whose parameters, gradients and buffers are left out; gradients are None before.
+        inputs: of the step; they count as "input".
+        loss: the forward pass.
+
+    Returns:
+        What is alive after the forward pass, and at the moment when most is.
+    """
+    with LiveStorage([*model.parameters(), *model.buffers()]) as tracker:
+        for tensor in inputs:
+            tracker.add(tensor, "input")
+        value = loss()
+        after_forward = tracker.live()
+        value.backward()
+        del value
+    return Footprint(after_forward, tracker.peak(without=[p.grad for p in model.parameters() if p.grad is not None]))
+
+
+def measure_memory(config: TRevSNNConfig, step: Step, *, fake: bool = False) -> dict[str, Any]:
+    """Count the tensors of one training step, by part.
+
+    Args:
+        config: of the model.
+        step: what it is given.
+        fake: count tensors without data, for sizes this machine does not have. For "cuda" on a machine without it,
+            they are tensors of the CPU in the slices an accelerator would get.
+
+    Returns:
+        What was measured and, in bytes per picture, ``after_forward`` and ``peak`` by part, and their sums.
+
+    Raises:
+        UsageError: "cuda" where there is none, and not ``fake``.
+    """
+    asked = step
+    if step.device == "cuda" and not torch.cuda.is_available():
+        if not fake:
+            step.require_device()
+        slice_bytes = SLICE_BYTES_ACCELERATOR if config.slice_bytes is None else config.slice_bytes
+        config, step = dataclasses.replace(config, slice_bytes=slice_bytes), dataclasses.replace(step, device="cpu")
+    model = step.build(config)
+    if config.backprop == "reversible":  # its bytes do not depend on alpha, but at 1 it accepts any T
+        with torch.no_grad():
+            for alpha in (alpha for level in model.levels for alpha in level.alphas):  # type: ignore[union-attr]
+                alpha.fill_(1.0)
+    if fake:
+        with FakeTensorMode():
+            _forget_data(model)
+            found = _step_footprint(model, step)
+    else:
+        found = _step_footprint(model, step)
+    result: dict[str, Any] = {
+        "backprop": config.backprop, "timesteps": config.timesteps, **dataclasses.asdict(asked), "fake": fake,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }  # fmt: skip
+    for name, parts in found._asdict().items():
+        result[name] = {part: nbytes / step.batch for part, nbytes in parts.items()}
+        result[f"{name}_total"] = sum(parts.values()) / step.batch
+    return result
+
+
+def measure_slopes(
+    config: TRevSNNConfig, step: Step, *, modes: Sequence[str], timesteps: Sequence[int], fake: bool = False
+) -> dict[str, Any]:
+    """:func:`measure_memory` for several modes and T, and by mode the slope: bytes per picture and timestep, of the
+    peak, between the first and the last T."""
+    rows = [
+        measure_memory(dataclasses.replace(config, backprop=mode, timesteps=t), step, fake=fake)
+        for mode in modes
+        for t in timesteps
+    ]
+    slopes: dict[str, float] = {}
+    if len(timesteps) > 1:
+        for mode in modes:
+            first, *_, last = [row for row in rows if row["backprop"] == mode]
+            slopes[mode] = (last["peak_total"] - first["peak_total"]) / (last["timesteps"] - first["timesteps"])
+    return {"rows": rows, "slopes": slopes}
+
+
+def memory_picture(rows: Sequence[dict[str, Any]], title: str, *, label: str = "backprop") -> Figure:
+    """Peak memory per picture against T, one line for each value of ``label``."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row[label] for row in rows):
+        points = sorted((row["timesteps"], row["peak_total"] / 1e6) for row in rows if row[label] == name)
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(title=title, xlabel="timesteps T", ylabel="MB per picture", xscale="log", yscale="log")
+    ticks = sorted({row["timesteps"] for row in rows})
+    axes.set_xticks(ticks, labels=[str(t) for t in ticks], minor=False)
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _step_footprint(model: TRevSNN, step: Step) -> Footprint:
+    x, target = step.inputs(model.config)
+    # Whatever has no owner of its own: in the plain graph everything, otherwise what comes after the recurrence.
+    with owner("blocks" if model.backprop == "autograd" else "heads"):
+        return footprint(model, [x, target], lambda: step.loss(model, x, target))
+
+
+def _forget_data(model: nn.Module) -> None:
+    """Replace weights by fake ones; those of the alphas, which decide how many anchors are kept, stay at hand."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                fake = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype))
+                if isinstance(module, nn.ParameterList):
+                    with unset_fake_temporarily():
+                        fake.numbers = alpha_values(parameter)  # type: ignore[attr-defined]
+                module._parameters[name] = fake
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)

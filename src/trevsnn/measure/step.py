@@ -1,0 +1,69 @@
+"""The training step that is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from trevsnn.errors import UsageError
+from trevsnn.heads import deep_supervision_loss
+from trevsnn.model import TRevSNN, TRevSNNConfig
+
+#: Autocast dtype and the dtype of the weights.
+PRECISIONS: dict[str, tuple[torch.dtype | None, torch.dtype]] = {
+    "32-true": (None, torch.float32),
+    "64-true": (None, torch.float64),
+    "bf16-mixed": (torch.bfloat16, torch.float32),
+    "16-mixed": (torch.float16, torch.float32),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One training step to measure.
+
+    Attributes:
+        batch: pictures, or recordings.
+        size: their height and width in pixels.
+        precision: a key of ``PRECISIONS``.
+        device: "cpu" or "cuda".
+    """
+
+    batch: int = 8
+    size: int = 224
+    precision: str = "32-true"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive integer.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+
+    def inputs(self, config: TRevSNNConfig) -> tuple[Tensor, Tensor]:
+        """Noise and classes of the shape the model takes."""
+        frames = (config.timesteps,) if config.input == "event" else ()
+        shape = (self.batch, *frames, config.in_chans or 0, self.size, self.size)
+        x = torch.randn(shape, device=self.device, dtype=PRECISIONS[self.precision][1])
+        return x, torch.randint(config.num_classes, (self.batch,), device=self.device)
+
+    def loss(self, model: TRevSNN, x: Tensor, target: Tensor) -> Tensor:
+        """The forward pass of deep supervision in this precision."""
+        low, _ = PRECISIONS[self.precision]
+        with torch.autocast(self.device, dtype=low, enabled=low is not None):
+            return deep_supervision_loss(model.forward_heads(x), target)
+
+    def build(self, config: TRevSNNConfig) -> TRevSNN:
+        """A model with new weights, in training mode."""
+        return TRevSNN(config).to(self.device, PRECISIONS[self.precision][1]).train()
+
+    def require_device(self) -> None:
+        """Raise :class:`UsageError` where the device is not there."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError(
+                "there is no CUDA device on this machine: use --device cpu, or trevsnn measure memory --fake for figures "
+                "of one."
+            )
