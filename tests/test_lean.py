@@ -12,8 +12,9 @@ import trevsnn
 from conftest import gradients, lively, worst
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.blocks import BatchNorm, LevelStep, Link, PointwiseDepthwise
-from trevsnn.lean import LeanBlock, LeanConv
-from trevsnn.lean_step import LeanStep, is_lean
+from trevsnn.lean.block import LeanBlock
+from trevsnn.lean.conv import LeanConv
+from trevsnn.lean.step import LeanStep, is_lean
 from trevsnn.precision import Precision
 from trevsnn.replay import Replay
 from trevsnn.slicing import slices

@@ -37,7 +37,7 @@ def test_commands_are_understood(command, tmp_path, monkeypatch):
 
 
 def test_there_are_commands_of_every_kind():
-    assert {command.split()[1] for command in COMMANDS} == {"train", "evaluate", "predict"}
+    assert {command.split()[1] for command in COMMANDS} == {"train", "evaluate", "predict", "measure"}
 
 
 def test_links_lead_somewhere():

@@ -101,11 +101,11 @@ class BatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
         return torch.batch_norm_update_stats(maps, self.running_mean, self.running_var, self.momentum)
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         if not self.training:
-            return super().forward(maps)
-        return _Normalise.apply(maps, self.weight, self.bias, *self.statistics(maps), self.eps)  # type: ignore[no-any-return]
+            return super().forward(input)
+        return _Normalise.apply(input, self.weight, self.bias, *self.statistics(input), self.eps)  # type: ignore[no-any-return]
 
 
 class Link(nn.Module):

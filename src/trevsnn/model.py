@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trevsnn.blocks import Level, LevelStep, Link
 from trevsnn.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
 from trevsnn.heads import AuxiliaryHead, LastHead
-from trevsnn.lean_step import two_pass
+from trevsnn.lean.step import two_pass
 from trevsnn.precision import Precision
 from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
 from trevsnn.sliced import sliced
@@ -230,7 +230,7 @@ class TRevSNN(nn.Module):
         rows = slices(len(image), widest, self.config.slice_bytes, image.device)
         if self._backprop == "autograd" or not torch.is_grad_enabled():
             return in_slices(encoder, image, rows)
-        return sliced(encoder, image, rows, "encoder")
+        return sliced(encoder, image, rows, "encoder")  # type: ignore[call-arg]
 
     def _get_last_head(self) -> LastHead:
         head = self.heads[-1]

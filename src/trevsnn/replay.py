@@ -15,7 +15,8 @@ from trevsnn.owner import owner
 from trevsnn.precision import Precision
 from trevsnn.spike import PackedState
 
-Gradients = list[tuple[nn.Parameter, Tensor]]
+#: Parameters and their gradients.
+Gradients = list[tuple[Tensor, Tensor]]
 
 
 class TwoPass(Protocol):

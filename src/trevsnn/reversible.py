@@ -105,7 +105,7 @@ def run(
     """
     _check(transforms, alphas, inputs, states, backprop, readouts)
     if backprop != "autograd" and torch.is_grad_enabled():
-        return _run_pieces(transforms, alphas, inputs, states, backprop, code, readouts, passes, once)
+        return _run_pieces(transforms, alphas, inputs, states, backprop, code, readouts, passes, once)  # type: ignore[call-arg]
     given: list[Any] = [None] * len(readouts)
     last: list[Tensor] = []
     for step, last in enumerate(unroll(transforms, alphas, inputs, states)):

@@ -35,9 +35,9 @@ class _Sliced(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, *_ = ctx.saved_tensors
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[3] else None
-        totals: dict[nn.Parameter, Tensor] = {}
+        totals: dict[Tensor, Tensor] = {}
         replay = Replay(_OneInput(ctx.module), ctx.precision)
-        for r in ctx.rows:
+        for r in reversed(ctx.rows):  # the order in which autograd sums
             sink = None if grad_x is None else grad_x[r]
             with owner(ctx.part):
                 found = replay.second_pass(x[r], None, grad_outputs[0][r], None, sink, None, None)

@@ -69,7 +69,7 @@ class Tape:
         self._adjoints: list[Tensor | None] = []
         self._input_adjoints: list[Tensor | None] = []
         self._owned: list[bool] = []  # states that may be overwritten
-        self._parameter_grads: dict[nn.Parameter, Tensor] = {}
+        self._parameter_grads: dict[Tensor, Tensor] = {}
         self._read_grads: Sequence[Tensor | None] = ()
 
     # Forward: level after level of step after step.

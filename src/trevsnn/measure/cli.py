@@ -35,7 +35,7 @@ def add_measure_commands(parser: ArgumentParser) -> None:
         command.add_argument("--precision", choices=list(PRECISIONS), default="32-true")
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
         command.add_argument(
-            "--slice-bytes", type=PositiveInt | None, help="Of the widest map of a slice of the batch (see the config)."
+            "--slice-bytes", type=int | None, help="Of the widest map of a slice of the batch (see the config)."
         )
         command.add_argument("--json", action="store_true", help="Print JSON.")
         if what == "memory":

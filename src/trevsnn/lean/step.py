@@ -1,4 +1,4 @@
-"""The two passes of one level's transform F[l,t] without autograd: see :mod:`trevsnn.lean`."""
+"""The two passes of one level's transform F[l,t] without autograd."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
 from trevsnn.blocks import BatchNorm, Expand, LevelStep, Link, PointwiseDepthwise, Transform
-from trevsnn.lean import LeanBlock, LeanInput, LeanLink
+from trevsnn.lean.block import LeanBlock
+from trevsnn.lean.link import LeanInput, LeanLink
 from trevsnn.owner import owner
 from trevsnn.precision import Precision
 from trevsnn.replay import Gradients, Replay, TwoPass
@@ -76,13 +77,13 @@ class LeanStep:
         """See :class:`trevsnn.replay.TwoPass`."""
         with owner("blocks"), self._explicit_precision(), torch.no_grad():
             run = _Run(self, below, above, kept)
-            for rows in run.rows:
+            for rows in reversed(run.rows):  # the order in which autograd sums gradients
                 middle, trace1 = run.first.forward_traced(run.potential(rows))
                 assert middle is not None
                 run.first.release(middle)
                 value, trace2 = run.second.forward_traced(middle, value=state is not None, at_once=True)
                 del middle
-                if state is not None:
+                if state is not None and value is not None:
                     state[rows] -= value
                 del value
                 grad = run.second.backward(adjoint[rows], trace2)

@@ -1,0 +1,131 @@
+"""The spiking block, forward and backward without autograd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trevsnn.blocks import EXPANSION, Expand, PointwiseDepthwise
+from trevsnn.lean.conv import LeanConv
+from trevsnn.replay import Gradients
+from trevsnn.spike import THRESHOLD, PackedState, pack, spikes_of, window_of
+
+
+class HiddenSpikes(NamedTuple):
+    """Spikes and surrogate of a hidden map whose backward pass follows at once, so that codes would save nothing."""
+
+    values: Tensor
+    inside: Tensor
+
+    def spikes(self, dtype: torch.dtype) -> Tensor:
+        """s(h), of the dtype it was computed in."""
+        return self.values
+
+    def window(self, dtype: torch.dtype) -> Tensor:
+        """ds/dh as zeros and ones of the same dtype, in place of the spikes."""
+        return self.values.copy_(self.inside.view(torch.uint8))
+
+
+@dataclass
+class BlockTrace:
+    """What the backward pass of a block needs of its forward pass on one slice. It uses the trace up."""
+
+    potential: Tensor
+    hidden: PackedState | HiddenSpikes | None
+    projected: Tensor | None
+
+
+class LeanBlock:
+    """``Block(v) = v + gamma * DW2(PW2(s(PW1(DW1(s(v))))))`` on one slice of the batch at a time.
+
+    A slice's trace is its potential, PW2's output, and of the 4C-wide hidden map the 2-bit codes, from which its spikes
+    come back without a second PW1.
+    """
+
+    def __init__(
+        self, expand: Expand, project: PointwiseDepthwise, gamma: nn.Parameter | None, dtype: torch.dtype
+    ) -> None:
+        self.dtype, self.gamma = dtype, gamma
+        self.dw1, self.pw1 = LeanConv(expand.dw1, dtype), LeanConv(expand.pw1, dtype)
+        self.pw2, self.dw2 = LeanConv(project.pw2, dtype), LeanConv(project.dw2, dtype)
+
+    def forward(self, potential: Tensor) -> Tensor:
+        """(b, C, H, W) -> (b, C, H, W), and no trace."""
+        hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
+        return self._add(potential, self.pw2(hidden.ge_(THRESHOLD)))
+
+    def forward_traced(
+        self, potential: Tensor, *, value: bool = True, at_once: bool = False
+    ) -> tuple[Tensor | None, BlockTrace]:
+        """The same with a trace; without ``value``, only the trace.
+
+        ``at_once`` says that :meth:`backward` follows before another large map is made.
+        """
+        hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
+        inside = window_of(hidden, self.dtype).to(torch.bool) if at_once else None
+        trace = pack(hidden) if inside is None else HiddenSpikes(hidden, inside)
+        projected = self.pw2(hidden.ge_(THRESHOLD))
+        return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
+
+    def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
+        """From the gradient of a slice's value to that of its potential, both of the states' dtype."""
+        projected, hidden = trace.projected, trace.hidden
+        trace.projected = trace.hidden = None
+        assert projected is not None
+        assert hidden is not None
+        large = self._weights_are_large(grad)
+        if large:  # then one of them at a time
+            self.pw1.release()
+        update_grad = grad if self.gamma is None else self.gamma * grad
+        grad_projected = self.dw2.backward(update_grad.to(self.dtype), projected, to_weight=self.gamma is None)
+        if self.gamma is not None:
+            self.dw2.backward(grad.to(self.dtype), projected, to_input=False)
+        del projected, update_grad
+        grad_hidden = self.pw2.backward(grad_projected, hidden.spikes(self.dtype))
+        grad_hidden.mul_(hidden.window(self.dtype))
+        del grad_projected, hidden
+        if large:
+            self.pw2.release()
+        spikes = spikes_of(trace.potential, self.dtype)
+        grad_expanded = self.pw1.backward(grad_hidden, self.dw1(spikes))
+        del grad_hidden
+        grad_spikes = self.dw1.backward(grad_expanded, spikes)
+        return grad + grad_spikes.mul_(window_of(trace.potential, self.dtype))
+
+    def release(self, potential: Tensor) -> None:
+        """Free the large weights if they take more than half of what the hidden map of a slice does: to make them again
+        costs little beside the slice, and several blocks' at a time would be most of the memory of the upper levels."""
+        if self._weights_are_large(potential):
+            self.pw1.release()
+            self.pw2.release()
+
+    def _weights_are_large(self, potential: Tensor) -> bool:
+        weights = self.pw1.conv.weight.numel() + self.pw2.conv.weight.numel()
+        return 2 * weights > EXPANSION * potential.numel()
+
+    def gradients(self) -> Gradients:
+        """The block's parameters and their gradients.
+
+        DW2's gradient was summed without gamma, as dL/d(gamma DW2). With w, b its weight and bias, both follow:
+        dL/dw = gamma * sum, and dL/dgamma = <w, sum of weight> + b * sum of bias, without DW2's output.
+        """
+        found: Gradients = []
+        weight_sum, bias_sum = self.dw2.weight_grad, self.dw2.bias_grad
+        if self.gamma is not None and weight_sum is not None and bias_sum is not None:
+            dw2 = self.dw2.conv
+            assert dw2.bias is not None
+            if self.gamma.requires_grad:
+                product = (dw2.weight * weight_sum).sum((1, 2, 3)) + dw2.bias * bias_sum
+                found.append((self.gamma, product.view_as(self.gamma)))
+            weight_sum.mul_(self.gamma.view(-1, 1, 1, 1))
+            bias_sum.mul_(self.gamma.flatten())
+        for conv in (self.dw1, self.pw1, self.pw2, self.dw2):
+            found += conv.gradients()
+        return found
+
+    def _add(self, potential: Tensor, projected: Tensor) -> Tensor:
+        update = self.dw2(projected)
+        return potential + (update if self.gamma is None else self.gamma * update)
