@@ -27,8 +27,10 @@ class LeanConv:
         self.bias_grad: Tensor | None = None
         # On a CPU, matrix products of 16-bit numbers are a quarter faster than the same work as a convolution; of
         # float32 they are half as fast.
-        pointwise = conv.kernel_size == (1, 1) and conv.stride == (1, 1)
-        self.as_product = pointwise and conv.weight.device.type == "cpu" and dtype.itemsize == 2
+        low = conv.weight.device.type == "cpu" and dtype.itemsize == 2 and conv.stride == (1, 1)
+        self.as_product = low and conv.kernel_size == (1, 1)
+        # There, too, oneDNN has a fast weight gradient of depthwise convolutions for 3 x 3 only.
+        self.in_tiles = low and conv.groups == conv.in_channels == conv.out_channels and min(conv.kernel_size) > 3
         self._weight: Tensor | None = None
         self._standard: tuple[Tensor, Tensor] | None = None  # mean and inverse deviation of each channel's weights
 
@@ -85,8 +87,10 @@ class LeanConv:
                 False,
                 [0, 0],
                 conv.groups,
-                [to_input, to_weight, False],
+                [to_input, to_weight and not self.in_tiles, False],
             )
+            if to_weight and self.in_tiles:
+                grad_weight = _depthwise_weight_grad(grad, x, self.weight)
         if to_weight:
             with owner("parameter gradients"):
                 self.weight_grad = _accumulate(self.weight_grad, grad_weight, conv.weight)
@@ -129,6 +133,26 @@ def _accumulate(total: Tensor | None, grad: Tensor, like: Tensor) -> Tensor:
     if grad.dtype == like.dtype and grad.is_contiguous() and like.is_contiguous():
         return grad.view(-1).view(like.shape)
     return torch.empty_like(like).copy_(grad)
+
+
+def _depthwise_weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The weight gradient of a depthwise convolution with a kernel of odd size > 3, in tiles of 3 x 3 taps.
+
+    ``dW[i,j] = sum over pixels of grad[y,x] * padded[y+i,x+j]``, so the taps around (i+1, j+1) are those of a 3 x 3
+    convolution without padding on the padded input from (i, j) on. Where tiles overlap, they agree.
+    """
+    (height, width), (rows, columns) = grad.shape[2:], weight.shape[2:]
+    padded = nn.functional.pad(x, [columns // 2, columns // 2, rows // 2, rows // 2])
+    found = torch.empty_like(weight)
+    for i in range(0, rows - 2, 2):
+        for j in range(0, columns - 2, 2):
+            tile = padded[:, :, i : i + height + 2, j : j + width + 2]
+            _, grad_tile, _ = torch.ops.aten.convolution_backward(
+                grad, tile, weight[:, :, :3, :3], None, [1, 1], [0, 0], [1, 1], False, [0, 0], grad.shape[1],
+                [False, True, False],
+            )  # fmt: skip
+            found[:, :, i : i + 3, j : j + 3] = grad_tile
+    return found
 
 
 def _pixels(maps: Tensor) -> Tensor:
