@@ -165,7 +165,7 @@ def test_gradcheck_of_what_lies_behind_the_last_spike():
     potential, adjoint = torch.randn(2, 5, 4, 4, dtype=torch.float64), torch.randn(2, 5, 4, 4, dtype=torch.float64)
     smooth = [step.gamma, *step.project1.parameters()]
     with torch.no_grad():
-        block = LeanBlock(step.expand1, step.project1, step.gamma, torch.float64)
+        block = LeanBlock(step.expand1, step.project1, step.gamma, torch.float64, 32)
         _, trace = block.forward_traced(potential)
         block.backward(adjoint, trace)
         found = dict(block.gradients())
@@ -174,11 +174,11 @@ def test_gradcheck_of_what_lies_behind_the_last_spike():
             for i in range(flat.numel()):
                 flat[i] += 1e-6
                 up = (
-                    LeanBlock(step.expand1, step.project1, step.gamma, torch.float64).forward(potential) * adjoint
+                    LeanBlock(step.expand1, step.project1, step.gamma, torch.float64, 32).forward(potential) * adjoint
                 ).sum()
                 flat[i] -= 2e-6
                 down = (
-                    LeanBlock(step.expand1, step.project1, step.gamma, torch.float64).forward(potential) * adjoint
+                    LeanBlock(step.expand1, step.project1, step.gamma, torch.float64, 32).forward(potential) * adjoint
                 ).sum()
                 flat[i] += 1e-6
                 numeric.view(-1)[i] = (up - down) / 2e-6

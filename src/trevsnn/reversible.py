@@ -1,4 +1,4 @@
-"""Temporal reversible recurrence over all timesteps as one autograd function.
+"""Temporal reversible recurrence over all timesteps, with backward passes of its own.
 
 The recurrence has L levels with one state each, and one transform F[l,t] for every level and timestep::
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trevsnn.blocks import EXPANSION, Expand, PointwiseDepthwise
+from trevsnn.blocks import Expand, PointwiseDepthwise
 from trevsnn.lean.conv import LeanConv
 from trevsnn.replay import Gradients
 from trevsnn.spike import THRESHOLD, PackedState, pack, spikes_of, window_of
@@ -43,14 +43,21 @@ class LeanBlock:
 
     A slice's trace is its potential, PW2's output, and of the 4C-wide hidden map the 2-bit codes, from which its spikes
     come back without a second PW1.
+
+    Args:
+        expand, project, gamma: the block's two halves, and its gamma if it has one.
+        dtype: convolutions compute in.
+        pixels: B * H * W of the whole batch.
     """
 
     def __init__(
-        self, expand: Expand, project: PointwiseDepthwise, gamma: nn.Parameter | None, dtype: torch.dtype
+        self, expand: Expand, project: PointwiseDepthwise, gamma: nn.Parameter | None, dtype: torch.dtype, pixels: int
     ) -> None:
         self.dtype, self.gamma = dtype, gamma
         self.dw1, self.pw1 = LeanConv(expand.dw1, dtype), LeanConv(expand.pw1, dtype)
         self.pw2, self.dw2 = LeanConv(project.pw2, dtype), LeanConv(project.dw2, dtype)
+        # PW1 and PW2 take more than a quarter of what the hidden map of the whole batch would: 2 C > pixels / 4.
+        self.large_weights = 8 * expand.pw1.in_channels > pixels
 
     def forward(self, potential: Tensor) -> Tensor:
         """(b, C, H, W) -> (b, C, H, W), and no trace."""
@@ -76,8 +83,7 @@ class LeanBlock:
         trace.projected = trace.hidden = None
         assert projected is not None
         assert hidden is not None
-        large = self._weights_are_large(grad)
-        if large:  # then one of them at a time
+        if self.large_weights:  # then one of them at a time
             self.pw1.release()
         update_grad = grad if self.gamma is None else self.gamma * grad
         grad_projected = self.dw2.backward(update_grad.to(self.dtype), projected, to_weight=self.gamma is None)
@@ -87,7 +93,7 @@ class LeanBlock:
         grad_hidden = self.pw2.backward(grad_projected, hidden.spikes(self.dtype))
         grad_hidden.mul_(hidden.window(self.dtype))
         del grad_projected, hidden
-        if large:
+        if self.large_weights:
             self.pw2.release()
         spikes = spikes_of(trace.potential, self.dtype)
         grad_expanded = self.pw1.backward(grad_hidden, self.dw1(spikes))
@@ -95,16 +101,11 @@ class LeanBlock:
         grad_spikes = self.dw1.backward(grad_expanded, spikes)
         return grad + grad_spikes.mul_(window_of(trace.potential, self.dtype))
 
-    def release(self, potential: Tensor) -> None:
-        """Free the large weights if they take more than half of what the hidden map of a slice does: to make them again
-        costs little beside the slice, and several blocks' at a time would be most of the memory of the upper levels."""
-        if self._weights_are_large(potential):
+    def release(self) -> None:
+        """Free the weights if they are large beside the batch: making them again costs a little for each slice."""
+        if self.large_weights:
             self.pw1.release()
             self.pw2.release()
-
-    def _weights_are_large(self, potential: Tensor) -> bool:
-        weights = self.pw1.conv.weight.numel() + self.pw2.conv.weight.numel()
-        return 2 * weights > EXPANSION * potential.numel()
 
     def gradients(self) -> Gradients:
         """The block's parameters and their gradients.

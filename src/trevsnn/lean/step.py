@@ -80,7 +80,7 @@ class LeanStep:
             for rows in reversed(run.rows):  # the order in which autograd sums gradients
                 middle, trace1 = run.first.forward_traced(run.potential(rows))
                 assert middle is not None
-                run.first.release(middle)
+                run.first.release()
                 value, trace2 = run.second.forward_traced(middle, value=state is not None, at_once=True)
                 del middle
                 if state is not None and value is not None:
@@ -88,7 +88,7 @@ class LeanStep:
                 del value
                 grad = run.second.backward(adjoint[rows], trace2)
                 del trace2
-                run.second.release(grad)
+                run.second.release()
                 run.backward(rows, run.first.backward(grad, trace1), below_adjoint)
                 del trace1, grad
             return run.finish(below_adjoint, above_adjoint)
@@ -103,12 +103,13 @@ class _Run:
 
     def __init__(self, lean: LeanStep, below: Any, above: Any, kept: tuple[Any, Any]) -> None:
         step, dtype = lean.step, lean.precision.compute_dtype(below.dtype)
-        self.first = LeanBlock(step.expand1, step.project1, step.gamma, dtype)
-        self.second = LeanBlock(step.expand2, lean.shared, None, dtype)
+        self.size, self.rows = step.slices(below, lean.precision, lean.slice_bytes)
+        pixels = below.shape[0] * self.size[0] * self.size[1]
+        self.first = LeanBlock(step.expand1, step.project1, step.gamma, dtype, pixels)
+        self.second = LeanBlock(step.expand2, lean.shared, None, dtype, pixels)
         kind = LeanLink if isinstance(step.below, Link) else LeanInput
         self.below = kind(step.below, dtype)  # type: ignore[arg-type]
         self.above = LeanLink(step.above, dtype) if isinstance(step.above, Link) and above is not None else None
-        self.size, self.rows = step.slices(below, lean.precision, lean.slice_bytes)
         self.below.prepare(below, self.rows, kept[0])
         if self.above is not None:
             self.above.prepare(above, self.rows, kept[1])

@@ -71,17 +71,16 @@ def _measure_memory(options: Namespace, config: TRevSNNConfig, step: Step) -> No
     if options.json:
         print(json.dumps({"model": options.model, **found}))
         return
-    table = Table(
-        title=f"MB per picture: kept by the forward pass, and at the peak of a training step\n{title}{', fake' if options.fake else ''}",
-        box=None,
-    )
-    parts = [part for part in PARTS if any(row["peak"][part] >= 5e3 for row in found["rows"])]
+    console = Console()
+    console.print(f"{title}{', fake' if options.fake else ''}", highlight=False, soft_wrap=True)
+    console.print("MB per picture: kept by the forward pass, and at the peak of a training step\n", highlight=False)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    parts = [part for part in PARTS if any(row["peak"][part] >= row["peak_total"] / 100 for row in found["rows"])]
     for name in ("backprop", "T", "forward", "peak", *parts):
         table.add_column(name, justify="left" if name == "backprop" else "right")
     for row in found["rows"]:
         bytes_ = [row["after_forward_total"], row["peak_total"], *(row["peak"][part] for part in parts)]
         table.add_row(row["backprop"], str(row["timesteps"]), *(f"{n / 1e6:.2f}" for n in bytes_))
-    console = Console()
     console.print(table)
     for mode, slope in found["slopes"].items():
         console.print(f"{mode}: {slope / 1e6:+.3f} MB per picture and timestep", highlight=False)

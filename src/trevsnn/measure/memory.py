@@ -113,7 +113,7 @@ def measure_slopes(
 
 def memory_picture(rows: Sequence[dict[str, Any]], title: str, *, label: str = "backprop") -> Figure:
     """Peak memory per picture against T, one line for each value of ``label``."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     for name in dict.fromkeys(row[label] for row in rows):
         points = sorted((row["timesteps"], row["peak_total"] / 1e6) for row in rows if row[label] == name)
@@ -122,7 +122,7 @@ def memory_picture(rows: Sequence[dict[str, Any]], title: str, *, label: str = "
     ticks = sorted({row["timesteps"] for row in rows})
     axes.set_xticks(ticks, labels=[str(t) for t in ticks], minor=False)
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     axes.grid(alpha=0.3)
     return figure
 
