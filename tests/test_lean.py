@@ -15,6 +15,7 @@ from trevsnn.blocks import BatchNorm, LevelStep, Link, PointwiseDepthwise
 from trevsnn.lean.block import LeanBlock
 from trevsnn.lean.conv import LeanConv
 from trevsnn.lean.step import LeanStep, is_lean
+from trevsnn.measure.tracker import LiveStorage
 from trevsnn.precision import Precision
 from trevsnn.replay import Replay
 from trevsnn.slicing import slices
@@ -246,7 +247,7 @@ def test_changed_modules_and_hooks_are_replayed_and_right(small_model):
 
     model = small_model(torch.float64, in_chans=1)
     step = model.levels[0].steps[1]
-    assert is_lean(model.levels[0]) or is_lean(step, model.levels[0].shared)
+    assert is_lean(step, model.levels[0].shared)
     old = step.expand1.dw1
     step.expand1.dw1 = Noisy(4, 4, 3, padding=1, groups=4).double()
     step.expand1.dw1.load_state_dict(old.state_dict())
@@ -284,6 +285,17 @@ def test_a_second_backward_pass_is_refused_with_what_to_do(small_model):
         RuntimeError, match=r"states were freed as it went: run the forward pass again, or use backprop='autograd'"
     ):
         loss.backward()
+
+
+@pytest.mark.parametrize("event", [False, True])
+def test_nothing_large_outlives_the_backward_pass_with_the_loss(small_model, event):
+    model = small_model(**({"input": "event", "timesteps": 3} if event else {"in_chans": 1}))
+    x = torch.randn((2, 3, 2, 16, 16) if event else (2, 1, 16, 16))
+    with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
+        loss = model.forward_heads(x)[-1].sum()
+        loss.backward()
+        kept = tracker.live(without=[p.grad for p in model.parameters() if p.grad is not None])
+    assert kept["states"] == kept["adjoints"] == kept["codes"] == kept["encoder"] == 0
 
 
 def test_gradients_add_up_over_passes(small_model):

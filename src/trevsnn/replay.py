@@ -19,6 +19,12 @@ from trevsnn.spike import PackedState
 Gradients = list[tuple[Tensor, Tensor]]
 
 
+def add_up(totals: dict[Tensor, Tensor], found: Gradients) -> None:
+    """Add gradients to the totals of their parameters, in place; the first of each becomes the total."""
+    for parameter, grad in found:
+        totals[parameter] = totals[parameter].add_(grad) if parameter in totals else grad
+
+
 class TwoPass(Protocol):
     """One transform F[l,t], run in the forward pass without a graph and again in the backward pass."""
 

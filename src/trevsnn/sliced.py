@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trevsnn.owner import Part, owner
 from trevsnn.precision import Precision
-from trevsnn.replay import Replay
+from trevsnn.replay import Replay, add_up
 from trevsnn.slicing import gather
 
 
@@ -41,8 +41,7 @@ class _Sliced(torch.autograd.Function):
             sink = None if grad_x is None else grad_x[r]
             with owner(ctx.part):
                 found = replay.second_pass(x[r], None, grad_outputs[0][r], None, sink, None, None)
-            for parameter, grad in found:
-                totals[parameter] = totals[parameter].add_(grad) if parameter in totals else grad
+            add_up(totals, found)
         return (None, None, None, grad_x, *(totals.get(p) for p in ctx.parameters))
 
 

@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge
 
 from trevsnn.inversion import alpha_values, check_reversible, plan_anchors
 from trevsnn.owner import hand_over, owner
-from trevsnn.replay import Gradients, TwoPass, read_out
+from trevsnn.replay import Gradients, TwoPass, add_up, read_out
 from trevsnn.spike import PackedState
 
 #: A timestep, and a function of the top level's state after it.
@@ -198,9 +198,7 @@ class Tape:
     def collect(self, step: int, level: int, found: Gradients) -> list[Tensor | None]:
         """Sum up gradients of parameters in place, and give those of this piece out that no earlier piece adds to."""
         with owner("parameter gradients"):
-            for parameter, grad in found:
-                total = self._parameter_grads.get(parameter)
-                self._parameter_grads[parameter] = grad if total is None else total.add_(grad)
+            add_up(self._parameter_grads, found)
         first = self.plan.first_use
         return [
             self._parameter_grads.pop(parameter, None) if first[parameter] == (step, level) else None
@@ -212,8 +210,12 @@ class Tape:
         if self.plan.once:
             self._seen.pop((step, level), None)
             self._anchors.pop((step, level), None)
-            if step == 0 and level == 0:
-                self.states = []
+        if step == 0 and level == 0:
+            # Whoever holds the loss holds this tape: nothing large stays on it but what is still to be given out.
+            if self.plan.initial is None:
+                self._adjoints = []
+            if self.plan.once:
+                self.states, self.plan.inputs, self.plan.distinct_inputs = [], [], []
 
     def final_adjoints(self) -> list[Tensor | None]:
         """The gradients of distinct inputs and initial states."""

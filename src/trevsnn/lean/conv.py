@@ -44,8 +44,7 @@ class LeanConv:
         if self._weight is None:
             conv, weight = self.conv, self.conv.weight
             if isinstance(conv, ScaledStdConv2d):
-                flat = weight.reshape(1, conv.out_channels, -1)
-                scale = (conv.gain * conv.scale).view(-1)
+                flat, scale = _channels(conv)
                 out, mean, invstd = torch.native_batch_norm(flat, scale, None, None, None, True, 0.0, conv.eps)
                 self._standard, weight = (mean, invstd), out.view_as(weight)
             self._weight = weight.to(self.dtype)
@@ -104,8 +103,7 @@ class LeanConv:
         assert self.weight_grad is not None
         self.release()
         if isinstance(conv, ScaledStdConv2d) and self._standard is not None:
-            flat = conv.weight.reshape(1, conv.out_channels, -1)
-            scale = (conv.gain * conv.scale).view(-1)
+            flat, scale = _channels(conv)
             grad_weight, grad_scale, _ = torch.ops.aten.native_batch_norm_backward(
                 self.weight_grad.reshape_as(flat),
                 flat,
@@ -124,6 +122,11 @@ class LeanConv:
         if conv.bias is not None and self.bias_grad is not None:
             found.append((conv.bias, self.bias_grad))
         return [(parameter, grad) for parameter, grad in found if parameter.requires_grad]
+
+
+def _channels(conv: ScaledStdConv2d) -> tuple[Tensor, Tensor]:
+    """The weight as batch normalisation takes it, (1, C_out, fan-in), and each channel's factor gain / sqrt(fan-in)."""
+    return conv.weight.reshape(1, conv.out_channels, -1), (conv.gain * conv.scale).view(-1)
 
 
 def _accumulate(total: Tensor | None, grad: Tensor, like: Tensor) -> Tensor:
