@@ -103,7 +103,9 @@ def test_missing_files_are_said(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", [b"plain", gzip.compress(b"\0\0\x0d\x01\0\0\0\x01abcd"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc")]
+    "content",
+    [b"plain", gzip.compress(b"\0\0\x0d\x01\0\0\0\x01abcd"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc")],
+    ids=["not compressed", "another type", "too short"],  # compressed bytes carry the time
 )
 def test_a_damaged_idx_file_is_said(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)

@@ -47,10 +47,12 @@ def test_footprint_of_a_layer_whose_tensors_one_can_count():
     assert layer.weight.grad is not None
 
 
-@pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    ("mode", "precision"),
+    [("exact", "32-true"), ("reversible", "32-true"), ("autograd", "32-true"), ("exact", "bf16-mixed")],
+)
 def test_fake_tensors_give_the_bytes_of_real_ones(mode, precision):
-    config = TRevSNNConfig(**{**vars(SMALL), "backprop": mode, "timesteps": 8})
+    config = TRevSNNConfig(**{**vars(SMALL), "backprop": mode, "timesteps": 3})
     step = Step(batch=3, size=16, precision=precision)
     real, fake = measure_memory(config, step), measure_memory(config, step, fake=True)
     for name in ("after_forward", "peak"):
@@ -72,20 +74,21 @@ def test_parts_are_what_they_are_called():
 
 
 def test_anchors_are_counted_where_alpha_calls_for_them():
-    at_16 = measure_memory(TRevSNNConfig(**{**vars(SMALL), "timesteps": 16}), Step(batch=2, size=16), fake=True)
-    assert at_16["after_forward"]["anchors"] == 2 * 4 * ELEMENTS
+    config = TRevSNNConfig(channels=(4, 8), timesteps=16, num_classes=5, in_chans=1, encoder_stride=1)
+    at_16 = measure_memory(config, Step(batch=2, size=16), fake=True)
+    assert at_16["after_forward"]["anchors"] == 2 * 4 * (4 + 8) * 16**2
 
 
 def test_slopes():
-    found = measure_slopes(SMALL, Step(batch=4, size=16), modes=["exact", "reversible"], timesteps=[2, 4], fake=True)
+    found = measure_slopes(SMALL, Step(batch=4, size=16), modes=["exact", "reversible"], timesteps=[2, 3], fake=True)
     assert [(row["backprop"], row["timesteps"]) for row in found["rows"]] == [
-        ("exact", 2), ("exact", 4), ("reversible", 2), ("reversible", 4),
+        ("exact", 2), ("exact", 3), ("reversible", 2), ("reversible", 3),
     ]  # fmt: skip
     statistics = 2 * 4 * (8 + 8 + 12 + 4 + 8 + 8) / 4
-    exact2, exact4, reversible2, reversible4 = found["rows"]
-    assert reversible4["after_forward_total"] - reversible2["after_forward_total"] == 2 * statistics
-    assert exact4["after_forward_total"] - exact2["after_forward_total"] == 2 * (ELEMENTS / 4 + statistics)
-    assert found["slopes"]["exact"] == (exact4["peak_total"] - exact2["peak_total"]) / 2
+    exact2, exact3, reversible2, reversible3 = found["rows"]
+    assert reversible3["after_forward_total"] - reversible2["after_forward_total"] == statistics
+    assert exact3["after_forward_total"] - exact2["after_forward_total"] == ELEMENTS / 4 + statistics
+    assert found["slopes"]["exact"] == exact3["peak_total"] - exact2["peak_total"]
     assert 0 < found["slopes"]["reversible"] < found["slopes"]["exact"] < ELEMENTS
 
 
@@ -93,10 +96,11 @@ def test_a_graphics_card_one_does_not_have_has_its_slices():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     big = Step(batch=64, size=64, device="cuda", precision="bf16-mixed")
-    card = measure_memory(SMALL, big, fake=True)
-    processor = measure_memory(SMALL, Step(batch=64, size=64, precision="bf16-mixed"), fake=True)
+    config = TRevSNNConfig(**{**vars(SMALL), "timesteps": 1})
+    card = measure_memory(config, big, fake=True)
+    processor = measure_memory(config, Step(batch=64, size=64, precision="bf16-mixed"), fake=True)
     assert card["device"] == "cuda"
-    assert card["peak"]["blocks"] > 2 * processor["peak"]["blocks"]
+    assert card["peak"]["blocks"] > 1.9 * processor["peak"]["blocks"]
     assert card["peak"]["states"] == processor["peak"]["states"]
 
 
@@ -125,7 +129,7 @@ def test_steps_take_turns():
 def test_memory_command(tmp_path, capsys):
     picture = tmp_path / "memory.png"
     arguments = ["measure", "memory", "--model", "trevsnn_nano", "--size", "16", "--batch", "2", "--fake"]
-    assert main([*arguments, "--modes", "exact", "autograd", "--timesteps", "4", "2", "--picture", str(picture)]) == 0
+    assert main([*arguments, "--modes", "exact", "autograd", "--timesteps", "2", "1", "--picture", str(picture)]) == 0
     out = capsys.readouterr().out
     assert "trevsnn_nano, 2 pictures of 16 x 16, 32-true, cpu, fake" in out
     assert "exact: +" in out
