@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # here and in processes the tests start: networks this small are slower with more
 
+import hypothesis
 import pytest
 import torch
 from torch import Tensor, nn
 
 from trevsnn import TRevSNN, TRevSNNConfig
+from trevsnn.cli import main
+
+hypothesis.settings.register_profile("trevsnn", deadline=None)  # a machine's other work is no fault of ours
+hypothesis.settings.load_profile("trevsnn")
+
+# Its processes begin with everything imported, which takes longer than most tests.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["trevsnn.engine.train", "conftest"])
 
 
 def lively(model: nn.Module, alpha: float = 0.5, spread: float = 0.05) -> nn.Module:
@@ -64,3 +76,26 @@ def shared_data(*names: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path.name} of the real data is not beside the checkout")
     return path
+
+
+def start_two(arguments: list[str], output: str = os.devnull) -> list[Any]:
+    """``trevsnn`` with these arguments in two processes, as torchrun starts them; what they print goes to a file."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [FORKSERVER.Process(target=_life, args=(arguments, rank, port, output)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def _life(arguments: list[str], rank: int, port: int, output: str) -> None:
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.exit(main(arguments))

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from conftest import gradients, lively
+from conftest import FORKSERVER, gradients, lively, start_two
 from trevsnn import TRevSNN, TRevSNNConfig, deep_supervision_loss
 from trevsnn.cli import main
 from trevsnn.config import DataConfig, RunConfig
@@ -76,7 +75,12 @@ def work(rank, folder, world):
 def test_gradients_of_several_processes_are_those_of_one_on_all_items(tmp_path: Path, world):
     """With statistics of their own, the mean of what each would have alone; with shared ones, those of the whole batch,
     for weights shared over time too."""
-    mp.spawn(work, args=(str(tmp_path), world), nprocs=world)
+    processes = [FORKSERVER.Process(target=work, args=(rank, str(tmp_path), world)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
     alone = []
     for rank in range(world):
         module = Heads("autograd")
@@ -141,9 +145,11 @@ def last_weights(run: Path) -> dict[str, torch.Tensor]:
 def test_two_processes_train_the_network_that_one_trains(tmp_path: Path):
     """In float64 with shared statistics: the same weights to rounding, the same figures, every item counted once."""
     options = ["train", *SMALL, "--precision", "64-true", "--optim.name", "adamw", "--ema_decay", "0.9"]
-    done = torchrun(2, *options, "--run", str(tmp_path / "two"), "--sync_batchnorm", "true")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("done:") == 1
+    output = tmp_path / "output"
+    for process in start_two([*options, "--run", str(tmp_path / "two"), "--sync_batchnorm", "true"], str(output)):
+        process.join()
+        assert process.exitcode == 0, output.read_text()
+    assert output.read_text().count("done:") == 1
     assert main([*options, "--run", str(tmp_path / "one")]) == 0
     assert main([*options, "--run", str(tmp_path / "parts"), "--accumulate", "2"]) == 0
     summaries = {name: json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two", "parts")}
@@ -161,7 +167,9 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path):
 
 def test_a_run_of_two_processes_is_gone_on_with_by_one(tmp_path: Path):
     run = tmp_path / "run"
-    assert torchrun(2, "train", *SMALL, "--run", str(run)).returncode == 0
+    done = torchrun(2, "train", *SMALL, "--run", str(run))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done:") == 1
     (run / "summary.json").unlink()
     first, latest = sorted((run / "checkpoints").glob("step-*"))
     for file in latest.iterdir():
@@ -198,11 +206,13 @@ def test_a_step_s_items_are_shared_out_evenly_or_refused():
         local_batch(mixing, 4)
 
 
-def test_mistakes_under_torchrun_are_one_sentence(tmp_path: Path):
-    done = torchrun(2, "train", *SMALL, "--batch_size", "63", "--run", str(tmp_path / "run"))
-    assert done.returncode != 0
+def test_mistakes_of_several_processes_are_one_sentence(tmp_path: Path):
+    output = tmp_path / "output"
+    for process in start_two(["train", *SMALL, "--batch_size", "63", "--run", str(tmp_path / "run")], str(output)):
+        process.join()
+        assert process.exitcode == 2
     assert (
         "batch_size is 63, to be shared by 2 processes x 1 parts of a step: make it a multiple of 2, and 4 at least"
-        in done.stderr
+        in output.read_text()
     )
     assert not (tmp_path / "run").exists()

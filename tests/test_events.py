@@ -163,7 +163,7 @@ def test_unknown_and_missing_recordings_and_extras_are_named(tmp_path, monkeypat
         read_recording(tmp_path / "a.h5")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n=st.integers(1, 400),
     frames=st.integers(1, 9),

@@ -1,12 +1,10 @@
 """What can go wrong in the middle of a training: each ends in one sentence or goes on, and nothing saved is lost."""
 
 import json
-import multiprocessing as mp
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import start_two
 from test_engine import assert_same, metrics
 from test_folders import folder_of_pictures
 from trevsnn.cli import main
@@ -28,43 +27,18 @@ SMALL = [
 ]  # fmt: skip
 
 
-def life(arguments: list[str], rank: int, port: int) -> None:
-    """One of two processes, as torchrun starts them."""
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none",
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    sys.exit(main(arguments))
-
-
-def start_two(context, arguments: list[str]) -> list:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [context.Process(target=life, args=(arguments, rank, port)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    return processes
-
-
 def test_twenty_kills_of_a_run_of_two_processes_change_nothing(tmp_path: Path):
     """kill -9 at random moments, of both processes or of one, which ends the other; then on to the end."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["trevsnn.cli", "trevsnn.engine.train", "test_engine"])
-    run, whole = tmp_path / "killed", tmp_path / "whole"
+    run, whole, output = tmp_path / "killed", tmp_path / "whole", tmp_path / "output"
     options = ["train", *SMALL, "--checkpoint_seconds", "0"]
-    for process in start_two(context, [*options, "--run", str(whole)]):
+    for process in start_two([*options, "--run", str(whole)], str(output)):
         process.join(300)
-        assert process.exitcode == 0
+        assert process.exitcode == 0, output.read_text()
     dice = random.Random(0)
     kills, after = 0, 0
     while kills < 20:
         begun = (run / "config.yaml").exists()
-        processes = start_two(context, ["train", "--resume", str(run)] if begun else [*options, "--run", str(run)])
+        processes = start_two(["train", "--resume", str(run)] if begun else [*options, "--run", str(run)])
         deadline = time.monotonic() + 120
         while not list((run / "checkpoints").glob(f"step-{after + 1:09d}*")) and time.monotonic() < deadline:
             assert all(process.is_alive() for process in processes)
@@ -82,9 +56,9 @@ def test_twenty_kills_of_a_run_of_two_processes_change_nothing(tmp_path: Path):
         found = [p for p in (run / "checkpoints").glob("step-*") if p.is_dir()]
         after = max((int(p.name[5:]) for p in found), default=0)
         assert after < 44
-    for process in start_two(context, ["train", "--resume", str(run)]):
+    for process in start_two(["train", "--resume", str(run)], str(output)):
         process.join(300)
-        assert process.exitcode == 0
+        assert process.exitcode == 0, output.read_text()
     assert_same(whole, run)
     rows = [metrics(r) for r in (whole, run)]
     assert [row["val_accuracy"] for row in rows[0]] == [row["val_accuracy"] for row in rows[1]]
@@ -126,6 +100,17 @@ def test_a_full_disk_is_said_and_what_was_saved_stays(small_disk: Path, tmp_path
     assert_same(tmp_path / "whole", run)
 
 
+def started(options: list[str], run: Path) -> subprocess.Popen[str]:
+    """A training that has saved its first checkpoint and goes on."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trevsnn", *options, "--run", str(run)], stderr=subprocess.PIPE, text=True
+    )
+    while not list((run / "checkpoints").glob("step-*")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    return process
+
+
 def test_a_data_folder_that_vanishes_is_said_and_the_run_goes_on_when_it_is_back(tmp_path: Path, capsys):
     folder_of_pictures(tmp_path / "data", ("train", "val"), n=40)
     options = [
@@ -133,12 +118,7 @@ def test_a_data_folder_that_vanishes_is_said_and_the_run_goes_on_when_it_is_back
         "--model.num_classes", "2", "--model.in_chans", "3", "--checkpoint_seconds", "0",
     ]  # fmt: skip
     assert main([*options, "--run", str(tmp_path / "whole")]) == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trevsnn", *options, "--run", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True
-    )
-    while not list((tmp_path / "run" / "checkpoints").glob("step-*")):
-        assert process.poll() is None
-        time.sleep(0.005)
+    process = started(options, tmp_path / "run")
     (tmp_path / "data").rename(tmp_path / "gone")
     error = process.communicate(timeout=100)[1]
     assert process.returncode == 1
@@ -154,12 +134,7 @@ def test_a_data_folder_that_vanishes_is_said_and_the_run_goes_on_when_it_is_back
 def test_a_loading_process_that_is_killed_is_said_and_the_run_goes_on(tmp_path: Path):
     options = ["train", *SMALL, "--checkpoint_seconds", "0", "--data.workers", "1", "--batch_size", "32"]
     assert main([*options, "--run", str(tmp_path / "whole")]) == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trevsnn", *options, "--run", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True
-    )
-    while not list((tmp_path / "run" / "checkpoints").glob("step-*")):
-        assert process.poll() is None
-        time.sleep(0.005)
+    process = started(options, tmp_path / "run")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [int(c) for c in children if "resource_tracker" not in Path(f"/proc/{c}/cmdline").read_text()]
     for worker in workers:

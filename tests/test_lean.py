@@ -109,7 +109,7 @@ def both_passes(kind, step, shared, below, above, adjoint, precision, slice_byte
     return value, -state, sinks, grads
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     kernel_size=st.sampled_from([1, 3, 5]),
     projection=st.booleans(),

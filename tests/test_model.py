@@ -27,7 +27,7 @@ def loss_of(model, x, target):
     return trevsnn.deep_supervision_loss(model.forward_heads(x), target)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     timesteps=st.integers(1, 9),
     size=st.sampled_from([(8, 8), (9, 11), (16, 16)]),

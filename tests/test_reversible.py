@@ -66,7 +66,7 @@ def assert_close(ours, reference, tolerance):
         assert (a - b).norm() <= tolerance * b.norm().clamp_min(1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     timesteps=st.integers(1, 7),
     levels=st.integers(1, 4),
@@ -84,7 +84,7 @@ def test_any_float_modules_in_every_mode(timesteps, levels, dtype, initial, mode
     assert_close(grads, reference, 1e-11 if double else 1e-3 if mode == "reversible" else 1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(timesteps=st.integers(1, 12), levels=st.integers(2, 4), alpha=st.floats(-0.9, 0.9), seed=st.integers(0, 99))
 def test_codes_are_enough_for_spiking_modules(timesteps, levels, alpha, seed):
     case = build(Spiking, timesteps, levels, torch.float64, alpha=alpha, seed=seed, initial=True)

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, measure, data.
+"""The command line: train, evaluate, predict, export, stream, measure, data.
 
 Exit codes: 0 done, 1 failure, 2 wrong usage. Errors are one sentence on stderr; ``--debug`` adds the traceback.
 """
@@ -21,6 +21,7 @@ from rich.table import Table
 from trevsnn import __version__
 from trevsnn.config import RunConfig, recipe_names, recipe_yaml
 from trevsnn.data.cli import add_data_commands, run_data
+from trevsnn.deploy.cli import add_deploy_commands, run_export, run_stream
 from trevsnn.errors import RunError, UsageError
 from trevsnn.measure.cli import add_measure_commands, run_measure
 
@@ -66,6 +67,8 @@ def build_parser() -> ArgumentParser:
         )
         command.add_argument("--accelerator", choices=["auto", "cpu", "cuda", "mps"], default="auto")
         command.add_argument("--json", action="store_true", help="Print JSON.")
+    predict.add_argument("--engine", choices=["eager", "folded", "onnx"], default="eager", help="How to compute.")
+    add_deploy_commands(commands)
     measure = ArgumentParser(exit_on_error=False, allow_abbrev=False, description="Measure training.")
     commands.add_subcommand("measure", measure, help="measure memory and speed of training")
     add_measure_commands(measure)
@@ -136,9 +139,10 @@ def _run(arguments: list[str]) -> None:
     command = options.command
     with _config_checks():
         values = parser.instantiate(options)[command]
-    {"train": _train, "evaluate": _evaluate, "predict": _predict, "measure": _measure, "data": _data}[command](
-        values, arguments
-    )
+    {
+        "train": _train, "evaluate": _evaluate, "predict": _predict, "measure": _measure, "data": _data,
+        "export": _export, "stream": _stream,
+    }[command](values, arguments)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -194,7 +198,7 @@ def _evaluate(options: Namespace, arguments: list[str]) -> None:
 def _predict(options: Namespace, arguments: list[str]) -> None:
     from trevsnn.engine.evaluate import predict_run
 
-    rows = predict_run(options.run, options.files, options.weights, options.accelerator)
+    rows = predict_run(options.run, options.files, options.weights, options.accelerator, options.engine)
     if options.json:
         print(json.dumps(rows))
         return
@@ -202,6 +206,14 @@ def _predict(options: Namespace, arguments: list[str]) -> None:
     for row in rows:
         table.add_row(row["file"], row["class"], f"{row['probability']:.1%}")
     Console().print(table)
+
+
+def _export(options: Namespace, arguments: list[str]) -> None:
+    run_export(options)
+
+
+def _stream(options: Namespace, arguments: list[str]) -> None:
+    run_stream(options)
 
 
 def _data(options: Namespace, arguments: list[str]) -> None:

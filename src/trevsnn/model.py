@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from trevsnn.blocks import Level, LevelStep, Link
 from trevsnn.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
 from trevsnn.heads import AuxiliaryHead, LastHead
+from trevsnn.hub import HubModel
 from trevsnn.lean.step import two_pass
 from trevsnn.precision import Precision
 from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
 from trevsnn.sliced import sliced
 from trevsnn.slicing import in_slices, slices
 from trevsnn.spike import pack, spike
+from trevsnn.stream import Stream
 from trevsnn.tape import Readout
 
 Input = Literal["image", "event"]
@@ -87,7 +89,7 @@ class TRevSNNConfig:
             )
 
 
-class TRevSNN(nn.Module):
+class TRevSNN(nn.Module, HubModel):
     """Temporal reversible spiking neural network (Hu et al., ICML 2024).
 
     State of level l after step t: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, with the encoded
@@ -96,6 +98,8 @@ class TRevSNN(nn.Module):
     Args:
         config: see :class:`TRevSNNConfig`; kept as ``model.config``.
     """
+
+    config_type = TRevSNNConfig
 
     def __init__(self, config: TRevSNNConfig) -> None:
         super().__init__()
@@ -211,16 +215,33 @@ class TRevSNN(nn.Module):
         )
         return values
 
+    def stream(self, batch: int) -> Stream:
+        """Begin clips of ``batch`` event cameras whose frames come one at a time; see :class:`trevsnn.stream.Stream`.
+
+        Raises:
+            ValueError: the network is one of images, or in training mode, where it needs the statistics of a batch.
+        """
+        _positive("batch", batch)
+        if self.config.input != "event":
+            raise ValueError("stream is for networks with input='event'; give an image to the network itself.")
+        if self.training:
+            raise ValueError("stream needs the network in evaluation mode: call model.eval() first.")
+        head = self._get_last_head()
+        return Stream(*self._steps(), lambda state: head(head.pool(state)), (batch, self.config.in_chans or 0))
+
     def _recurrence(self, x: Tensor) -> tuple[list[list[nn.Module]], list[list[Tensor] | None], list[Tensor]]:
         self._check(x)
+        image = self.config.input == "image"
+        return *self._steps(), [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
+
+    def _steps(self) -> tuple[list[list[nn.Module]], list[list[Tensor] | None]]:
+        """The transforms and alphas of all steps."""
         steps = range(self.config.timesteps)
         levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
-        inputs = [self._encode(x)] * len(steps) if self.config.input == "image" else list(x.unbind(1))
         transforms: list[list[nn.Module]] = [
             [level.transform(t, self.config.slice_bytes) for level in levels] for t in steps
         ]
-        alphas = [None if t == 0 else [level.alpha(t) for level in levels] for t in steps]
-        return transforms, alphas, inputs
+        return transforms, [None if t == 0 else [level.alpha(t) for level in levels] for t in steps]
 
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder

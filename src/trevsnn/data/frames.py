@@ -48,14 +48,18 @@ def bin_events(events: Events, frames: int, size: int, sensor: tuple[int, int], 
     x, y = events["x"].astype(np.int64), events["y"].astype(np.int64)
     if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
         raise ValueError(f"it has an event at ({x.max()}, {y.max()}), outside a sensor of {width} x {height} pixels")
-    if by == "count":
-        frame = np.arange(len(events)) * frames // len(events)
-    else:
-        since = events["t"] - events["t"][0]
-        frame = since * frames // (since[-1] + 1)
+    frame = frame_numbers(events, frames, by)
     place = ((frame * 2 + events["p"]) * size + y * size // height) * size + x * size // width
     counts = np.bincount(place, minlength=frames * 2 * size * size)
     return np.minimum(counts, 255).astype(np.uint8).reshape(frames, 2, size, size)
+
+
+def frame_numbers(events: Events, frames: int, by: BinBy) -> NDArray[np.int64]:
+    """Which of T frames each event belongs to; never less than the event before it."""
+    if by == "count":
+        return np.arange(len(events)) * frames // len(events)
+    since = events["t"] - events["t"][0]
+    return since * frames // (since[-1] + 1)
 
 
 class EventFrames(FileList):

@@ -132,6 +132,13 @@ def batches(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         ) from error
 
 
+def real_items(config: DataConfig, timesteps: int, most: int) -> Tensor:
+    """The first items, up to ``most``, of the part that a run is judged by, prepared as for evaluation."""
+    part = load(config, splits(config)[-1], timesteps)
+    dataset = TensorDataset(part, config, 0, training=False)
+    return torch.stack([dataset[0, index][0] for index in range(min(most, len(dataset)))])
+
+
 def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: int) -> Tensor:
     """Files of the kind a run was trained on as one batch, prepared as for evaluation.
 

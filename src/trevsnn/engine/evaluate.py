@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,10 @@ from trevsnn.config import Accelerator, RunConfig
 from trevsnn.data.part import About, Part, Split
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import IGNORED, TensorDataset, batches, load, make_loader, read_inputs, splits
+from trevsnn.deploy.engines import Engine, make_engine
 from trevsnn.engine.checkpoint import checkpoints, load_checkpoint
 from trevsnn.engine.processes import local_batch, make_fabric
-from trevsnn.engine.run_folder import RunFolder
+from trevsnn.engine.run_folder import ABOUT, RunFolder
 from trevsnn.errors import RunError, UsageError
 from trevsnn.model import TRevSNN
 
@@ -76,7 +78,7 @@ def evaluate(model: TRevSNN, loader: DataLoader[Any], fabric: Fabric) -> Evaluat
 
 
 def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, str]:
-    """The model of a run with its last or best weights, in evaluation mode.
+    """The model of a run with its last or best weights, or of a folder that it was exported to, in evaluation mode.
 
     Returns:
         Model, config, what is to be known of the data, and the checkpoint's name.
@@ -86,6 +88,8 @@ def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, s
     """
     run = RunFolder.open(path)
     config = run.read_config()
+    if (path / ABOUT).is_file():
+        return _load_exported(path, config)
     kind = "step" if weights == "last" else "best"
     found = checkpoints(run.checkpoints, kind)
     if not found:
@@ -96,8 +100,21 @@ def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, s
     model = TRevSNN(config.model)
     load_weights(model, parts.get("ema", parts["model"]), found[0])
     model.set_slope(state["slope"])
-    about: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in state["about"].items()}
-    return model.eval(), config, About(**about), found[0].name
+    return model.eval(), config, _about(state["about"]), found[0].name
+
+
+def _load_exported(path: Path, config: RunConfig) -> tuple[TRevSNN, RunConfig, About, str]:
+    try:
+        plain = json.loads((path / ABOUT).read_text())
+        about, checkpoint = _about(plain["about"]), plain["checkpoint"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path / ABOUT} is damaged ({error}): export the model again.") from error
+    return TRevSNN.from_pretrained(path), config, about, checkpoint
+
+
+def _about(plain: dict[str, Any]) -> About:
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+    return About(**fields)
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: Path) -> None:
@@ -128,14 +145,17 @@ def evaluate_run(path: Path, split: Split | None, weights: Weights, accelerator:
 
 
 @torch.no_grad()
-def predict_run(path: Path, files: list[Path], weights: Weights, accelerator: Accelerator) -> list[dict[str, Any]]:
+def predict_run(
+    path: Path, files: list[Path], weights: Weights, accelerator: Accelerator, engine: Engine = "eager"
+) -> list[dict[str, Any]]:
     """The class of every picture or recording, its probability, and those of all classes."""
     model, config, about, _ = load_run(path, weights)
     inputs = read_inputs(files, config.data, about, config.model.timesteps)
     fabric = make_fabric(replace(config, accelerator=accelerator))
     model = _place(model, fabric, config)
+    inputs = place_inputs(inputs.to(fabric.device), next(model.parameters()).dtype)
     with fabric.autocast():
-        logits = model(place_inputs(inputs.to(fabric.device), next(model.parameters()).dtype))
+        logits = make_engine(engine, model, path)(inputs)
     rows = logits.double().softmax(1).tolist()
     return [
         {

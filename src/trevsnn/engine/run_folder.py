@@ -19,6 +19,9 @@ from trevsnn.config import RunConfig, to_yaml
 from trevsnn.engine.checkpoint import write_file
 from trevsnn.errors import RunError, UsageError
 
+#: In a folder that trevsnn export made: what is to be known of the data.
+ABOUT = "about.json"
+
 
 @dataclass(frozen=True)
 class RunFolder:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from rich.console import Console
 from rich.table import Table
 
@@ -18,9 +18,11 @@ from trevsnn.owner import PARTS
 from trevsnn.reversible import BACKPROP_MODES
 from trevsnn.zoo import PRESETS
 
+ENGINES = ["eager", "folded", "compiled", "onnx"]
+
 
 def add_measure_commands(parser: ArgumentParser) -> None:
-    """Add ``memory`` and ``speed`` to the parser of ``trevsnn measure``."""
+    """Add ``memory``, ``speed`` and ``energy`` to the parser of ``trevsnn measure``."""
     commands = parser.add_subcommands(required=True, dest="what")
     for what, text in (
         ("memory", "Count the tensors of one training step, per picture and by part."),
@@ -43,7 +45,21 @@ def add_measure_commands(parser: ArgumentParser) -> None:
             command.add_argument("--picture", type=Path | None, help="File to draw memory against T into.")
         else:
             command.add_argument("--repeats", type=PositiveInt, default=5)
+            command.add_argument(
+                "--inference", action="store_true", help="Time inference on the CPU, beside torchvision's ResNet-18."
+            )
+            command.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="Of --inference.")
         commands.add_subcommand(what, command, help=text)
+    text = "Count the operations of a trained network on real data, and their energy."
+    energy = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
+    energy.add_argument("run", type=Path, help="Folder of a run, or of its export.")
+    energy.add_argument("--count", type=PositiveInt, default=64, help="Items of the test or held-out part.")
+    energy.add_argument("--weights", choices=["last", "best"], default="last", help="Of the last or the best epoch.")
+    energy.add_argument("--pj-per-mac", type=PositiveFloat, default=4.6, help="Picojoules.")
+    energy.add_argument("--pj-per-synop", type=PositiveFloat, default=0.9, help="Picojoules.")
+    energy.add_argument("--json", action="store_true", help="Print JSON.")
+    energy.add_argument("--picture", type=Path | None, help="File to draw the firing rates into.")
+    commands.add_subcommand("energy", energy, help=text)
 
 
 def run_measure(options: Namespace) -> None:
@@ -54,8 +70,14 @@ def run_measure(options: Namespace) -> None:
         UsageError: a device that is not there.
     """
     chosen = options[options.what]
+    if options.what == "energy":
+        _measure_energy(chosen)
+        return
     config = TRevSNNConfig(**{**PRESETS[chosen.model], "slice_bytes": chosen.slice_bytes})
     step = Step(chosen.batch, chosen.size, chosen.precision, chosen.device)
+    if chosen.get("inference"):
+        _measure_inference(chosen, config)
+        return
     {"memory": _measure_memory, "speed": _measure_speed}[options.what](chosen, config, step)
 
 
@@ -107,3 +129,68 @@ def _measure_speed(options: Namespace, config: TRevSNNConfig, step: Step) -> Non
         ratio = f"{row['ratio_to_autograd']:.2f}"
         table.add_row(row["backprop"], str(row["timesteps"]), *times, f"{row['pictures_per_second']:.1f}", ratio)
     Console().print(table)
+
+
+def _measure_inference(options: Namespace, config: TRevSNNConfig) -> None:
+    from trevsnn.measure.inference import measure_inference
+
+    config = replace(config, timesteps=options.timesteps[0])
+    rows = measure_inference(
+        config, engines=options.engines, size=options.size, batch=options.batch, repeats=options.repeats
+    )
+    if options.json:
+        print(json.dumps({"model": options.model, "rows": rows}))
+        return
+    table = Table(title=f"{options.model}, T = {config.timesteps}, {options.size} x {options.size}, float32, CPU, "
+                        f"{rows[0]['threads']} threads, medians")  # fmt: skip
+    for name in ("engine", "one item, ms", f"items/s in batches of {options.batch}"):
+        table.add_column(name, justify="left" if name == "engine" else "right")
+    for row in rows:
+        table.add_row(row["engine"], f"{1000 * row['latency']:.1f}", f"{row['items_per_second']:.1f}")
+    Console().print(table)
+
+
+def _measure_energy(options: Namespace) -> None:
+    from trevsnn.measure.energy import measure_energy, rates_picture
+
+    found = measure_energy(options.run, options.weights, options.count, options.pj_per_mac, options.pj_per_synop)
+    if options.picture is not None:
+        rates_picture(found["rates_LT"], f"Firing rates of the states, {options.run.name}").savefig(
+            options.picture, dpi=110
+        )
+    if options.json:
+        print(json.dumps(found))
+        return
+    console = Console()
+    table = Table(title=f"{options.run}, {found['checkpoint']}, a mean item of {found['items']}")
+    table.add_column("layer", no_wrap=True)
+    for name in ("MACs, dense", "input", "rate", "synops"):
+        table.add_column(name, justify="right")
+    for op in found["operations"]:
+        spiking = op["spiking"]
+        table.add_row(
+            op["name"], f"{op['macs']:,.0f}", "spikes" if spiking else "numbers", f"{op['rate']:.1%}" if spiking else "",
+            f"{op['synops']:,.0f}" if spiking else "",
+        )  # fmt: skip
+    console.print(table)
+    rates = Table("level", *(f"t = {t}" for t in range(len(found["rates_LT"][0]))), title="Firing rates of the states")
+    for level, row in enumerate(found["rates_LT"]):
+        rates.add_row(str(level), *(f"{rate:.1%}" for rate in row))
+    console.print(rates)
+    for way, text in _WAYS.items():
+        row = found[way]
+        console.print(
+            f"{text}: {row['macs'] / 1e6:.2f} M MACs and {row['synops'] / 1e6:.2f} M synaptic operations, "
+            f"{1e6 * row['joules']:.2f} microjoules", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    console.print(
+        f"Convention: {found['pj_per_mac']:g} pJ a MAC of a layer whose input is numbers, {found['pj_per_synop']:g} pJ a "
+        "synaptic operation (a weight added because of a spike); memory access, neurons and control are not counted.",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+_WAYS = {
+    "as_computed": "As computed",
+    "merged": "With DW1, PW1 and PW2, DW2 each taken as one spike-driven convolution, the field's convention",
+}

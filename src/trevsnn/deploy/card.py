@@ -1,0 +1,56 @@
+"""The model card of an exported network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from trevsnn.config import RunConfig
+from trevsnn.data.part import About
+
+
+def model_card(config: RunConfig, about: About, report: dict[str, Any], figures: dict[str, Any], kind: str) -> str:
+    """The card in Markdown, with the figures of the run it comes from and nothing that was not measured.
+
+    Args:
+        config, about: of the run.
+        report: what the export measured.
+        figures: of the run's summary; empty where it has not ended.
+        kind: "pictures" or "recordings".
+    """
+    data = ModelCardData(
+        library_name="trevsnn", license="apache-2.0", pipeline_tag="image-classification",
+        tags=["spiking-neural-network", "trevsnn"],
+    )  # fmt: skip
+    model = config.model
+    classes = ", ".join(about.classes[:20]) + (", ..." if len(about.classes) > 20 else "")
+    lines = [
+        f"---\n{data.to_yaml()}\n---\n",
+        f"# T-RevSNN on {config.data.name}\n",
+        f"A temporal reversible spiking neural network (Hu et al., ICML 2024): channels {list(model.channels)}, "
+        f"T = {model.timesteps}, for {kind} of {config.data.image_size} x {config.data.image_size}, "
+        f"{len(about.classes)} classes ({classes}).\n",
+        _results(figures, report["checkpoint"]),
+        "## Forms\n",
+        "| form | largest difference of a logit | same class |\n|---|---:|---:|",
+        *(f"| {row['name']} | {row['largest']:.1e} | {row['same_class']} of {row['items']} |" for row in report["comparisons"]),
+        f"\nBeside the network in evaluation mode, on {kind} it was not trained on. After folding "
+        f"{report['spikes']['differing']:,} of {report['spikes']['all']:,} spikes differ.\n",
+        "## Use\n",
+        "```python\nfrom trevsnn import TRevSNN\n\nmodel = TRevSNN.from_pretrained(FOLDER)\n```\n",
+        "```sh\ntrevsnn predict FOLDER FILE\n```\n",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _results(figures: dict[str, Any], checkpoint: str) -> str:
+    if not figures:
+        return f"Weights of {checkpoint}; the training had not ended.\n"
+    test = figures.get("test_accuracy")
+    rates = ", ".join(f"{rate:.1%}" for rate in figures["firing_rates"])
+    return (
+        f"Weights of {checkpoint}, after {figures['epochs']} epochs in {figures['seconds']:.0f} s. Held out: "
+        f"{figures['last_accuracy']:.2%} after the last epoch, {figures['best_accuracy']:.2%} after the best; test: "
+        f"{'none' if test is None else f'{test:.2%}'}. Firing rates of the levels: {rates}.\n"
+    )

@@ -1,0 +1,99 @@
+"""The folded network as an ONNX file, and that file run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trevsnn.deploy.extras import require
+from trevsnn.deploy.folded import FoldedTRevSNN
+from trevsnn.errors import RunError
+
+MARK = "trevsnn"  # the key of the file's metadata with config and digest of the weights
+
+
+def batch_axis() -> tuple[dict[int, torch.export.Dim]]:
+    """The first axis of the input, and it alone, is of any size."""
+    return ({0: torch.export.Dim("batch")},)
+
+
+def digest(folded: FoldedTRevSNN) -> str:
+    """SHA-256 of a folded network's config and weights."""
+    found = hashlib.sha256(_config(folded).encode())
+    for name, tensor in folded.state_dict().items():
+        found.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _config(folded: FoldedTRevSNN) -> str:
+    return json.dumps(asdict(folded.config))
+
+
+def export_onnx(network: nn.Module, example: Tensor, path: Path) -> None:
+    """Write an ONNX file, input ``input`` and output ``logits``, float32, with a batch of any size.
+
+    That of a folded network carries its config and the digest of its weights.
+
+    Args:
+        network: on the CPU, in evaluation mode.
+        example: an input of the height and width the file is to take, of two items at least.
+        path: of the file.
+
+    Raises:
+        UsageError: onnx and onnxscript are not installed.
+    """
+    require("onnx")
+    require("onnxscript")
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they talk of every step and of every node folded
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network, (example,), dynamo=True, input_names=["input"], output_names=["logits"],
+            dynamic_shapes=batch_axis(), verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    if isinstance(network, FoldedTRevSNN):
+        program.model.metadata_props[MARK] = json.dumps(
+            {"sha256": digest(network), "config": json.loads(_config(network))}
+        )
+    program.save(str(path))
+
+
+class OnnxModel:
+    """An ONNX file of :func:`export_onnx` in ONNX Runtime, called like the network.
+
+    Args:
+        path: of the file.
+        folded: the network it has to be of; None takes any.
+
+    Raises:
+        UsageError: onnxruntime is not installed.
+        RunError: the file is missing, damaged or of another network.
+    """
+
+    def __init__(self, path: Path, folded: FoldedTRevSNN | None = None) -> None:
+        runtime = require("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4
+        try:
+            self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+            first = str(error).splitlines()[0]
+            raise RunError(f"{path} is missing or no ONNX file ({first}): export the model again.") from error
+        mark = json.loads(self.session.get_modelmeta().custom_metadata_map.get(MARK, "{}"))
+        if folded is not None and mark.get("sha256") != digest(folded):
+            raise RunError(f"{path} is of another model than the weights beside it: export the model again.")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Pictures or frames, float32, to logits (B, K)."""
+        (logits,) = self.session.run(None, {"input": x.contiguous().numpy()})
+        return torch.from_numpy(logits)

@@ -1,0 +1,66 @@
+"""``trevsnn stream``: a recording played to a network, and its prediction over time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from trevsnn.data.frames import frame_numbers
+from trevsnn.data.recordings import read_recording
+from trevsnn.data.sets import is_event, read_inputs
+from trevsnn.engine.evaluate import Weights, load_run
+from trevsnn.errors import UsageError
+
+DRAWN = 5  # classes in the picture
+
+
+def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any]]:
+    """Give a recording's T frames to a run's network one at a time.
+
+    Yields:
+        After each frame its number from 1, the microseconds of the recording it reaches ``until``, the likeliest
+        ``class`` so far, its ``probability``, the ``probabilities`` of all, and the ``seconds`` it took to compute.
+
+    Raises:
+        UsageError: the run is one on pictures.
+        UnreadableError: the recording is missing, truncated or of another kind.
+    """
+    model, config, about, _ = load_run(run, weights)
+    if not is_event(config.data):
+        raise UsageError(f"{run} was trained on pictures: use trevsnn predict, or give a run on recordings.")
+    frames_TCHW = read_inputs([recording], config.data, about, config.model.timesteps)[0]
+    events = read_recording(recording)
+    numbers = frame_numbers(events, config.model.timesteps, config.data.bin_by)
+    stream = model.stream(1)
+    for step, frame_CHW in enumerate(frames_TCHW):
+        start = time.perf_counter()
+        probabilities = stream.step(frame_CHW[None])[0].double().softmax(0).tolist()
+        seconds = time.perf_counter() - start
+        best = int(np.argmax(probabilities))
+        yield {
+            "frame": step + 1,
+            "until": int(events["t"][np.searchsorted(numbers, step, "right") - 1] - events["t"][0]),
+            "class": about.classes[best],
+            "probability": probabilities[best],
+            "probabilities": dict(zip(about.classes, probabilities, strict=True)),
+            "seconds": seconds,
+        }
+
+
+def play_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:
+    """The likeliest classes' probabilities over the time of the recording."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    last = rows[-1]["probabilities"]
+    for name in sorted(last, key=last.__getitem__, reverse=True)[:DRAWN]:
+        points = [(row["until"] / 1e3, row["probabilities"][name]) for row in rows]
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(title=title, xlabel="milliseconds of the recording", ylabel="probability", ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure

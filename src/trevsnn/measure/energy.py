@@ -1,0 +1,89 @@
+"""Operations and energy of a trained network on real data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from trevsnn.data.sets import real_items
+from trevsnn.deploy.folded import fold
+from trevsnn.engine.evaluate import Weights, load_run
+from trevsnn.measure.operations import Operation, count_operations, energy_joules
+
+PJ_PER_MAC, PJ_PER_SYNOP = 4.6, 0.9
+
+
+def measure_energy(
+    run: Path, weights: Weights, items: int, pj_per_mac: float = PJ_PER_MAC, pj_per_synop: float = PJ_PER_SYNOP
+) -> dict[str, Any]:
+    """Count what the folded network of a run computes for items it was not trained on.
+
+    Returns:
+        All figures are means per item: ``macs`` of the dense network; ``operations`` by layer; ``as_computed`` and
+        ``merged``, each with ``macs``, ``synops`` and ``joules``, for the two ways to count of :func:`totals`; and
+        ``rates_LT``, the firing rates of every level's state after every step.
+
+    Raises:
+        RunError: the run or its data cannot be read.
+    """
+    model, config, _, checkpoint = load_run(run, weights)
+    x = real_items(config.data, config.model.timesteps, items)
+    operations = count_operations(fold(model), x)
+    _, rates_LT = model.forward_with_rates(x)
+    ways = {}
+    for name, counted in (("as_computed", operations), ("merged", merged(operations))):
+        macs = sum(op.macs for op in counted if not op.spiking)
+        synops = sum(op.synops for op in counted if op.spiking)
+        joules = energy_joules(counted, pj_per_mac, pj_per_synop)
+        ways[name] = {"macs": macs / len(x), "synops": synops / len(x), "joules": joules / len(x)}
+    return {
+        "run": str(run), "checkpoint": checkpoint, "items": len(x), "pj_per_mac": pj_per_mac,
+        "pj_per_synop": pj_per_synop, "macs": sum(op.macs for op in operations) / len(x), **ways,
+        "rates_LT": rates_LT.tolist(), "operations": [_per_item(op, len(x)) for op in operations],
+    }  # fmt: skip
+
+
+def merged(operations: Sequence[Operation]) -> list[Operation]:
+    """The convention of the field for a depthwise and a pointwise convolution without a threshold between them.
+
+    The second one of DW1, PW1 and of PW2, DW2 is given numbers, not spikes. As the two are one linear map, they are
+    counted as one spike-driven convolution: the second one's MACs times the firing rate before the first.
+    """
+    found = {op.name: op for op in operations}
+    result = []
+    for op in operations:
+        half, _, name = op.name.rpartition(".")
+        first = found.get(f"{half}.{_FIRST[name]}") if name in _FIRST else None
+        if first is None or not first.spiking:
+            result.append(op)
+        else:
+            result.append(Operation(op.name, op.macs, True, round(op.macs * first.rate), first.spikes, first.inputs))
+    return result
+
+
+_FIRST = {"pw1": "dw1", "dw2": "pw2"}
+
+
+def _per_item(operation: Operation, items: int) -> dict[str, Any]:
+    plain = asdict(operation) | {"rate": operation.rate}
+    return plain | {name: plain[name] / items for name in ("macs", "synops", "spikes", "inputs")}
+
+
+def rates_picture(rates_LT: Sequence[Sequence[float]], title: str) -> Figure:
+    """Firing rates of the states, a row a level, a column a timestep."""
+    figure = Figure(figsize=(1.2 * len(rates_LT[0]) + 3, 0.7 * len(rates_LT) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(rates_LT, cmap="viridis", vmin=0, aspect="auto")
+    for level, row in enumerate(rates_LT):
+        for step, rate in enumerate(row):
+            light = rate < 0.6 * max(map(max, rates_LT))
+            axes.text(step, level, f"{rate:.1%}", ha="center", va="center", color="white" if light else "black")
+    axes.set(title=title, xlabel="timestep", ylabel="level")
+    axes.set_xticks(range(len(rates_LT[0])))
+    axes.set_yticks(range(len(rates_LT)))
+    figure.colorbar(image, ax=axes, label="firing rate")
+    return figure

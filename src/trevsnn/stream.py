@@ -1,0 +1,59 @@
+"""Frames of an event camera one at a time, with logits after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from trevsnn.reversible import unroll
+
+
+class Stream:
+    """A clip of T frames that arrive one after the other; made by ``model.stream(batch)``.
+
+    It keeps the states of the last step and nothing else, so that neither its size nor the cost of a frame grows with
+    the frames it has seen. After the t-th frame it gives the logits ``forward_time`` gives for step t, and after the
+    last those of the whole clip at once, bit for bit.
+
+    Args:
+        transforms, alphas: of all steps; see :func:`trevsnn.reversible.unroll`.
+        head: from the top level's state to logits.
+        shape: (B, channels) of a frame.
+    """
+
+    def __init__(
+        self, transforms: Sequence[Sequence[Callable[[Tensor, Tensor | None], Tensor]]],
+        alphas: Sequence[Sequence[Tensor] | None], head: Callable[[Tensor], Tensor], shape: tuple[int, int],
+    ) -> None:  # fmt: skip
+        self.transforms, self.alphas, self.head, self.shape = transforms, alphas, head, shape
+        self.seen = 0
+        self.states: list[Tensor] | None = None
+
+    def __len__(self) -> int:
+        """Frames that are still to come."""
+        return len(self.transforms) - self.seen
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the states it keeps."""
+        return sum(state.untyped_storage().nbytes() for state in self.states or [])
+
+    @torch.no_grad()
+    def step(self, frame: Tensor) -> Tensor:
+        """Take the next frame (B, channels, H, W), float, and return logits (B, K).
+
+        Raises:
+            ValueError: the frame has another shape or holds NaN, or all T were there.
+        """
+        if len(self) == 0:
+            raise ValueError(f"the clip has had its {self.seen} frames: begin another with model.stream(batch).")
+        if frame.dim() != 4 or tuple(frame.shape[:2]) != self.shape:
+            raise ValueError(f"the frame has shape {tuple(frame.shape)}; this stream takes {(*self.shape, 'H', 'W')}.")
+        if frame.isnan().any():
+            raise ValueError(f"frame {self.seen} holds NaN.")
+        here = slice(self.seen, self.seen + 1)
+        (self.states,) = unroll(self.transforms[here], self.alphas[here], [frame], self.states)
+        self.seen += 1
+        return self.head(self.states[-1])

@@ -1,0 +1,171 @@
+"""trevsnn export: every form of a trained network against the network, on real items."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from test_engine import SMALL
+from test_folded import example, trained_like
+from trevsnn import TRevSNN
+from trevsnn.cli import main
+from trevsnn.deploy.folded import fold
+from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
+from trevsnn.deploy.quantised import quantise
+from trevsnn.engine.evaluate import load_run
+from trevsnn.errors import RunError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on digits."""
+    folder = tmp_path_factory.mktemp("export") / "run"
+    assert main(["train", *SMALL, "--run", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    """That run, exported in every form."""
+    out = run.parent / "exported"
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    return out
+
+
+def test_an_export_holds_every_form_and_its_card_the_figures(run, exported):
+    assert {file.name for file in exported.iterdir()} == {
+        "README.md", "about.json", "config.json", "config.yaml", "model-int8.safetensors", "model.onnx", "model.pt2",
+        "model.safetensors",
+    }  # fmt: skip
+    report = json.loads((exported / "about.json").read_text())
+    rows = {row["name"]: row for row in report["comparisons"]}
+    assert set(rows) == {"folded", "onnx", "torch.export", "8-bit weights"}
+    for name in ("folded", "onnx", "torch.export"):
+        assert rows[name]["largest"] < 1e-5
+        assert rows[name]["same_class"] == rows[name]["items"] == 256
+    assert report["spikes"]["differing"] <= 1e-5 * report["spikes"]["all"]
+    card = (exported / "README.md").read_text()
+    summary = json.loads((run / "summary.json").read_text())
+    assert f"Held out: {summary['last_accuracy']:.2%} after the last epoch" in card
+    assert "test: none" in card
+
+
+def test_an_export_is_the_run_s_network(run, exported, capsys):
+    ours, theirs = load_run(run, "last"), load_run(exported, "last")
+    assert ours[1:] == theirs[1:]
+    x = torch.randn(3, 1, 8, 8)
+    assert torch.equal(ours[0](x), theirs[0](x))
+    assert torch.equal(TRevSNN.from_pretrained(exported, backprop="autograd")(x), ours[0](x))
+    results = []
+    for folder in (run, exported):
+        capsys.readouterr()
+        assert main(["evaluate", str(folder), "--json"]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0]["accuracy"] == results[1]["accuracy"]
+
+
+def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path):
+    model = trained_like(input="event").float()
+    folded = fold(model)
+    x = example(model.config).float()
+    export_onnx(folded, x, tmp_path / "model.onnx")
+    served = OnnxModel(tmp_path / "model.onnx", folded)
+    for batch in (x, x[:1], torch.cat([x, x])):
+        torch.testing.assert_close(served(batch), folded(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_eight_bits_round_every_weight_to_127_steps():
+    folded = fold(trained_like().float())
+    rounded, tensors = quantise(folded)
+    ours = dict(folded.named_parameters())
+    for name, parameter in rounded.named_parameters():
+        if name.endswith("weight"):
+            codes, scale = tensors[name], tensors[name.replace("weight", "scale")]
+            assert codes.dtype == torch.int8
+            assert codes.flatten(1).abs().amax(1).eq(127).all()
+            assert torch.equal(codes * scale.view(-1, *[1] * (codes.dim() - 1)), parameter)
+            assert ((parameter - ours[name]).abs() <= 0.5001 * scale.view(-1, *[1] * (codes.dim() - 1))).all()
+        else:
+            assert torch.equal(parameter, ours[name])
+
+
+def test_the_8_bit_file_is_a_quarter_as_large(exported):
+    tensors = load_file(exported / "model-int8.safetensors")
+    weights = sum(tensor.numel() for name, tensor in tensors.items() if name.endswith("weight"))
+    assert weights > 0.8 * sum(tensor.numel() for tensor in tensors.values())
+    assert all(tensor.dtype == torch.int8 for name, tensor in tensors.items() if name.endswith("weight"))
+
+
+@pytest.mark.parametrize("engine", ["eager", "folded", "onnx"])
+def test_predict_gives_the_same_with_every_engine(exported, tmp_path, capsys, engine):
+    picture = tmp_path / "digit.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(picture)
+    assert main(["predict", str(exported), str(picture), "--engine", engine, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    model, *_ = load_run(exported, "last")
+    assert main(["predict", str(exported), str(picture), "--json"]) == 0
+    (wanted,) = json.loads(capsys.readouterr().out)
+    assert row["class"] == wanted["class"]
+    assert row["probability"] == pytest.approx(wanted["probability"], rel=1e-5)
+    assert model.num_classes == len(row["probabilities"])
+
+
+def damaged(exported, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    return folder
+
+
+def test_an_onnx_file_of_another_model_is_said(exported, tmp_path, capsys):
+    folder = damaged(exported, tmp_path)
+    other = trained_like(in_chans=1).float()
+    export_onnx(fold(other), torch.randn(2, 1, 8, 8), folder / "model.onnx")
+    picture = tmp_path / "digit.png"
+    Image.new("L", (8, 8)).save(picture)
+    assert main(["predict", str(folder), str(picture), "--engine", "onnx"]) == 1
+    assert "model.onnx is of another model than the weights beside it" in capsys.readouterr().err
+    (folder / "model.onnx").write_bytes(b"no ONNX")
+    assert main(["predict", str(folder), str(picture), "--engine", "onnx"]) == 1
+    assert "model.onnx is missing or no ONNX file" in capsys.readouterr().err
+
+
+def test_damaged_exports_are_said_in_a_sentence(exported, tmp_path, capsys):
+    folder = damaged(exported, tmp_path)
+    (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(RunError, match=r"model\.safetensors is missing or damaged .*: export the model again"):
+        load_run(folder, "last")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "width": 3}))
+    with pytest.raises(RunError, match="another kind of model: it has width"):
+        load_run(folder, "last")
+    (folder / "config.json").unlink()
+    with pytest.raises(RunError, match=r"holds no config\.json"):
+        load_run(folder, "last")
+    assert capsys.readouterr().err == ""
+    config["channels"] = [9, 9]
+    shutil.copy(exported / "model.safetensors", folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"holds the weights of another model than config\.json describes"):
+        TRevSNN.from_pretrained(folder)
+    (folder / "about.json").write_text("{}")
+    with pytest.raises(RunError, match=r"about\.json is damaged"):
+        load_run(folder, "last")
+
+
+def test_wrong_usage_of_export(run, exported, capsys, tmp_path):
+    assert main(["export", str(run), "--out", str(exported)]) == 2
+    assert "exists already: name another folder with --out" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "x")]) == 1
+    assert "is no run" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_missing_extra_names_the_line_that_installs_it(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    assert main(["export", str(run), "--out", str(tmp_path / "x")]) == 2
+    assert "onnxscript is not installed: pip install 'trevsnn[deploy]'" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,89 @@
+"""The folded network against the evaluation-mode one it comes from."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import lively
+from trevsnn import TRevSNN, TRevSNNConfig
+from trevsnn.deploy.folded import fires, fold, spike_differences
+from trevsnn.spike import spike
+
+
+def trained_like(slope: float = 1.0, **options) -> TRevSNN:
+    """A network with lively weights and batch statistics of its own."""
+    torch.manual_seed(0)
+    config = TRevSNNConfig(**{"channels": (6, 8, 10), "timesteps": 2, "num_classes": 5, "encoder_stride": 1, **options})
+    model = lively(TRevSNN(config)).double()
+    model.set_slope(slope)
+    for _ in range(3):
+        model(example(config))
+    return model.eval()
+
+
+def example(config: TRevSNNConfig, batch: int = 6, size: int = 12) -> torch.Tensor:
+    frames = (config.timesteps,) if config.input == "event" else ()
+    return torch.randn(batch, *frames, config.in_chans, size, size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"encoding": "grouped", "timesteps": 3},
+        {"input": "event", "timesteps": 3},
+        {"encoder_stride": 4, "kernel_size": 5},
+        {"timesteps": 1, "slope": 0.3},
+    ],
+)
+def test_the_folded_network_is_the_same_function(options):
+    model = trained_like(**options)
+    folded = fold(model)
+    x = example(model.config)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-12, atol=1e-12)
+    differing, spikes = spike_differences(model, folded, x)
+    assert differing == 0
+    assert spikes > 10_000
+    single, folded_single, x = model.float(), fold(model.float()), x.float()
+    if spike_differences(single, folded_single, x)[0] == 0:
+        torch.testing.assert_close(folded_single(x), single(x), rtol=1e-5, atol=1e-5)
+
+
+def test_folding_leaves_the_network_as_it_was_and_drops_what_inference_does_not_need():
+    model = trained_like()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    folded = fold(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    names = dict(folded.named_parameters())
+    assert not any("gain" in name or "bn" in name or "gamma" in name for name in names)
+    assert not list(folded.buffers())
+    assert not any(parameter.requires_grad for parameter in names.values())
+    assert sum("head" in name for name in names) == 2  # one linear map
+    assert not folded.training
+
+
+def test_a_spike_that_differs_is_counted():
+    model = trained_like()
+    folded = fold(model)
+    x = example(model.config)
+    folded.levels[0].steps[0].expand1["pw1"].bias[0] += 0.1
+    differing, spikes = spike_differences(model, folded, x)
+    assert 0 < differing < spikes
+
+
+@given(st.lists(st.floats(width=32), min_size=1))
+def test_fires_is_the_spike(values):
+    potential = torch.tensor(values)
+    assert torch.equal(fires(potential), spike(potential))
+
+
+def test_published_size_at_inference():
+    with torch.device("meta"):
+        model = TRevSNN(TRevSNNConfig())
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    folded = fold(model)
+    # 15.0 M in architecture.md; BatchNorm's shifts took the place of its two vectors, gains and gamma are gone.
+    assert sum(p.numel() for p in folded.parameters()) / 1e6 == pytest.approx(15.0, abs=0.1)
