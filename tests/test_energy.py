@@ -12,6 +12,7 @@ from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli import main
 from trevsnn.deploy.folded import fold
 from trevsnn.measure.energy import merged
+from trevsnn.measure.inference import set_firing_rates
 from trevsnn.measure.operations import Operation, count_operations, energy_joules
 
 
@@ -110,7 +111,34 @@ def test_the_commands(tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore")
 def test_inference_is_timed_beside_resnet(capsys):
     arguments = ["measure", "speed", "--inference", "--model", "trevsnn_nano", "--timesteps", "1", "--size", "16"]
-    assert main([*arguments, "--engines", "eager", "onnx", "--batch", "3", "--repeats", "1", "--json"]) == 0
+    assert (
+        main(
+            [
+                *arguments,
+                "--engines",
+                "eager",
+                "onnx",
+                "spikes",
+                "--rates",
+                "0.05",
+                "--batch",
+                "3",
+                "--repeats",
+                "1",
+                "--json",
+            ]
+        )
+        == 0
+    )
     rows = {row["engine"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert list(rows) == ["eager", "onnx", "resnet18", "resnet18, onnx"]
+    assert list(rows) == ["eager", "onnx", "spikes, 5%", "resnet18", "resnet18, onnx"]
     assert all(row["latency"] > 0 and row["batch"] == 3 for row in rows.values())
+
+
+@torch.no_grad()
+def test_firing_rates_are_set():
+    folded = fold(trained_like(channels=(8, 8), timesteps=2).float())
+    x = example(folded.config, batch=16).float()
+    set_firing_rates(folded, x, 0.1)
+    rates = [op.rate for op in count_operations(folded, x) if op.name.endswith("pw2")]
+    assert rates == pytest.approx([0.1] * len(rates), abs=0.01)

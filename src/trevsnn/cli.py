@@ -67,7 +67,9 @@ def build_parser() -> ArgumentParser:
         )
         command.add_argument("--accelerator", choices=["auto", "cpu", "cuda", "mps"], default="auto")
         command.add_argument("--json", action="store_true", help="Print JSON.")
-    predict.add_argument("--engine", choices=["eager", "folded", "onnx"], default="eager", help="How to compute.")
+    predict.add_argument(
+        "--engine", choices=["eager", "folded", "spikes", "onnx"], default="eager", help="How to compute."
+    )
     add_deploy_commands(commands)
     measure = ArgumentParser(exit_on_error=False, allow_abbrev=False, description="Measure training.")
     commands.add_subcommand("measure", measure, help="measure memory and speed of training")

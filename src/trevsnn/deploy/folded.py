@@ -14,12 +14,22 @@ from trevsnn.encoders import AnnealedLeakyReLU, ImageEncoder
 from trevsnn.heads import LastHead
 from trevsnn.model import TRevSNN, TRevSNNConfig
 from trevsnn.reversible import unroll
-from trevsnn.spike import THRESHOLD
+from trevsnn.spike import THRESHOLD, spikes_of
 
 
 def fires(potential: Tensor) -> Tensor:
-    """``s(v) = 1 if v >= 0.5 else 0``, in the potential's dtype, in operations every exporter knows."""
-    return (potential >= THRESHOLD).to(potential.dtype)
+    """``s(v) = 1 if v >= 0.5 else 0``, in the potential's dtype; for exporters in operations that all of them know."""
+    if torch.compiler.is_compiling():
+        return (potential >= THRESHOLD).to(potential.dtype)
+    return spikes_of(potential, potential.dtype)
+
+
+class TakesPotential(nn.Module):
+    """A module in the place of a convolution of spikes that is given the potential and thresholds it itself."""
+
+
+def _convolve_spikes(module: nn.Module, potential: Tensor) -> Tensor:
+    return module(potential if isinstance(module, TakesPotential) else fires(potential))
 
 
 class FoldedTRevSNN(nn.Module):
@@ -78,9 +88,9 @@ class FoldedStep(nn.Module):
         self.expand1, self.project1, self.expand2 = expand1, project1, expand2
 
     def forward(self, below: Tensor, above: Tensor | None, shared: nn.ModuleDict) -> Tensor:
-        potential = self.below(fires(below) if self.spiking else below)
+        potential = _convolve_spikes(self.below, below) if self.spiking else self.below(below)
         if above is not None and self.above is not None:
-            link = self.above(fires(above))
+            link = _convolve_spikes(self.above, above)
             if link.shape[2:] != potential.shape[2:]:
                 link = nn.functional.interpolate(link, size=potential.shape[2:], mode="nearest")
             potential = potential + link
@@ -102,11 +112,11 @@ class FoldedHead(nn.Module):
 
 
 def _expand(half: nn.ModuleDict, potential: Tensor) -> Tensor:
-    return fires(half["pw1"](half["dw1"](fires(potential))))
+    return half["pw1"](half["dw1"](fires(potential)))
 
 
 def _project(half: nn.ModuleDict, hidden: Tensor) -> Tensor:
-    return half["dw2"](half["pw2"](hidden))
+    return half["dw2"](_convolve_spikes(half["pw2"], hidden))
 
 
 def fold(model: TRevSNN) -> FoldedTRevSNN:

@@ -155,7 +155,7 @@ def predict_run(
     model = _place(model, fabric, config)
     inputs = place_inputs(inputs.to(fabric.device), next(model.parameters()).dtype)
     with fabric.autocast():
-        logits = make_engine(engine, model, path)(inputs)
+        logits = make_engine(engine, model, path, inputs)(inputs)
     rows = logits.double().softmax(1).tolist()
     return [
         {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import OpenUnitInterval, PositiveFloat, PositiveInt
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +18,7 @@ from trevsnn.owner import PARTS
 from trevsnn.reversible import BACKPROP_MODES
 from trevsnn.zoo import PRESETS
 
-ENGINES = ["eager", "folded", "compiled", "onnx"]
+ENGINES = ["eager", "folded", "compiled", "onnx", "spikes"]
 
 
 def add_measure_commands(parser: ArgumentParser) -> None:
@@ -49,6 +49,8 @@ def add_measure_commands(parser: ArgumentParser) -> None:
                 "--inference", action="store_true", help="Time inference on the CPU, beside torchvision's ResNet-18."
             )
             command.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="Of --inference.")
+            command.add_argument("--rates", nargs="+", type=OpenUnitInterval, default=[0.1],
+                                 help="Firing rates of hidden neurons at which --engines spikes is timed.")  # fmt: skip
         commands.add_subcommand(what, command, help=text)
     text = "Count the operations of a trained network on real data, and their energy."
     energy = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
@@ -136,8 +138,9 @@ def _measure_inference(options: Namespace, config: TRevSNNConfig) -> None:
 
     config = replace(config, timesteps=options.timesteps[0])
     rows = measure_inference(
-        config, engines=options.engines, size=options.size, batch=options.batch, repeats=options.repeats
-    )
+        config, engines=options.engines, size=options.size, batch=options.batch, repeats=options.repeats,
+        rates=options.rates,
+    )  # fmt: skip
     if options.json:
         print(json.dumps({"model": options.model, "rows": rows}))
         return

@@ -13,27 +13,32 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from trevsnn.deploy.folded import fold
+from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
+from trevsnn.deploy.spike_driven import spike_driven
 from trevsnn.model import TRevSNN, TRevSNNConfig
+from trevsnn.spike import THRESHOLD
 
 
 @torch.no_grad()
 def measure_inference(
-    config: TRevSNNConfig, *, engines: Sequence[str], size: int, batch: int, repeats: int
+    config: TRevSNNConfig, *, engines: Sequence[str], size: int, batch: int, repeats: int, rates: Sequence[float] = ()
 ) -> list[dict[str, Any]]:
     """Median seconds of a forward pass with batch 1 and with ``batch``, on the CPU, float32, of a network with new
-    weights, on which the time of these engines does not depend.
+    weights.
+
+    The time of "spikes", the spike-driven engine, depends on firing rates: it is measured at each of ``rates``.
 
     torchvision's ResNet-18 stands beside image networks, in PyTorch ("resnet18") and in ONNX Runtime
     ("resnet18, onnx"), with as many input channels and classes.
 
     Args:
         config: of the network.
-        engines: "eager", "folded", "compiled" (torch.compile) or "onnx" (ONNX Runtime).
+        engines: "eager", "folded", "compiled" (torch.compile), "onnx" (ONNX Runtime) or "spikes".
         size: of pictures or frames, in pixels.
         batch: items at a time, for throughput.
         repeats: of every measurement.
+        rates: firing rates of the blocks' hidden neurons.
 
     Raises:
         UsageError: the extra ``deploy`` is not installed.
@@ -42,7 +47,11 @@ def measure_inference(
     frames = (config.timesteps,) if config.input == "event" else ()
     x = torch.randn(max(2, batch), *frames, config.in_chans or 0, size, size)
     with tempfile.TemporaryDirectory() as folder:
-        chosen = {name: _make(name, model, x[:2], Path(folder)) for name in engines}
+        chosen = {name: _make(name, model, x[:2], Path(folder)) for name in engines if name != "spikes"}
+        for rate in rates if "spikes" in engines else ():
+            folded = fold(model)
+            set_firing_rates(folded, x[:2], rate)
+            chosen[f"spikes, {rate:.0%}"] = spike_driven(folded, x[:2])[0]
         if config.input == "image":
             chosen |= _resnet(config, x[:2], Path(folder))
         latency = times(chosen, x[:1], repeats)
@@ -64,6 +73,23 @@ def _make(name: str, model: TRevSNN, example: Tensor, folder: Path) -> Callable[
         return torch.compile(folded, dynamic=False)
     export_onnx(folded, example, folder / "model.onnx")
     return OnnxModel(folder / "model.onnx")
+
+
+def set_firing_rates(folded: FoldedTRevSNN, x: Tensor, rate: float) -> None:
+    """Shift the biases of every PW1, in place, so that this share of the hidden neurons fires on ``x``."""
+
+    def shift(module: nn.Module, _: Any, potential: Tensor) -> Tensor:
+        assert isinstance(module, nn.Conv2d)
+        assert module.bias is not None
+        values = potential.flatten()[:: max(1, potential.numel() // 2**20)]  # quantile takes so many
+        offset = THRESHOLD - values.quantile(1 - rate)
+        module.bias += offset
+        return potential + offset
+
+    handles = [m.register_forward_hook(shift) for name, m in folded.named_modules() if name.endswith(".pw1")]
+    folded(x)
+    for handle in handles:
+        handle.remove()
 
 
 def _resnet(config: TRevSNNConfig, example: Tensor, folder: Path) -> dict[str, Callable[[Tensor], Tensor]]:
