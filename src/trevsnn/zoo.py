@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from timm.models import register_model
 
 from trevsnn.model import TRevSNN, TRevSNNConfig
 
-__all__ = ["PRESETS", "create_model", "trevsnn_event_tiny", "trevsnn_nano", "trevsnn_small", "trevsnn_tiny"]
+__all__ = [
+    "PRESETS", "create_model", "pretrained_folder", "trevsnn_digits", "trevsnn_event_tiny", "trevsnn_nano",
+    "trevsnn_small", "trevsnn_tiny",
+]  # fmt: skip
 
-#: tiny, small and event_tiny are those of the paper; nano is for pictures of 8 to 64 pixels on small machines.
+#: tiny, small and event_tiny are those of the paper; nano is for pictures of 8 to 64 pixels on small machines; digits is
+#: that of the recipe, and comes with trained weights.
 PRESETS: dict[str, dict[str, Any]] = {
     "trevsnn_tiny": {"channels": (64, 128, 256, 384), "timesteps": 4, "kernel_size": 3},
     "trevsnn_small": {"channels": (96, 192, 384, 512), "timesteps": 4, "kernel_size": 5},
@@ -21,33 +26,51 @@ PRESETS: dict[str, dict[str, Any]] = {
     "trevsnn_nano": {
         "channels": (32, 64, 96, 128), "timesteps": 4, "kernel_size": 3, "encoder_stride": 1, "num_classes": 10,
     },
+    "trevsnn_digits": {
+        "channels": (24, 64, 96), "timesteps": 2, "in_chans": 1, "encoder_stride": 1, "num_classes": 10,
+    },
 }  # fmt: skip
 
 
-def create_model(name: str, **overrides: Any) -> TRevSNN:
+#: Folders as trevsnn export makes them, by the name they are asked for.
+_PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def pretrained_folder(name: str) -> Path | None:
+    """The folder of trained weights that come with the package, by a short name ("digits"); None for any other name."""
+    folder = _PRETRAINED / name
+    return folder if name.isidentifier() and (folder / "config.json").is_file() else None
+
+
+def create_model(name: str, pretrained: bool = False, **overrides: Any) -> TRevSNN:
     """Build a preset: ``create_model("trevsnn_tiny", num_classes=10, backprop="reversible")``.
 
     Args:
         name: a key of ``PRESETS``.
+        pretrained: load the trained weights that come with the package; the model is then in evaluation mode.
         overrides: fields of :class:`trevsnn.TRevSNNConfig`.
 
     Raises:
-        ValueError: an unknown name or field, or a bad value.
+        ValueError: an unknown name or field, or a bad value; or there are no trained weights.
+        RunError: the weights do not fit the overrides.
     """
     if name not in PRESETS:
         raise ValueError(f"there is no model {name!r}; there are {', '.join(PRESETS)}.")
     known = [field.name for field in fields(TRevSNNConfig)]
     if unknown := [key for key in overrides if key not in known]:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}.")
+    if pretrained:
+        folder = pretrained_folder(name.removeprefix("trevsnn_"))
+        if folder is None:
+            raise ValueError(f"there are no pretrained weights for {name}: create it with pretrained=False.")
+        return TRevSNN.from_pretrained(folder, **overrides)
     return TRevSNN(TRevSNNConfig(**{**PRESETS[name], **overrides}))
 
 
 def _for_timm(name: str, pretrained: bool, options: dict[str, Any]) -> TRevSNN:
     # timm hands every model the place of its pretrained weights; there are none to fetch.
-    if pretrained:
-        raise ValueError(f"there are no pretrained weights for {name}: create it with pretrained=False.")
     dropped = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-    return create_model(name, **{key: value for key, value in options.items() if key not in dropped})
+    return create_model(name, pretrained, **{key: value for key, value in options.items() if key not in dropped})
 
 
 @register_model
@@ -72,3 +95,9 @@ def trevsnn_event_tiny(pretrained: bool = False, **options: Any) -> TRevSNN:
 def trevsnn_nano(pretrained: bool = False, **options: Any) -> TRevSNN:
     """A small T-RevSNN for pictures of 8 to 64 pixels."""
     return _for_timm("trevsnn_nano", pretrained, options)
+
+
+@register_model
+def trevsnn_digits(pretrained: bool = False, **options: Any) -> TRevSNN:
+    """The network of the digits recipe, for 8 x 8 pictures, with trained weights."""
+    return _for_timm("trevsnn_digits", pretrained, options)

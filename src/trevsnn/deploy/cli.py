@@ -18,9 +18,9 @@ def add_deploy_commands(commands: Any) -> None:
     export = ArgumentParser(
         exit_on_error=False, allow_abbrev=False, description="Write a trained network in forms that can be deployed."
     )
-    export.add_argument("run", type=Path, help="Folder of the run.")
+    export.add_argument("run", type=Path, help="Folder of the run, or a shipped network's name.")
     export.add_argument("--out", type=Path | None, help="Folder to make (default: RUN-exported).")
-    export.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="Besides safetensors.")
+    export.add_argument("--formats", nargs="*", choices=FORMATS, default=FORMATS, help="Besides safetensors.")
     export.add_argument("--weights", choices=["last", "best"], default="last", help="Of the last or the best epoch.")
     commands.add_subcommand("export", export, help="write a trained network in forms that can be deployed")
 

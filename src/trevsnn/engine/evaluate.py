@@ -24,6 +24,7 @@ from trevsnn.engine.processes import local_batch, make_fabric
 from trevsnn.engine.run_folder import ABOUT, RunFolder
 from trevsnn.errors import RunError, UsageError
 from trevsnn.model import TRevSNN
+from trevsnn.zoo import pretrained_folder
 
 Weights = Literal["last", "best"]
 
@@ -78,7 +79,8 @@ def evaluate(model: TRevSNN, loader: DataLoader[Any], fabric: Fabric) -> Evaluat
 
 
 def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, str]:
-    """The model of a run with its last or best weights, or of a folder that it was exported to, in evaluation mode.
+    """The model of a run with its last or best weights, of a folder that it was exported to, or of one that comes with
+    the package, by its name, in evaluation mode.
 
     Returns:
         Model, config, what is to be known of the data, and the checkpoint's name.
@@ -86,6 +88,8 @@ def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, s
     Raises:
         RunError: no such run, no checkpoint yet, or a damaged one.
     """
+    if not path.exists():
+        path = pretrained_folder(str(path)) or path
     run = RunFolder.open(path)
     config = run.read_config()
     if (path / ABOUT).is_file():

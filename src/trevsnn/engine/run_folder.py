@@ -62,7 +62,6 @@ class RunFolder:
         run = cls(path)
         if not run.config_file.is_file():
             raise RunError(f"{path} is no run: it holds no config.yaml; give a folder that trevsnn train made.")
-        run.checkpoints.mkdir(exist_ok=True)
         return run
 
     @staticmethod

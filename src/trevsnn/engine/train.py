@@ -68,6 +68,7 @@ def resume(run: Path, console: Console, build: Build = TRevSNN) -> dict[str, Any
     matter how often, and where, the training was interrupted.
     """
     folder = RunFolder.open(run)
+    folder.checkpoints.mkdir(exist_ok=True)
     if not checkpoints(folder.checkpoints, "step"):
         console.print("no checkpoint yet: starting from the beginning", highlight=False)
     return _Training(folder.read_config(), run, console, build, new=False).run_to_end()

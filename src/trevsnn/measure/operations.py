@@ -94,14 +94,20 @@ class OperationCounter(TorchDispatchMode):
             # Where each output looks, how many spikes it finds: padding, which holds none, is left out.
             per_group = x.unflatten(1, (groups, -1)).sum(2, dtype=torch.float64)
             window = torch.ones(groups, 1, *weight.shape[2:], dtype=torch.float64, device=x.device)
-            seen = torch.conv2d(per_group, window, None, stride, padding, dilation, groups)
+            no_padding = [0] * len(stride)
+            seen = torch.convolution(per_group, window, None, stride, padding, dilation, False, no_padding, groups)
             return round(float(seen.sum())) * weight.shape[0] // groups
 
         self._add(macs, x, synops)
 
     def _count_product(self, left: Tensor, right: Tensor) -> None:
-        columns = right.shape[-1]
-        self._add(left.numel() * columns, left, lambda: int(left.sum(dtype=torch.float64)) * columns)
+        macs = left.numel() * right.shape[-1]
+        if is_binary(left) and is_binary(right):  # attention between spikes: where both are one
+            self._add(macs, left, lambda: int((left.double() @ right.double()).sum()))
+        elif is_binary(right):
+            self._add(macs, right, lambda: int(right.sum(dtype=torch.float64)) * left.shape[-2])
+        else:
+            self._add(macs, left, lambda: int(left.sum(dtype=torch.float64)) * right.shape[-1])
 
 
 _PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
