@@ -16,14 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.blocks import EXPANSION, Level, LevelStep, PointwiseDepthwise, Transform
-from trevsnn.config import RunConfig, recipe_yaml
+from trevsnn.config import RunConfig, recipe_config
 from trevsnn.engine.train import train
 
 
@@ -76,11 +75,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     options, rest = parser.parse_known_args()
-    configs = ArgumentParser()
-    configs.add_class_arguments(RunConfig)
-    configs.add_argument("--config", action="config")
-    values = configs.instantiate(configs.parse_args(["--config", recipe_yaml(options.recipe), *rest]))
-    base = RunConfig(**{name: values[name] for name in RunConfig.__dataclass_fields__})
+    base = recipe_config(options.recipe, rest)
     table = Table(
         "variant",
         "parameters",

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import sew_resnet
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from trevsnn.config import RunConfig, recipe_yaml
+from trevsnn.config import RunConfig, recipe_config
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, make_loader, splits
 from trevsnn.engine.optim import build_optimizer, clip_gradients
@@ -146,11 +145,7 @@ def main() -> None:
     parser.add_argument("--peer_timesteps", type=int, default=4)
     parser.add_argument("--run", type=Path)
     options, rest = parser.parse_known_args()
-    configs = ArgumentParser()
-    configs.add_class_arguments(RunConfig)
-    configs.add_argument("--config", action="config")
-    values = configs.instantiate(configs.parse_args(["--config", recipe_yaml(options.recipe), *rest]))
-    config = RunConfig(**{name: values[name] for name in RunConfig.__dataclass_fields__})
+    config = recipe_config(options.recipe, rest)
     result = train(config, options.minutes, options.width, options.peer_timesteps)
     print(json.dumps(result, indent=1))
     if options.run is not None:

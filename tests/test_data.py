@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from torchvision.datasets import FashionMNIST
 
-from trevsnn.config import DataConfig, RunConfig, recipe_names, recipe_yaml
+from trevsnn.config import DataConfig, recipe_config, recipe_names, recipe_yaml
 from trevsnn.data import small
 from trevsnn.data.events import SENSORS
 from trevsnn.data.sampling import EpochSampler, mix_seed
@@ -187,9 +186,7 @@ def test_every_recipe_is_a_config_whose_model_fits_its_data():
     ]  # fmt: skip
     classes = {"imagenet": 1000, "dvs128-gesture": 11, "tiny-imagenet": 20}
     for name in recipe_names():
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(RunConfig)
-        config = RunConfig(**vars(parser.instantiate(parser.parse_string(recipe_yaml(name)))))
+        config = recipe_config(name)
         assert name.startswith(config.data.name)
         assert config.model.num_classes == classes.get(config.data.name, 10)
         event = config.data.name in SENSORS

@@ -144,7 +144,18 @@ def last_weights(run: Path) -> dict[str, torch.Tensor]:
 
 def test_two_processes_train_the_network_that_one_trains(tmp_path: Path):
     """In float64 with shared statistics: the same weights to rounding, the same figures, every item counted once."""
-    options = ["train", *SMALL, "--precision", "64-true", "--optim.name", "adamw", "--ema_decay", "0.9"]
+    options = [
+        "train",
+        *SMALL,
+        "--precision",
+        "64-true",
+        "--ema_decay",
+        "0.9",
+        "--epochs",
+        "1",
+        "--optim.warmup_epochs",
+        "0",
+    ]
     output = tmp_path / "output"
     for process in start_two([*options, "--run", str(tmp_path / "two"), "--sync_batchnorm", "true"], str(output)):
         process.join()

@@ -376,9 +376,22 @@ def test_training_evaluating_and_predicting_recordings(tmp_path, capsys, loss):
     assert row["class"] == "dog"
     assert main(["evaluate", run, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == summary["test_accuracy"]
+    picture = tmp_path / "over-time.png"
+    assert main(["stream", run, file, "--json", "--picture", str(picture)]) == 0
+    frames = json.loads(capsys.readouterr().out)
+    assert [frame["frame"] for frame in frames] == [1, 2, 3]
+    events = read_recording(Path(file))
+    assert frames[-1]["until"] == events["t"][-1] - events["t"][0] > frames[0]["until"] > 0
+    assert frames[-1]["probabilities"] == row["probabilities"]  # those of the whole clip, bit for bit
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert main(["stream", run, file]) == 0
+    assert capsys.readouterr().out.count("dog") >= 1
     (tmp_path / "short.bin").write_bytes(b"12345678")
-    assert main(["predict", run, str(tmp_path / "short.bin")]) == 1
-    assert "short.bin cannot be read as a recording" in capsys.readouterr().err
+    for command in ("predict", "stream"):
+        assert main([command, run, str(tmp_path / "short.bin")]) == 1
+        assert "short.bin cannot be read as a recording" in capsys.readouterr().err
+    assert main(["stream", "digits", file]) == 2
+    assert "digits was trained on pictures: use trevsnn predict" in capsys.readouterr().err
 
 
 def test_real_nmnist_recordings(tmp_path):

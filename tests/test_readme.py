@@ -27,7 +27,9 @@ def test_python_examples_run(capsys):
 def commands(text: str) -> list[str]:
     """The calls of trevsnn in a text's bash blocks, those under torchrun or srun too."""
     lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
-    found = (re.search(r"(?<!-)\btrevsnn (train|evaluate|predict|measure|data)\b[^#]*", line) for line in lines)
+    found = (
+        re.search(r"(?<!-)\btrevsnn (train|evaluate|predict|export|stream|measure|data)\b[^#]*", line) for line in lines
+    )
     return [match[0] for match in found if match]
 
 
@@ -45,7 +47,9 @@ def test_commands_are_understood(command, tmp_path, monkeypatch):
 
 
 def test_there_are_commands_of_every_kind():
-    assert {command.split()[1] for command in COMMANDS} == {"train", "evaluate", "predict", "measure", "data"}
+    assert {command.split()[1] for command in COMMANDS} == {
+        "train", "evaluate", "predict", "export", "stream", "measure", "data",
+    }  # fmt: skip
     assert sum("--recipe imagenet-tiny" in command for command in COMMANDS) == 4
 
 

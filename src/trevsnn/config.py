@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jsonargparse import ArgumentParser
 
 from trevsnn.model import TRevSNNConfig
 
@@ -202,6 +204,20 @@ def recipe_yaml(name: str) -> str:
     if name not in recipe_names():
         raise ValueError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}.")
     return yaml.safe_dump(_read_recipe(name), sort_keys=False)
+
+
+def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
+    """A shipped recipe with changes, given as ``trevsnn train`` takes them: ``["--epochs", "3"]``.
+
+    Raises:
+        ValueError: an unknown name, or a bad value.
+        jsonargparse.ArgumentError: an unknown option.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RunConfig)
+    parser.add_argument("--config", action="config")
+    values = parser.instantiate(parser.parse_args(["--config", recipe_yaml(name), *options]))
+    return RunConfig(**{field.name: values[field.name] for field in fields(RunConfig)})
 
 
 def _read_recipe(name: str) -> dict[str, Any]:
