@@ -20,7 +20,10 @@ from trevsnn.encoders import AnnealedLeakyReLU, slope_at
 from trevsnn.reversible import unroll
 from trevsnn.spike import spike
 
-PARAMETERS = {"trevsnn_tiny": 17_203_024, "trevsnn_small": 32_330_128, "trevsnn_event_tiny": 10_220_165}
+PARAMETERS = {
+    "trevsnn_tiny": 17_203_024, "trevsnn_small": 32_330_128, "trevsnn_event_tiny": 10_220_165,
+    "trevsnn_digits": 467_256,
+}  # fmt: skip
 
 
 def loss_of(model, x, target):

@@ -1,5 +1,9 @@
 """The spike-driven engine against the dense folded network."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,3 +51,15 @@ def test_the_engine_gives_the_logits_of_the_folded_network(options, crossover):
     torch.testing.assert_close(
         spike_driven(single, x.float(), crossover)[0](x.float()), single(x.float()), rtol=1e-4, atol=1e-4
     )
+
+
+def test_it_leaves_pytorch_its_number_of_threads():
+    """Numba's start sets the number of the OpenMP that both may use, and with it the order of PyTorch's sums."""
+    program = (
+        "import torch; from trevsnn.deploy.spike_driven import SpikeDrivenConv\n"
+        "torch.set_num_threads(1)\n"
+        "SpikeDrivenConv(torch.nn.Conv2d(4, 4, 1))(torch.ones(1, 4, 2, 2))\n"
+        "assert torch.get_num_threads() == 1"
+    )
+    environment = os.environ | {"NUMBA_NUM_THREADS": "3"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

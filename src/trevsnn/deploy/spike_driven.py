@@ -85,5 +85,7 @@ class SpikeDrivenConv(TakesPotential):
 def _compiled() -> Any:
     """The kernel, which runs in as many threads as PyTorch now has."""
     numba = require("numba")
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(threads)  # both may use one OpenMP, whose number Numba's start sets to all processors
     return require("trevsnn.deploy.kernel").accumulate
