@@ -14,8 +14,9 @@ from test_folded import example, trained_like
 from trevsnn import TRevSNN
 from trevsnn.cli import main
 from trevsnn.deploy.folded import fold
+from trevsnn.deploy.mark import mark_of
 from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
-from trevsnn.deploy.quantised import quantise
+from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.engine.evaluate import load_run
 from trevsnn.errors import RunError
 
@@ -73,7 +74,7 @@ def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path):
     folded = fold(model)
     x = example(model.config).float()
     export_onnx(folded, x, tmp_path / "model.onnx")
-    served = OnnxModel(tmp_path / "model.onnx", folded)
+    served = OnnxModel(tmp_path / "model.onnx")
     for batch in (x, x[:1], torch.cat([x, x])):
         torch.testing.assert_close(served(batch), folded(batch), rtol=1e-5, atol=1e-5)
 
@@ -100,6 +101,36 @@ def test_the_8_bit_file_is_a_quarter_as_large(exported):
     assert all(tensor.dtype == torch.int8 for name, tensor in tensors.items() if name.endswith("weight"))
 
 
+def test_the_8_bit_file_gives_the_rounded_network_and_no_other_is_taken(tmp_path):
+    model = trained_like().float()
+    rounded, tensors = quantise(fold(model))
+    file = tmp_path / "model-int8.safetensors"
+    save_quantised(tensors, file, mark_of(model))
+    x = example(model.config).float()
+    assert torch.equal(load_quantised(file, model)(x), rounded(x))
+    with pytest.raises(RunError, match=r"int8\.safetensors is of another model than the weights beside it"):
+        load_quantised(file, trained_like(timesteps=1).float())
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(RunError, match=r"int8\.safetensors is missing or damaged .*: export the model again"):
+        load_quantised(file, model)
+
+
+def test_evaluate_measures_what_an_engine_gives(exported, capsys):
+    found = {}
+    for engine in ("eager", "onnx", "int8"):
+        assert main(["evaluate", str(exported), "--engine", engine, "--json"]) == 0
+        found[engine] = json.loads(capsys.readouterr().out)
+    assert found["onnx"]["loss"] == pytest.approx(found["eager"]["loss"], rel=1e-5)
+    assert found["onnx"]["accuracy"] == found["eager"]["accuracy"]
+    assert found["int8"]["loss"] != found["eager"]["loss"]
+    assert found["int8"]["loss"] == pytest.approx(found["eager"]["loss"], rel=0.2)
+    assert [len(row["firing_rates"]) for row in found.values()] == [2, 0, 0]
+    assert main(["evaluate", str(exported), "--engine", "folded"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert main(["evaluate", "digits", "--engine", "int8"]) == 2
+    assert "digits holds no model-int8.safetensors: make one with trevsnn export" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("engine", ["eager", "folded", "onnx"])
 def test_predict_gives_the_same_with_every_engine(exported, tmp_path, capsys, engine):
     picture = tmp_path / "digit.png"
@@ -123,7 +154,7 @@ def damaged(exported, tmp_path):
 def test_an_onnx_file_of_another_model_is_said(exported, tmp_path, capsys):
     folder = damaged(exported, tmp_path)
     other = trained_like(in_chans=1).float()
-    export_onnx(fold(other), torch.randn(2, 1, 8, 8), folder / "model.onnx")
+    export_onnx(fold(other), torch.randn(2, 1, 8, 8), folder / "model.onnx", mark_of(other))
     picture = tmp_path / "digit.png"
     Image.new("L", (8, 8)).save(picture)
     assert main(["predict", str(folder), str(picture), "--engine", "onnx"]) == 1

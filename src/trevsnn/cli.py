@@ -22,6 +22,7 @@ from trevsnn import __version__
 from trevsnn.config import RunConfig, recipe_names, recipe_yaml
 from trevsnn.data.cli import add_data_commands, run_data
 from trevsnn.deploy.cli import add_deploy_commands, run_export, run_stream
+from trevsnn.deploy.engines import ENGINES
 from trevsnn.errors import RunError, UsageError
 from trevsnn.measure.cli import add_measure_commands, run_measure
 
@@ -66,10 +67,8 @@ def build_parser() -> ArgumentParser:
             "--weights", choices=["last", "best"], default="last", help="Of the last or the best epoch."
         )
         command.add_argument("--accelerator", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+        command.add_argument("--engine", choices=list(ENGINES), default="eager", help="How to compute.")
         command.add_argument("--json", action="store_true", help="Print JSON.")
-    predict.add_argument(
-        "--engine", choices=["eager", "folded", "spikes", "onnx"], default="eager", help="How to compute."
-    )
     add_deploy_commands(commands)
     measure = ArgumentParser(exit_on_error=False, allow_abbrev=False, description="Measure training.")
     commands.add_subcommand("measure", measure, help="measure memory and speed of training")
@@ -185,7 +184,7 @@ def _train(options: Namespace, arguments: list[str]) -> None:
 def _evaluate(options: Namespace, arguments: list[str]) -> None:
     from trevsnn.engine.evaluate import evaluate_run
 
-    result = evaluate_run(options.run, options.split, options.weights, options.accelerator)
+    result = evaluate_run(options.run, options.split, options.weights, options.accelerator, options.engine)
     if options.json:
         print(json.dumps(result))
         return

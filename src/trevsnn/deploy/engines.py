@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.onnx_model import OnnxModel
+from trevsnn.deploy.quantised import load_quantised
 from trevsnn.deploy.spike_driven import spike_driven
 from trevsnn.errors import UsageError
 from trevsnn.model import TRevSNN
+from trevsnn.zoo import pretrained_folder
 
 #: "eager", the network itself; "folded"; "spikes", spike-driven where it fires rarely; "onnx", ONNX Runtime on an
-#: exported folder's model.onnx.
-Engine = Literal["eager", "folded", "spikes", "onnx"]
+#: exported folder's model.onnx; "int8", the folded network with the weights of its model-int8.safetensors.
+Engine = Literal["eager", "folded", "spikes", "onnx", "int8"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+_FILES = {"onnx": "model.onnx", "int8": "model-int8.safetensors"}
 
 
 def make_engine(name: Engine, model: TRevSNN, folder: Path, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -29,8 +33,8 @@ def make_engine(name: Engine, model: TRevSNN, folder: Path, x: Tensor) -> Callab
         x: inputs for "spikes" to measure firing rates on.
 
     Raises:
-        UsageError: "onnx" of a run that was not exported, or an optional library is missing.
-        RunError: the ONNX file is damaged or of another model.
+        UsageError: "onnx" or "int8" of a run that was not exported, or an optional library is missing.
+        RunError: their file is damaged or of another model.
     """
     if name == "eager":
         return model
@@ -38,6 +42,7 @@ def make_engine(name: Engine, model: TRevSNN, folder: Path, x: Tensor) -> Callab
         return fold(model)
     if name == "spikes":
         return spike_driven(fold(model.cpu()), x)[0]
-    if not (folder / "model.onnx").is_file():
-        raise UsageError(f"{folder} holds no model.onnx: make one with trevsnn export RUN --out DIR, and give DIR.")
-    return OnnxModel(folder / "model.onnx", fold(model.cpu().float()))
+    path = (pretrained_folder(str(folder)) or folder) / _FILES[name]
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no {path.name}: make one with trevsnn export RUN --out DIR, and give DIR.")
+    return OnnxModel(path, model.cpu()) if name == "onnx" else load_quantised(path, model.cpu().float())

@@ -30,8 +30,9 @@ from trevsnn.data.part import About
 from trevsnn.data.sets import is_event, real_items
 from trevsnn.deploy.card import model_card
 from trevsnn.deploy.folded import FoldedTRevSNN, fold, spike_differences
+from trevsnn.deploy.mark import mark_of
 from trevsnn.deploy.onnx_model import OnnxModel, batch_axis, export_onnx
-from trevsnn.deploy.quantised import quantise, save_quantised
+from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.engine.checkpoint import write_file
 from trevsnn.engine.evaluate import Weights, load_run
 from trevsnn.engine.run_folder import ABOUT
@@ -84,13 +85,13 @@ def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format
     try:
         forms: dict[str, Callable[[Tensor], Tensor]] = {"folded": folded}
         if "onnx" in formats:
-            export_onnx(folded, x[:2], beside / "model.onnx")
-            forms["onnx"] = OnnxModel(beside / "model.onnx", folded)
+            export_onnx(folded, x[:2], beside / "model.onnx", mark_of(model))
+            forms["onnx"] = OnnxModel(beside / "model.onnx", model)
         if "torch" in formats:
             forms["torch.export"] = _export_torch(folded, x[:2], beside / "model.pt2")
         if "int8" in formats:
-            forms["8-bit weights"], codes = quantise(folded)
-            save_quantised(codes, beside / "model-int8.safetensors")
+            save_quantised(quantise(folded)[1], beside / "model-int8.safetensors", mark_of(model))
+            forms["8-bit weights"] = load_quantised(beside / "model-int8.safetensors", model)
         comparisons = [_compare(name, form(x), wanted) for name, form in forms.items()]
         differing, spikes = spike_differences(model, folded, x)
         report = {

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
-from trevsnn.deploy.folded import FoldedTRevSNN
+from trevsnn.deploy.mark import MARK, check_mark
 from trevsnn.errors import RunError
-
-MARK = "trevsnn"  # the key of the file's metadata with config and digest of the weights
+from trevsnn.model import TRevSNN
 
 
 def batch_axis() -> tuple[dict[int, torch.export.Dim]]:
@@ -24,27 +20,14 @@ def batch_axis() -> tuple[dict[int, torch.export.Dim]]:
     return ({0: torch.export.Dim("batch")},)
 
 
-def digest(folded: FoldedTRevSNN) -> str:
-    """SHA-256 of a folded network's config and weights."""
-    found = hashlib.sha256(_config(folded).encode())
-    for name, tensor in folded.state_dict().items():
-        found.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
-
-
-def _config(folded: FoldedTRevSNN) -> str:
-    return json.dumps(asdict(folded.config))
-
-
-def export_onnx(network: nn.Module, example: Tensor, path: Path) -> None:
+def export_onnx(network: nn.Module, example: Tensor, path: Path, mark: str | None = None) -> None:
     """Write an ONNX file, input ``input`` and output ``logits``, float32, with a batch of any size.
-
-    That of a folded network carries its config and the digest of its weights.
 
     Args:
         network: on the CPU, in evaluation mode.
         example: an input of the height and width the file is to take, of two items at least.
         path: of the file.
+        mark: of the network that it is a form of, to be kept in the file's metadata.
 
     Raises:
         UsageError: onnx and onnxscript are not installed.
@@ -60,10 +43,8 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path) -> None:
             dynamic_shapes=batch_axis(), verbose=False,
         )  # fmt: skip
     assert program is not None
-    if isinstance(network, FoldedTRevSNN):
-        program.model.metadata_props[MARK] = json.dumps(
-            {"sha256": digest(network), "config": json.loads(_config(network))}
-        )
+    if mark is not None:
+        program.model.metadata_props[MARK] = mark
     program.save(str(path))
 
 
@@ -72,14 +53,14 @@ class OnnxModel:
 
     Args:
         path: of the file.
-        folded: the network it has to be of; None takes any.
+        model: the network it has to be of; None takes any.
 
     Raises:
         UsageError: onnxruntime is not installed.
         RunError: the file is missing, damaged or of another network.
     """
 
-    def __init__(self, path: Path, folded: FoldedTRevSNN | None = None) -> None:
+    def __init__(self, path: Path, model: TRevSNN | None = None) -> None:
         runtime = require("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -89,9 +70,8 @@ class OnnxModel:
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
             first = str(error).splitlines()[0]
             raise RunError(f"{path} is missing or no ONNX file ({first}): export the model again.") from error
-        mark = json.loads(self.session.get_modelmeta().custom_metadata_map.get(MARK, "{}"))
-        if folded is not None and mark.get("sha256") != digest(folded):
-            raise RunError(f"{path} is of another model than the weights beside it: export the model again.")
+        if model is not None:
+            check_mark(self.session.get_modelmeta().custom_metadata_map.get(MARK), model, path)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Pictures or frames, float32, to logits (B, K)."""

@@ -6,10 +6,14 @@ import copy
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trevsnn.deploy.folded import FoldedTRevSNN
+from trevsnn.deploy.folded import FoldedTRevSNN, fold
+from trevsnn.deploy.mark import MARK, check_mark
+from trevsnn.errors import RunError
+from trevsnn.model import TRevSNN
 
 
 @torch.no_grad()
@@ -36,6 +40,28 @@ def quantise(folded: FoldedTRevSNN) -> tuple[FoldedTRevSNN, dict[str, Tensor]]:
     return rounded, tensors
 
 
-def save_quantised(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write the tensors of :func:`quantise` as safetensors."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+def save_quantised(tensors: dict[str, Tensor], path: Path, mark: str) -> None:
+    """Write the tensors of :func:`quantise` as safetensors, with the mark of the network they were made of."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={MARK: mark})
+
+
+@torch.no_grad()
+def load_quantised(path: Path, model: TRevSNN) -> FoldedTRevSNN:
+    """The folded network with the weights of an 8-bit file of it; it computes in float32.
+
+    Raises:
+        RunError: the file is missing, damaged or of another network.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            check_mark((file.metadata() or {}).get(MARK), model, path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} is missing or damaged ({error}): export the model again.") from error
+    folded = fold(model)
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.int8:
+            scale = tensors[name.removesuffix("weight") + "scale"]
+            tensors[name] = tensor * scale.view(-1, *[1] * (tensor.dim() - 1))
+    folded.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.endswith(".scale")})
+    return folded

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +33,8 @@ Weights = Literal["last", "best"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss (plain cross entropy of the last head), accuracy in 0..1 and the levels' mean firing rates in 0..1."""
+    """Loss (plain cross entropy of the last head), accuracy in 0..1 and the levels' mean firing rates in 0..1, which
+    only the network itself gives."""
 
     loss: float
     accuracy: float
@@ -52,8 +55,19 @@ def place_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: TRevSNN, loader: DataLoader[Any], fabric: Fabric) -> Evaluation:
+def evaluate(
+    model: TRevSNN,
+    loader: DataLoader[Any],
+    fabric: Fabric,
+    make: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None,
+) -> Evaluation:
     """Run ``model``, in evaluation mode, over every item of ``loader`` that can be read, each in one process.
+
+    Args:
+        model: on the fabric's device.
+        loader: of its inputs, labels and numbers.
+        fabric: that it runs on.
+        make: from the first batch to what computes the logits in the model's place.
 
     Raises:
         RunError: none can be read.
@@ -64,18 +78,25 @@ def evaluate(model: TRevSNN, loader: DataLoader[Any], fabric: Fabric) -> Evaluat
     loss = MeanMetric().to(fabric.device)
     rates = [MeanMetric().to(fabric.device) for _ in model.config.channels]
     dtype = next(model.parameters()).dtype
+    engine = None
     for batch in batches(loader):
         inputs, labels, _ = (part.to(fabric.device) for part in batch)
         counted = int((labels != IGNORED).sum())
         if not counted:
             continue
+        inputs = place_inputs(inputs, dtype)
         with fabric.autocast():
-            logits, rates_LT = model.forward_with_rates(place_inputs(inputs, dtype))
+            if make is None:
+                logits, rates_LT = model.forward_with_rates(inputs)
+                for metric, rate in zip(rates, rates_LT.float().mean(1), strict=True):
+                    metric.update(rate, counted)
+            else:
+                engine = engine or make(inputs)
+                logits = engine(inputs)
         accuracy.update(logits.float(), labels)
         loss.update(nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED), counted)
-        for metric, rate in zip(rates, rates_LT.float().mean(1), strict=True):
-            metric.update(rate, counted)
-    return Evaluation(float(loss.compute()), float(accuracy.compute()), [float(m.compute()) for m in rates])
+    found = [float(metric.compute()) for metric in rates] if make is None else []
+    return Evaluation(float(loss.compute()), float(accuracy.compute()), found)
 
 
 def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, str]:
@@ -132,7 +153,9 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: Pat
         ) from error
 
 
-def evaluate_run(path: Path, split: Split | None, weights: Weights, accelerator: Accelerator) -> dict[str, Any]:
+def evaluate_run(
+    path: Path, split: Split | None, weights: Weights, accelerator: Accelerator, engine: Engine = "eager"
+) -> dict[str, Any]:
     """Evaluate a run, in its own precision, on one part of its data; None for the last part it has (test, else val)."""
     model, config, _, checkpoint = load_run(path, weights)
     available = splits(config.data)
@@ -141,9 +164,11 @@ def evaluate_run(path: Path, split: Split | None, weights: Weights, accelerator:
         raise UsageError(f"{config.data.name} has no part {chosen!r}; it has {', '.join(available)}.")
     fabric = make_fabric(replace(config, accelerator=accelerator))
     part = load(config.data, chosen, config.model.timesteps)
-    result = evaluate(_place(model, fabric, config), evaluation_loader(part, config, fabric), fabric)
+    model = _place(model, fabric, config)
+    make = None if engine == "eager" else partial(make_engine, engine, model, path)
+    result = evaluate(model, evaluation_loader(part, config, fabric), fabric, make)
     return {
-        "run": str(path), "checkpoint": checkpoint, "split": chosen, "items": len(part),
+        "run": str(path), "checkpoint": checkpoint, "engine": engine, "split": chosen, "items": len(part),
         "accuracy": result.accuracy, "loss": result.loss, "firing_rates": result.firing_rates,
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ from torchvision.models import resnet18
 
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
+from trevsnn.deploy.quantised import quantise
 from trevsnn.deploy.spike_driven import spike_driven
 from trevsnn.model import TRevSNN, TRevSNNConfig
 from trevsnn.spike import THRESHOLD
@@ -71,6 +72,8 @@ def _make(name: str, model: TRevSNN, example: Tensor, folder: Path) -> Callable[
         return folded
     if name == "compiled":
         return torch.compile(folded, dynamic=False)
+    if name == "int8":
+        return quantise(folded)[0]
     export_onnx(folded, example, folder / "model.onnx")
     return OnnxModel(folder / "model.onnx")
 
@@ -102,11 +105,13 @@ def _resnet(config: TRevSNNConfig, example: Tensor, folder: Path) -> dict[str, C
 
 
 def times(engines: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, repeats: int) -> dict[str, float]:
-    """Median seconds of each engine on ``x``; they take turns, and two turns before the first are not counted."""
+    """Median seconds of each engine on ``x``. They take turns, of two calls, and the second is counted: ONNX Runtime's
+    threads go on spinning for a while after its last call and slow the next engine's first."""
     x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
     found: dict[str, list[float]] = {name: [] for name in engines}
     for turn in range(repeats + 2):
         for name, engine in engines.items():
+            engine(x)
             start = time.perf_counter()
             engine(x)
             if turn > 1:
