@@ -51,6 +51,8 @@ def add_measure_commands(parser: ArgumentParser) -> None:
             command.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="Of --inference.")
             command.add_argument("--rates", nargs="+", type=OpenUnitInterval, default=[0.1],
                                  help="Firing rates of hidden neurons at which --engines spikes is timed.")  # fmt: skip
+            command.add_argument("--picture", type=Path | None,
+                                 help="File to draw --inference's time against the firing rate into.")  # fmt: skip
         commands.add_subcommand(what, command, help=text)
     text = "Count the operations of a trained network on real data, and their energy."
     energy = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
@@ -114,6 +116,8 @@ def _measure_memory(options: Namespace, config: TRevSNNConfig, step: Step) -> No
 def _measure_speed(options: Namespace, config: TRevSNNConfig, step: Step) -> None:
     from trevsnn.measure.speed import measure_speed
 
+    if options.picture is not None:
+        raise ValueError("--picture goes with --inference.")
     rows: list[dict[str, Any]] = []
     for timesteps in sorted(set(options.timesteps)):
         rows += measure_speed(replace(config, timesteps=timesteps), step, modes=options.modes, repeats=options.repeats)
@@ -134,18 +138,25 @@ def _measure_speed(options: Namespace, config: TRevSNNConfig, step: Step) -> Non
 
 
 def _measure_inference(options: Namespace, config: TRevSNNConfig) -> None:
-    from trevsnn.measure.inference import measure_inference
+    from trevsnn.measure.inference import inference_picture, measure_inference
 
+    if options.picture is not None and "spikes" not in options.engines:
+        raise ValueError("--picture draws time against the firing rate: add spikes to --engines.")
     config = replace(config, timesteps=options.timesteps[0])
     rows = measure_inference(
         config, engines=options.engines, size=options.size, batch=options.batch, repeats=options.repeats,
         rates=options.rates,
     )  # fmt: skip
+    title = (
+        f"{options.model}, T = {config.timesteps}, {options.size} x {options.size}, float32, CPU, "
+        f"{rows[0]['threads']} threads, medians"
+    )
+    if options.picture is not None:
+        inference_picture(rows, title).savefig(options.picture, dpi=110)
     if options.json:
         print(json.dumps({"model": options.model, "rows": rows}))
         return
-    table = Table(title=f"{options.model}, T = {config.timesteps}, {options.size} x {options.size}, float32, CPU, "
-                        f"{rows[0]['threads']} threads, medians")  # fmt: skip
+    table = Table(title=title)
     for name in ("engine", "one item, ms", f"items/s in batches of {options.batch}"):
         table.add_column(name, justify="left" if name == "engine" else "right")
     for row in rows:

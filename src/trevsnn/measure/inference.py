@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
@@ -35,7 +36,8 @@ def measure_inference(
 
     Args:
         config: of the network.
-        engines: "eager", "folded", "compiled" (torch.compile), "onnx" (ONNX Runtime) or "spikes".
+        engines: "eager", "folded", "compiled" (torch.compile), "onnx" (ONNX Runtime), "int8" (weights rounded to 8 bits,
+            in float32) or "spikes".
         size: of pictures or frames, in pixels.
         batch: items at a time, for throughput.
         repeats: of every measurement.
@@ -49,16 +51,17 @@ def measure_inference(
     x = torch.randn(max(2, batch), *frames, config.in_chans or 0, size, size)
     with tempfile.TemporaryDirectory() as folder:
         chosen = {name: _make(name, model, x[:2], Path(folder)) for name in engines if name != "spikes"}
-        for rate in rates if "spikes" in engines else ():
+        spiking = {f"spikes, {rate:.0%}": rate for rate in rates if "spikes" in engines}
+        for name, rate in spiking.items():
             folded = fold(model)
             set_firing_rates(folded, x[:2], rate)
-            chosen[f"spikes, {rate:.0%}"] = spike_driven(folded, x[:2])[0]
+            chosen[name] = spike_driven(folded, x[:2])[0]
         if config.input == "image":
             chosen |= _resnet(config, x[:2], Path(folder))
         latency = times(chosen, x[:1], repeats)
         throughput = times(chosen, x[:batch], repeats)
     return [
-        {"engine": name, "latency": latency[name], "batch": batch, "items_per_second": batch / throughput[name],
+        {"engine": name, "rate": spiking.get(name), "latency": latency[name], "batch": batch, "items_per_second": batch / throughput[name],
          "threads": torch.get_num_threads()}
         for name in chosen
     ]  # fmt: skip
@@ -117,3 +120,19 @@ def times(engines: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, repeats:
             if turn > 1:
                 found[name].append(time.perf_counter() - start)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def inference_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:
+    """Time of one item against the firing rate: the spike-driven engine's a line, the others, which it does not concern,
+    level lines."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    points = sorted((100 * row["rate"], 1e3 * row["latency"]) for row in rows if row["rate"] is not None)
+    axes.plot(*zip(*points, strict=True), marker="o", color="black", label="spikes")
+    others = [row for row in rows if row["rate"] is None]
+    for number, row in enumerate(others):
+        axes.axhline(1e3 * row["latency"], linestyle="--", color=f"C{number}", label=row["engine"])
+    axes.set(title=title, xlabel="firing rate of hidden neurons, %", ylabel="ms per item", ylim=(0, None))
+    figure.legend(loc="outside right upper", frameon=False)
+    axes.grid(alpha=0.3)
+    return figure
