@@ -42,6 +42,7 @@ def test_an_export_holds_every_form_and_its_card_the_figures(run, exported):
         "README.md", "about.json", "config.json", "config.yaml", "model-int8.safetensors", "model.onnx", "model.pt2",
         "model.safetensors",
     }  # fmt: skip
+    assert len({file.stat().st_mode for file in exported.iterdir()}) == 1  # whoever may read one may read all
     report = json.loads((exported / "about.json").read_text())
     rows = {row["name"]: row for row in report["comparisons"]}
     assert set(rows) == {"folded", "onnx", "torch.export", "8-bit weights"}

@@ -9,10 +9,11 @@ from typing import Any
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from trevsnn.encoders import AnnealedLeakyReLU
+from trevsnn.engine.checkpoint import write_file
 from trevsnn.errors import RunError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -50,8 +51,8 @@ class HubModel(
         slopes = [module.slope for module in self.modules() if isinstance(module, AnnealedLeakyReLU)]
         config = {**asdict(self.config), "slope": slopes[0] if slopes else 1.0}  # type: ignore[call-overload]
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
-        (save_directory / CONFIG).write_text(json.dumps(config, indent=2))
+        write_file(save_directory / WEIGHTS, save(weights, metadata={"format": "pt"}))
+        write_file(save_directory / CONFIG, json.dumps(config, indent=2).encode())
 
     @classmethod
     def _from_pretrained(

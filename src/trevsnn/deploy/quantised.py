@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.mark import MARK, check_mark
+from trevsnn.engine.checkpoint import write_file
 from trevsnn.errors import RunError
 from trevsnn.model import TRevSNN
 
@@ -42,7 +43,7 @@ def quantise(folded: FoldedTRevSNN) -> tuple[FoldedTRevSNN, dict[str, Tensor]]:
 
 def save_quantised(tensors: dict[str, Tensor], path: Path, mark: str) -> None:
     """Write the tensors of :func:`quantise` as safetensors, with the mark of the network they were made of."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={MARK: mark})
+    write_file(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={MARK: mark}))
 
 
 @torch.no_grad()
