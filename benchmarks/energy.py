@@ -3,8 +3,8 @@
     pip install -e '.[bench]'
     python benchmarks/energy.py [--picture FILE]
 
-Weights are new, so firing rates mean nothing here and are not shown: what is compared are the counts themselves, with
-those of SpikingJelly's counters beside them, and multiply-accumulates against T. For a trained network's operations on
+Weights are new and batch statistics those of random pictures, so firing rates mean nothing here and are not shown: what
+is compared are the counts themselves, with those of SpikingJelly's counters beside them, and multiply-accumulates against T. For a trained network's operations on
 real data see ``trevsnn measure energy``.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -50,13 +51,23 @@ def sew(timesteps: int) -> nn.Module:
     """SEW-ResNet-18 with integrate-and-fire neurons (Fang et al., NeurIPS 2021)."""
     net = sew_resnet.sew_resnet18(cnf="ADD", spiking_neuron=neuron.IFNode, surrogate_function=surrogate.ATan())
     functional.set_step_mode(net, "m")
-    return OverTime(net, timesteps).eval()
+    return lively(OverTime(net, timesteps))
 
 
 def ours(timesteps: int, encoding: str) -> nn.Module:
     """T sub-networks of a T-th of the width each, folded."""
     channels = tuple(width // timesteps for width in TOTAL_WIDTH)
-    return fold(TRevSNN(TRevSNNConfig(channels=channels, timesteps=timesteps, encoding=encoding)).eval())  # type: ignore[arg-type]
+    return fold(lively(TRevSNN(TRevSNNConfig(channels=channels, timesteps=timesteps, encoding=encoding))))  # type: ignore[arg-type]
+
+
+def lively(net: nn.Module) -> Any:
+    """Give a new network batch statistics of its own, without which hardly a neuron of a deep one fires."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        net.train()(torch.randn(2, 3, SIZE, SIZE))
+    return net.eval()
 
 
 def counts(console: Console) -> None:
@@ -66,7 +77,7 @@ def counts(console: Console) -> None:
     )
     models = {
         "trevsnn tiny": ours(4, "shared"), "SEW-ResNet-18": sew(4),
-        "Spikformer-Ti": OverTime(spikformer.spikformer_ti(T=4), 4).eval(),
+        "Spikformer-Ti": lively(OverTime(spikformer.spikformer_ti(T=4), 4)),
     }  # fmt: skip
     x = torch.randn(1, 3, SIZE, SIZE)
     for name, model in models.items():
