@@ -379,7 +379,7 @@ def test_training_evaluating_and_predicting_recordings(tmp_path, capsys, loss):
     picture = tmp_path / "over-time.png"
     assert main(["stream", run, file, "--json", "--picture", str(picture)]) == 0
     frames = json.loads(capsys.readouterr().out)
-    assert [frame["frame"] for frame in frames] == [1, 2, 3]
+    assert [frame["frame"] for frame in frames] == [1, 2, 3, 4]
     events = read_recording(Path(file))
     assert frames[-1]["until"] == events["t"][-1] - events["t"][0] > frames[0]["until"] > 0
     assert frames[-1]["probabilities"] == row["probabilities"]  # those of the whole clip, bit for bit

@@ -22,7 +22,7 @@ from trevsnn.spike import spike
 
 PARAMETERS = {
     "trevsnn_tiny": 17_203_024, "trevsnn_small": 32_330_128, "trevsnn_event_tiny": 10_220_165,
-    "trevsnn_digits": 467_256,
+    "trevsnn_digits": 467_256, "trevsnn_fashion_mnist": 543_944, "trevsnn_n_mnist": 914_380, "trevsnn_nano": 2_089_448,
 }  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def test_every_weight_has_one_name(small_model):
 @pytest.mark.parametrize("name", trevsnn.zoo.PRESETS)
 def test_presets(name):
     model = trevsnn.create_model(name)
-    assert sum(p.numel() for p in model.parameters()) == PARAMETERS.get(name, 2_089_448)
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
     through_timm = timm.create_model(name, num_classes=7, backprop="reversible")
     assert through_timm.config == TRevSNNConfig(
         **{**trevsnn.zoo.PRESETS[name], "num_classes": 7, "backprop": "reversible"}

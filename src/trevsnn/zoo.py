@@ -11,12 +11,12 @@ from timm.models import register_model
 from trevsnn.model import TRevSNN, TRevSNNConfig
 
 __all__ = [
-    "PRESETS", "create_model", "pretrained_folder", "trevsnn_digits", "trevsnn_event_tiny", "trevsnn_nano",
-    "trevsnn_small", "trevsnn_tiny",
+    "PRESETS", "create_model", "pretrained_folder", "trevsnn_digits", "trevsnn_event_tiny", "trevsnn_fashion_mnist",
+    "trevsnn_n_mnist", "trevsnn_nano", "trevsnn_small", "trevsnn_tiny",
 ]  # fmt: skip
 
-#: tiny, small and event_tiny are those of the paper; nano is for pictures of 8 to 64 pixels on small machines; digits is
-#: that of the recipe, and comes with trained weights.
+#: tiny, small and event_tiny are those of the paper; nano is for pictures of 8 to 64 pixels on small machines; the others
+#: are those of the recipes of their names, and come with trained weights.
 PRESETS: dict[str, dict[str, Any]] = {
     "trevsnn_tiny": {"channels": (64, 128, 256, 384), "timesteps": 4, "kernel_size": 3},
     "trevsnn_small": {"channels": (96, 192, 384, 512), "timesteps": 4, "kernel_size": 5},
@@ -29,6 +29,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "trevsnn_digits": {
         "channels": (24, 64, 96), "timesteps": 2, "in_chans": 1, "encoder_stride": 1, "num_classes": 10,
     },
+    "trevsnn_fashion_mnist": {
+        "channels": (48, 96, 128), "timesteps": 1, "in_chans": 1, "encoder_stride": 2, "num_classes": 10,
+    },
+    "trevsnn_n_mnist": {
+        "channels": (32, 64, 96), "timesteps": 4, "input": "event", "encoder_stride": 2, "num_classes": 10,
+    },
 }  # fmt: skip
 
 
@@ -37,9 +43,9 @@ _PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def pretrained_folder(name: str) -> Path | None:
-    """The folder of trained weights that come with the package, by a short name ("digits"); None for any other name."""
+    """The folder of trained weights that come with the package, by the recipe's name ("digits"); None for other names."""
     folder = _PRETRAINED / name
-    return folder if name.isidentifier() and (folder / "config.json").is_file() else None
+    return folder if folder.parent == _PRETRAINED and (folder / "config.json").is_file() else None
 
 
 def create_model(name: str, pretrained: bool = False, **overrides: Any) -> TRevSNN:
@@ -60,7 +66,7 @@ def create_model(name: str, pretrained: bool = False, **overrides: Any) -> TRevS
     if unknown := [key for key in overrides if key not in known]:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}.")
     if pretrained:
-        folder = pretrained_folder(name.removeprefix("trevsnn_"))
+        folder = pretrained_folder(name.removeprefix("trevsnn_").replace("_", "-"))
         if folder is None:
             raise ValueError(f"there are no pretrained weights for {name}: create it with pretrained=False.")
         return TRevSNN.from_pretrained(folder, **overrides)
@@ -101,3 +107,15 @@ def trevsnn_nano(pretrained: bool = False, **options: Any) -> TRevSNN:
 def trevsnn_digits(pretrained: bool = False, **options: Any) -> TRevSNN:
     """The network of the digits recipe, for 8 x 8 pictures, with trained weights."""
     return _for_timm("trevsnn_digits", pretrained, options)
+
+
+@register_model
+def trevsnn_fashion_mnist(pretrained: bool = False, **options: Any) -> TRevSNN:
+    """The network of the fashion-mnist recipe, for 28 x 28 pictures, with trained weights."""
+    return _for_timm("trevsnn_fashion_mnist", pretrained, options)
+
+
+@register_model
+def trevsnn_n_mnist(pretrained: bool = False, **options: Any) -> TRevSNN:
+    """The network of the n-mnist recipe, for event frames of 34 x 34 pixels, with trained weights."""
+    return _for_timm("trevsnn_n_mnist", pretrained, options)
