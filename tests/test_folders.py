@@ -161,6 +161,8 @@ class Dying(torch.utils.data.Dataset):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+# PyTorch looks for dead processes at any signal, and again while its iterator is deleted, where nobody can catch it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loading_process_that_dies_is_said():
     with pytest.raises(
         RunError, match=r"a loading process died \(.*(killed by signal: Killed|exited unexpectedly).*lower data.workers"

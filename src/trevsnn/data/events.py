@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from trevsnn.config import DataConfig
-from trevsnn.data.folders import find_parts, list_classes, list_files
+from trevsnn.data.folders import find_parts, list_classes, list_files, part_of
 from trevsnn.data.frames import EventFrames
-from trevsnn.data.part import CACHE, FileList, Split, cut, cut_tails
+from trevsnn.data.part import CACHE, FileList, Split, cut_tails
 from trevsnn.data.recordings import READERS, Events, read_recording
 from trevsnn.errors import RunError
 
@@ -19,7 +18,6 @@ from trevsnn.errors import RunError
 SENSORS = {
     "dvs128-gesture": (128, 128), "cifar10-dvs": (128, 128), "n-mnist": (34, 34), "n-caltech101": (240, 180),
 }  # fmt: skip
-VALIDATION_SHARE = 0.1
 GESTURES = (
     "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter clockwise",
     "left arm clockwise", "left arm counter clockwise", "arm roll", "air drums", "air guitar", "other gestures",
@@ -58,24 +56,14 @@ def list_recordings(root: Path, split: Split) -> FileList:
     folders = find_parts(root)
     if not {"train", "test"} <= folders.keys():
         whole = _list(root, list_classes(root))
-        return _select(whole, cut_tails(whole.labels_N)[split])
-    whole = _list(folders["train"], list_classes(folders["train"]))
-    if split == "test" or (split == "val" and "val" in folders):
-        return _list(folders[split], whole.classes)
-    if "val" in folders:
-        return whole
-    train, val = cut(whole.labels_N, VALIDATION_SHARE)
-    return _select(whole, val if split == "val" else train)
+        return whole.select(cut_tails(whole.labels_N)[split])
+    return part_of(folders, split, _list)
 
 
-def _list(folder: Path, classes: tuple[str, ...]) -> FileList:
+def _list(folder: Path, classes: Sequence[str]) -> FileList:
     files, labels = list_files(folder, list(READERS), classes)
     order = sorted(range(len(files)), key=lambda i: (labels[i], len(files[i]), files[i]))  # 2 before 10
     return FileList(folder, [files[i] for i in order], [labels[i] for i in order], classes)
-
-
-def _select(whole: FileList, indices: np.ndarray) -> FileList:
-    return FileList(whole.root, [whole.files[i] for i in indices], whole.labels_N[indices].tolist(), whole.classes)
 
 
 def _read(root: Path, file: str) -> Events:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -13,8 +14,9 @@ from trevsnn.config import DataConfig
 from trevsnn.data.part import CACHE, FileList, Split, UnreadableError, cut
 from trevsnn.errors import RunError
 
-VALIDATION_SHARE = 0.1  # cut from the training pictures where a folder has a test part but none for validation
+VALIDATION_SHARE = 0.1
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Files = TypeVar("Files", bound=FileList)
 
 
 class PictureFolder(FileList):
@@ -103,23 +105,30 @@ def folder_splits(config: DataConfig) -> list[Split]:
 def load_folder(config: DataConfig, split: Split) -> PictureFolder:
     """Read a part of train/CLASS, val/CLASS, test/CLASS.
 
-    Without a val folder, "val" is a stratified tenth of the training pictures.
-
     Raises:
         RunError: there is no such part, or a class without pictures.
     """
     if split not in folder_splits(config):
         raise RunError(f"{_root(config)} has no test folder: evaluate on 'val'.")
-    folders = find_parts(_root(config))
+    return part_of(find_parts(_root(config)), split, list_pictures)
+
+
+def part_of(folders: Mapping[str, Path], split: Split, read: Callable[[Path, Sequence[str]], Files]) -> Files:
+    """A part's own folder; where there is none for validation, "val" is a stratified tenth of the training files.
+
+    Args:
+        folders: of :func:`find_parts`, train among them.
+        split: train, val or a part that has a folder.
+        read: lists a folder's files, given the training part's classes.
+    """
     classes = list_classes(folders["train"])
     if split == "test" or (split == "val" and "val" in folders):
-        return list_pictures(folders[split], classes)
-    whole = list_pictures(folders["train"], classes)
+        return read(folders[split], classes)
+    whole = read(folders["train"], classes)
     if "val" in folders:
         return whole
     train, val = cut(whole.labels_N, VALIDATION_SHARE)
-    wanted = val if split == "val" else train
-    return PictureFolder(whole.root, [whole.files[i] for i in wanted], whole.labels_N[wanted].tolist(), whole.classes)
+    return whole.select(val if split == "val" else train)
 
 
 def _root(config: DataConfig) -> Path:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,10 @@ class FileList(Part):
 
     def name(self, index: int) -> str:
         return str(self.root / self.files[index])
+
+    def select(self, indices: NDArray[np.int64]) -> Self:
+        """Some of its files, as a part."""
+        return type(self)(self.root, [self.files[i] for i in indices], self.labels_N[indices].tolist(), self.classes)
 
     def digest(self) -> str:
         """Of paths below the folder and labels; contents are not read."""
