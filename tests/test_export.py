@@ -78,6 +78,10 @@ def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path):
     served = OnnxModel(tmp_path / "model.onnx")
     for batch in (x, x[:1], torch.cat([x, x])):
         torch.testing.assert_close(served(batch), folded(batch), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"shape \(6, 2, 2, 12, 11\); this ONNX file takes \('B', 2, 2, 12, 12\)"):
+        served(x[..., 1:])
+    with pytest.raises(ValueError, match="the input holds NaN"):
+        served(x * torch.nan)
 
 
 def test_eight_bits_round_every_weight_to_127_steps():

@@ -36,7 +36,11 @@ def test_what_a_stream_refuses():
     frame = torch.zeros(2, 2, 12, 12, dtype=torch.float64)
     with pytest.raises(ValueError, match="frame 0 holds NaN"):
         stream.step(frame * torch.nan)
+    with pytest.raises(ValueError, match=r"frame 0 has dtype torch\.uint8; convert it to floating point first"):
+        stream.step(frame.to(torch.uint8))
     stream.step(frame)
+    with pytest.raises(ValueError, match=r"frame 1 has shape \(2, 2, 12, 11\), the first had \(2, 2, 12, 12\)"):
+        stream.step(frame[..., 1:])
     stream.step(frame)
     with pytest.raises(ValueError, match=r"had its 2 frames: begin another with model.stream\(batch\)"):
         stream.step(frame)

@@ -29,6 +29,7 @@ class Stream:
     ) -> None:  # fmt: skip
         self.transforms, self.alphas, self.head, self.shape = transforms, alphas, head, shape
         self.seen = 0
+        self.size: torch.Size | None = None
         self.states: list[Tensor] | None = None
 
     def __len__(self) -> int:
@@ -45,14 +46,20 @@ class Stream:
         """Take the next frame (B, channels, H, W), float, and return logits (B, K).
 
         Raises:
-            ValueError: the frame has another shape or holds NaN, or all T were there.
+            ValueError: the frame has another shape than the first or is not floating point, or holds NaN, or all T
+                were there.
         """
         if len(self) == 0:
             raise ValueError(f"the clip has had its {self.seen} frames: begin another with model.stream(batch).")
         if frame.dim() != 4 or tuple(frame.shape[:2]) != self.shape:
             raise ValueError(f"the frame has shape {tuple(frame.shape)}; this stream takes {(*self.shape, 'H', 'W')}.")
+        if not frame.is_floating_point():
+            raise ValueError(f"frame {self.seen} has dtype {frame.dtype}; convert it to floating point first.")
+        if self.size is not None and frame.shape != self.size:
+            raise ValueError(f"frame {self.seen} has shape {tuple(frame.shape)}, the first had {tuple(self.size)}.")
         if frame.isnan().any():
             raise ValueError(f"frame {self.seen} holds NaN.")
+        self.size = frame.shape
         here = slice(self.seen, self.seen + 1)
         (self.states,) = unroll(self.transforms[here], self.alphas[here], [frame], self.states)
         self.seen += 1

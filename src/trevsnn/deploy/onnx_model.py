@@ -74,6 +74,15 @@ class OnnxModel:
             check_mark(self.session.get_modelmeta().custom_metadata_map.get(MARK), model, path)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Pictures or frames, float32, to logits (B, K)."""
+        """Pictures or frames, float32, to logits (B, K).
+
+        Raises:
+            ValueError: another shape than the file was made for, or NaN.
+        """
+        own = self.session.get_inputs()[0].shape[1:]
+        if list(x.shape[1:]) != own:
+            raise ValueError(f"the input has shape {tuple(x.shape)}; this ONNX file takes {('B', *own)}.")
+        if x.isnan().any():
+            raise ValueError("the input holds NaN.")
         (logits,) = self.session.run(None, {"input": x.contiguous().numpy()})
         return torch.from_numpy(logits)
