@@ -1,6 +1,7 @@
-"""The trained network that comes with the package."""
+"""The trained networks that come with the package."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from PIL import Image
 from timm import create_model as timm_create_model
 
 import trevsnn
+from conftest import shared_data
+from test_data import FASHION, needs_debian
 from trevsnn.cli import main
 from trevsnn.config import DataConfig
 from trevsnn.data.sets import load
+from trevsnn.zoo import pretrained_folder
 
 
 def test_it_has_the_accuracy_its_card_states(capsys):
@@ -34,13 +38,44 @@ def test_predict_works_before_any_training(tmp_path, monkeypatch, capsys):
     assert "letters is no run" in capsys.readouterr().err
 
 
-def test_create_model_loads_it():
-    ours, theirs = (
-        make("trevsnn_digits", pretrained=True).eval() for make in (trevsnn.create_model, timm_create_model)
+@needs_debian
+def test_fashion_mnist_knows_its_test_pictures(tmp_path, capsys):
+    part = load(FASHION, "test", 1)
+    files = [tmp_path / f"{index}.png" for index in range(200)]
+    for index, file in enumerate(files):
+        Image.fromarray(np.asarray(part.read(index))).save(file)
+    assert main(["predict", "fashion-mnist", *map(str, files), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert (
+        np.mean([row["class"] == part.classes[label] for row, label in zip(rows, part.labels_N, strict=False)]) > 0.87
     )
-    x = torch.randn(2, 1, 8, 8)
+
+
+def test_n_mnist_has_the_accuracy_its_card_states(tmp_path, monkeypatch, capsys):
+    with tarfile.open(shared_data("nmnist-small.tar.gz")) as file:
+        file.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trevsnn.data.frames.CACHE", tmp_path / "cache")
+    assert main(["evaluate", "n-mnist", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    card = (pretrained_folder("n-mnist") / "README.md").read_text()
+    assert result["items"] == 100
+    assert f"test: {result['accuracy']:.2%}" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("digits", (2, 1, 8, 8)), ("fashion_mnist", (2, 1, 28, 28)), ("n_mnist", (2, 4, 2, 34, 34))],
+)
+def test_create_model_loads_it(name, shape):
+    name = f"trevsnn_{name}"
+    ours, theirs = (make(name, pretrained=True).eval() for make in (trevsnn.create_model, timm_create_model))
+    x = torch.randn(shape)
     assert torch.equal(ours(x), theirs(x))
-    assert trevsnn.create_model("trevsnn_digits", pretrained=True, backprop="autograd").backprop == "autograd"
-    assert trevsnn.create_model("trevsnn_digits").config == ours.config
+    assert trevsnn.create_model(name, pretrained=True, backprop="autograd").backprop == "autograd"
+    assert trevsnn.create_model(name).config == ours.config
+
+
+def test_networks_without_trained_weights_say_so():
     with pytest.raises(ValueError, match="there are no pretrained weights for trevsnn_tiny"):
         trevsnn.create_model("trevsnn_tiny", pretrained=True)

@@ -50,7 +50,11 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("train", train, help="train a network")
 
     evaluate = ArgumentParser(exit_on_error=False, allow_abbrev=False, description="Measure a trained run's accuracy.")
-    evaluate.add_argument("run", type=Path, help="Folder of the run or its export, or digits, which comes trained.")
+    evaluate.add_argument(
+        "run",
+        type=Path,
+        help="Folder of the run or its export, or digits, fashion-mnist or n-mnist, which come trained.",
+    )
     evaluate.add_argument(
         "--split", choices=["train", "val", "test"], help="Part of the data (default: test, else val)."
     )
@@ -59,7 +63,11 @@ def build_parser() -> ArgumentParser:
     predict = ArgumentParser(
         exit_on_error=False, allow_abbrev=False, description="Classify pictures or recordings with a trained run."
     )
-    predict.add_argument("run", type=Path, help="Folder of the run or its export, or digits, which comes trained.")
+    predict.add_argument(
+        "run",
+        type=Path,
+        help="Folder of the run or its export, or digits, fashion-mnist or n-mnist, which come trained.",
+    )
     predict.add_argument("files", type=Path, nargs="+", help="Pictures, or recordings for a run on events.")
     commands.add_subcommand("predict", predict, help="classify pictures or recordings")
     for command in (evaluate, predict):

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -117,7 +118,9 @@ class EventFrames(FileList):
         try:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             out = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=self._shape)
-            for index, frames_TCHW in enumerate(track(_each(binned, self.files, workers), "binning events", len(self))):
+            every = _each(binned, self.files, workers)
+            shown = track(every, "binning events", len(self), console=Console(stderr=True))  # stdout may be JSON
+            for index, frames_TCHW in enumerate(shown):
                 out[index] = frames_TCHW
             out.flush()
             beside.replace(self.cache)
