@@ -50,6 +50,8 @@ def test_an_export_holds_every_form_and_its_card_the_figures(run, exported):
         assert rows[name]["largest"] < 1e-5
         assert rows[name]["same_class"] == rows[name]["items"] == 256
     assert report["spikes"]["differing"] <= 1e-5 * report["spikes"]["all"]
+    assert report["spikes"]["items"] <= report["spikes"]["differing"]
+    assert report["spikes"]["largest_without"] < 1e-5
     card = (exported / "README.md").read_text()
     summary = json.loads((run / "summary.json").read_text())
     assert f"Held out: {summary['last_accuracy']:.2%} after the last epoch" in card
@@ -68,6 +70,16 @@ def test_an_export_is_the_run_s_network(run, exported, capsys):
         assert main(["evaluate", str(folder), "--json"]) == 0
         results.append(json.loads(capsys.readouterr().out))
     assert results[0]["accuracy"] == results[1]["accuracy"]
+
+
+def test_an_export_of_an_export_is_the_same(exported, tmp_path):
+    assert main(["export", str(exported), "--out", str(tmp_path / "again"), "--formats"]) == 0
+    for name in ("config.json", "config.yaml", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (exported / name).read_bytes()
+    lines = (exported / "README.md").read_text().splitlines()
+    assert [line for line in lines if "onnx" not in line and "8-bit" not in line and "torch.export" not in line] == (
+        tmp_path / "again" / "README.md"
+    ).read_text().splitlines()
 
 
 def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path):

@@ -35,13 +35,24 @@ def model_card(config: RunConfig, about: About, report: dict[str, Any], figures:
         "## Forms\n",
         "| form | largest difference of a logit | same class |\n|---|---:|---:|",
         *(f"| {row['name']} | {row['largest']:.1e} | {row['same_class']} of {row['items']} |" for row in report["comparisons"]),
-        f"\nBeside the network in evaluation mode, on {kind} it was not trained on. After folding "
-        f"{report['spikes']['differing']:,} of {report['spikes']['all']:,} spikes differ.\n",
+        f"\nBeside the network in evaluation mode, on {kind} it was not trained on. {folding_sentence(report['spikes'])}\n",
         "## Use\n",
         "```python\nfrom trevsnn import TRevSNN\n\nmodel = TRevSNN.from_pretrained(FOLDER)\n```\n",
         "```sh\ntrevsnn predict FOLDER FILE\n```\n",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def folding_sentence(spikes: dict[str, Any]) -> str:
+    """What folding changed, of the ``spikes`` of an export's report: a potential within rounding of the threshold may fall
+    on its other side, and others follow."""
+    if spikes["items"] == 0:
+        return f"After folding none of {spikes['all']:,} spikes differs, and no logit by more than {spikes['largest_without']:.1e}."
+    items = "one item" if spikes["items"] == 1 else f"{spikes['items']} items"
+    sentence = f"After folding {spikes['differing']:,} of {spikes['all']:,} spikes differ, in {items}"
+    if spikes["largest_without"] is None:
+        return f"{sentence}."
+    return f"{sentence}; in the others no logit differs by more than {spikes['largest_without']:.1e}."
 
 
 def _results(figures: dict[str, Any], checkpoint: str) -> str:

@@ -37,6 +37,7 @@ def add_deploy_commands(commands: Any) -> None:
 
 def run_export(options: Namespace) -> None:
     """Export, and show how close each form is to the network."""
+    from trevsnn.deploy.card import folding_sentence
     from trevsnn.deploy.export import export_run
 
     out = options.out or options.run.with_name(f"{options.run.name}-exported")
@@ -46,8 +47,7 @@ def run_export(options: Namespace) -> None:
         table.add_row(row["name"], f"{row['largest']:.1e}", f"{row['same_class']} of {row['items']}")
     console = Console()
     console.print(table)
-    spikes = report["spikes"]
-    console.print(f"{spikes['differing']:,} of {spikes['all']:,} spikes differ after folding.", highlight=False)
+    console.print(folding_sentence(report["spikes"]), highlight=False)
 
 
 def run_stream(options: Namespace) -> None:

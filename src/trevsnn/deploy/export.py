@@ -38,6 +38,7 @@ from trevsnn.engine.evaluate import Weights, load_run
 from trevsnn.engine.run_folder import ABOUT
 from trevsnn.errors import UsageError
 from trevsnn.model import TRevSNN
+from trevsnn.zoo import pretrained_folder
 
 Format = Literal["onnx", "torch", "int8"]
 CHECKED = 256  # items of real data on which every form is compared with the network
@@ -67,7 +68,8 @@ def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format
     The folder appears when it is complete.
 
     Returns:
-        ``comparisons``, and the ``spikes`` that differ after folding with how many there are.
+        ``comparisons``, and ``spikes``: how many differ after folding, of how many, in how many items, and the largest
+        difference of a logit of the items in which none does.
 
     Raises:
         UsageError: ``out`` exists, or an optional library is missing.
@@ -93,10 +95,14 @@ def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format
             save_quantised(quantise(folded)[1], beside / "model-int8.safetensors", mark_of(model))
             forms["8-bit weights"] = load_quantised(beside / "model-int8.safetensors", model)
         comparisons = [_compare(name, form(x), wanted) for name, form in forms.items()]
-        differing, spikes = spike_differences(model, folded, x)
+        differing_B, spikes = spike_differences(model, folded, x)
+        same = differing_B == 0
         report = {
             "checkpoint": checkpoint, "comparisons": [asdict(row) for row in comparisons],
-            "spikes": {"differing": differing, "all": spikes},
+            "spikes": {
+                "differing": int(differing_B.sum()), "all": spikes, "items": int((~same).sum()),
+                "largest_without": float((folded(x[same]) - wanted[same]).abs().max()) if same.any() else None,
+            },
         }  # fmt: skip
         figures = _figures(path)
         _write_network(beside, model, config, about, report, figures)
@@ -120,7 +126,10 @@ def _export_torch(folded: FoldedTRevSNN, example: Tensor, path: Path) -> Callabl
 
 
 def _figures(path: Path) -> dict[str, Any]:
-    """What the run says of itself at its end, or nothing before."""
+    """What the run says of itself at its end, or its export; nothing before."""
+    path = pretrained_folder(str(path)) or path
+    if (path / ABOUT).is_file():
+        return json.loads((path / ABOUT).read_text()).get("figures", {})
     file = path / "summary.json"
     summary = json.loads(file.read_text()) if file.is_file() else {}
     names = ("last_accuracy", "best_accuracy", "test_accuracy", "epochs", "seconds", "firing_rates", "parameters")

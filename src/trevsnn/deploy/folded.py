@@ -243,14 +243,17 @@ def _scale(conv: nn.Conv2d, factor: Tensor) -> None:
 
 
 @torch.no_grad()
-def spike_differences(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor) -> tuple[int, int]:
-    """How many spikes of a forward pass differ between a network and its folded form, and of how many.
+def spike_differences(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor) -> tuple[Tensor, int]:
+    """How many spikes of a forward pass differ between a network and its folded form, for each item (B,), and of how
+    many in all.
 
     Counted are the spikes that any convolution of a block or link is given.
     """
     seen = [_spiking_inputs(network, x) for network in (model.eval(), folded)]
     pairs = [(a, b) for ours, theirs in zip(*seen, strict=True) for a, b in zip(ours, theirs, strict=True)]
-    return sum(int((a != b).sum()) for a, b in pairs), sum(a.numel() for a, _ in pairs)
+    # A shared convolution is given the items of every timestep, one after the other.
+    differing = [(a != b).flatten(1).sum(1).view(-1, len(x)).sum(0) for a, b in pairs]
+    return torch.stack(differing).sum(0), sum(a.numel() for a, _ in pairs)
 
 
 def _note(into: list[Tensor], module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
