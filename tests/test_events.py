@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -374,6 +375,7 @@ def test_training_evaluating_and_predicting_recordings(tmp_path, capsys, loss):
     assert main(["predict", run, file, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["class"] == "dog"
+    shutil.rmtree(tmp_path / "cache")  # binning again, with a bar that must not stand in the JSON
     assert main(["evaluate", run, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == summary["test_accuracy"]
     picture = tmp_path / "over-time.png"
