@@ -170,6 +170,19 @@ def test_a_loading_process_that_dies_is_said():
         list(batches(DataLoader(Dying(), 2, num_workers=1)))
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_loading_process_that_dies_while_it_hands_a_batch_over_is_said(error):
+    class Torn(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            raise error
+
+        def __len__(self):
+            return 4
+
+    with pytest.raises(RunError, match=r"a loading process died \(.+\): the machine may be out of memory"):
+        list(batches(DataLoader(Torn(), 2)))
+
+
 def test_training_skips_and_counts_unreadable_pictures(tmp_path, capsys):
     folder_of_pictures(tmp_path / "data", ("train", "val"))
     damage(tmp_path / "data")

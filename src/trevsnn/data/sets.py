@@ -123,12 +123,14 @@ def batches(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     except RunError as error:  # of another process: its text ends with the original's
         _, _, own = str(error).rpartition("Error: ")
         raise type(error)(own.strip()) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        # The other two come where it dies while it hands a batch over.
+        what = str(error).partition("\n")[0].rstrip(".") or "its pipe has ended"
         raise RunError(
-            f"a loading process died ({str(error).splitlines()[0].rstrip('.')}): the machine may be out of memory; lower "
-            "data.workers or batch_size, and go on with --resume."
+            f"a loading process died ({what}): the machine may be out of memory; lower data.workers or batch_size, and "
+            "go on with --resume."
         ) from error
 
 
