@@ -141,8 +141,8 @@ def test_a_loading_process_that_is_killed_is_said_and_the_run_goes_on(tmp_path: 
         os.kill(worker, signal.SIGKILL)
     error = process.communicate(timeout=100)[1]
     assert process.returncode == 1, error
-    assert "a loading process died" in error
-    assert error.count("\n") == 1
+    # PyTorch's own handler may notice the death once more while the process ends, and print that after the sentence.
+    assert error.startswith("trevsnn: error: a loading process died")
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert_same(tmp_path / "whole", tmp_path / "run")
 
