@@ -75,6 +75,9 @@ def test_a_run_folder_holds_everything(finished):
     assert summary["items"] == {"train": 1437, "val": 360}
     assert len(summary["firing_rates"]) == 2
     assert all(0.01 < rate < 0.99 for rate in summary["firing_rates"])
+    assert [len(row) for row in summary["hidden_rates"]] == [2, 2]
+    assert summary["hidden_rates"][1][0] == float(rows[-1]["rate_hidden1_1"])
+    assert all(0.001 < rate < 0.99 for row in summary["hidden_rates"] for rate in row)
     assert summary["seconds"] > 0
     assert summary["peak_memory_bytes"] > 50e6
     config = yaml.safe_load((finished / "config.yaml").read_text())

@@ -14,6 +14,7 @@ from trevsnn.heads import AuxiliaryHead, LastHead
 from trevsnn.hub import HubModel
 from trevsnn.lean.step import two_pass
 from trevsnn.precision import Precision
+from trevsnn.rates import FiringRates, counting_hidden_spikes
 from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
 from trevsnn.sliced import sliced
 from trevsnn.slicing import in_slices, slices
@@ -189,17 +190,17 @@ class TRevSNN(nn.Module, HubModel):
         )
 
     @torch.no_grad()
-    def forward_with_rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) as :meth:`forward` gives them, and the firing rates of the same pass.
-
-        The rates, (L, T), float64, in [0, 1], are the share of spikes in s(c[l,t]).
-        """
+    def forward_with_rates(self, x: Tensor) -> tuple[Tensor, FiringRates]:
+        """Logits (B, K) as :meth:`forward` gives them, and the firing rates of the same pass."""
         transforms, alphas, inputs = self._recurrence(x)
         rates, states = [], []
-        for states in unroll(transforms, alphas, inputs):
-            rates.append(torch.stack([spike(state).double().mean() for state in states]))
+        with counting_hidden_spikes(self._levels) as counts_LTN:
+            for states in unroll(transforms, alphas, inputs):
+                rates.append(torch.stack([spike(state).double().mean() for state in states]))
+        hidden = [torch.stack([count.rate() for step in level for count in step]) for level in counts_LTN]
+        hidden_LTN = torch.stack(hidden).unflatten(1, (self.config.timesteps, -1))
         head = self._get_last_head()
-        return head(head.pool(states[-1])), torch.stack(rates, dim=1)
+        return head(head.pool(states[-1])), FiringRates(torch.stack(rates, dim=1), hidden_LTN)
 
     def _run(self, x: Tensor, readouts: list[Readout]) -> list[Tensor]:
         transforms, alphas, inputs = self._recurrence(x)
@@ -237,11 +238,14 @@ class TRevSNN(nn.Module, HubModel):
     def _steps(self) -> tuple[list[list[nn.Module]], list[list[Tensor] | None]]:
         """The transforms and alphas of all steps."""
         steps = range(self.config.timesteps)
-        levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
         transforms: list[list[nn.Module]] = [
-            [level.transform(t, self.config.slice_bytes) for level in levels] for t in steps
+            [level.transform(t, self.config.slice_bytes) for level in self._levels] for t in steps
         ]
-        return transforms, [None if t == 0 else [level.alpha(t) for level in levels] for t in steps]
+        return transforms, [None if t == 0 else [level.alpha(t) for level in self._levels] for t in steps]
+
+    @property
+    def _levels(self) -> list[Level]:
+        return list(self.levels)  # type: ignore[arg-type]
 
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder

@@ -33,12 +33,18 @@ Weights = Literal["last", "best"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss (plain cross entropy of the last head), accuracy in 0..1 and the levels' mean firing rates in 0..1, which
-    only the network itself gives."""
+    """What running over a part of the data came to.
+
+    Attributes:
+        loss: plain cross entropy of the last head.
+        accuracy: in 0..1.
+        rates: for each level the firing rates of its state and of its blocks' hidden neurons, means over the steps;
+            empty where not the network itself ran.
+    """
 
     loss: float
     accuracy: float
-    firing_rates: list[float]
+    rates: list[list[float]]
 
 
 def evaluation_loader(part: Part, config: RunConfig, fabric: Fabric) -> DataLoader[Any]:
@@ -76,7 +82,7 @@ def evaluate(
     classes = model.num_classes
     accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=IGNORED).to(fabric.device)
     loss = MeanMetric().to(fabric.device)
-    rates = [MeanMetric().to(fabric.device) for _ in model.config.channels]
+    rates = [[MeanMetric().to(fabric.device) for _ in range(3)] for _ in model.config.channels]
     dtype = next(model.parameters()).dtype
     engine = None
     for batch in batches(loader):
@@ -87,16 +93,17 @@ def evaluate(
         inputs = place_inputs(inputs, dtype)
         with fabric.autocast():
             if make is None:
-                logits, rates_LT = model.forward_with_rates(inputs)
-                for metric, rate in zip(rates, rates_LT.float().mean(1), strict=True):
-                    metric.update(rate, counted)
+                logits, found = model.forward_with_rates(inputs)
+                for metrics, row in zip(rates, found.by_level(), strict=True):
+                    for metric, rate in zip(metrics, row, strict=True):
+                        metric.update(rate, counted)
             else:
                 engine = engine or make(inputs)
                 logits = engine(inputs)
         accuracy.update(logits.float(), labels)
         loss.update(nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED), counted)
-    found = [float(metric.compute()) for metric in rates] if make is None else []
-    return Evaluation(float(loss.compute()), float(accuracy.compute()), found)
+    rows = [[float(metric.compute()) for metric in metrics] for metrics in rates] if make is None else []
+    return Evaluation(float(loss.compute()), float(accuracy.compute()), rows)
 
 
 def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, str]:
@@ -169,7 +176,7 @@ def evaluate_run(
     result = evaluate(model, evaluation_loader(part, config, fabric), fabric, make)
     return {
         "run": str(path), "checkpoint": checkpoint, "engine": engine, "split": chosen, "items": len(part),
-        "accuracy": result.accuracy, "loss": result.loss, "firing_rates": result.firing_rates,
+        "accuracy": result.accuracy, "loss": result.loss, "firing_rates": [row[0] for row in result.rates], "hidden_rates": [row[1:] for row in result.rates],
     }  # fmt: skip
 
 

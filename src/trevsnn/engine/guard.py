@@ -52,11 +52,20 @@ class StepGuard:
         return False
 
 
-def rate_warnings(rates: Sequence[float]) -> list[str]:
-    """A sentence for each level whose mean firing rate, in 0..1, says that it hardly carries information."""
+def rate_warnings(rates: Sequence[Sequence[float]]) -> list[str]:
+    """A sentence for each layer whose mean firing rate, in 0..1, says that it hardly carries information.
+
+    Args:
+        rates: for each level that of its state and those of its blocks' hidden neurons.
+    """
+    named = {
+        f"level {level}" + (f"'s hidden layer {place}" if place else ""): rate
+        for level, row in enumerate(rates)
+        for place, rate in enumerate(row)
+    }
     return [
-        f"level {level} fires at {rate:.1%}, {'under' if rate < RATE_LOW else 'over'} "
+        f"{name} fires at {rate:.1%}, {'under' if rate < RATE_LOW else 'over'} "
         f"{RATE_LOW if rate < RATE_LOW else RATE_HIGH:.0%}: try a lower optim.lr, or another width."
-        for level, rate in enumerate(rates)
+        for name, rate in named.items()
         if not RATE_LOW <= rate <= RATE_HIGH
     ]

@@ -96,9 +96,13 @@ def curves(history: History) -> Figure:
     loss.set(title="Loss", xlabel="epoch", yscale="log")
     accuracy.plot(epochs, [100 * row["val_accuracy"] for row in history], marker=marker, label="held out")
     accuracy.set(title="Accuracy, %", xlabel="epoch")
-    for name in (n for n in history[0] if n.startswith("rate_level")):
-        rates.plot(epochs, [100 * row[name] for row in history], marker=marker, label=name.removeprefix("rate_"))
-    rates.set(title="Mean firing rate, %", xlabel="epoch")
+    for name in (n for n in history[0] if n.startswith("rate_")):
+        kind, number = ("level", name.removeprefix("rate_level")) if "level" in name else ("hidden", name[11:])
+        rates.plot(
+            epochs, [100 * row[name] for row in history], f"C{number[0]}" + ("-" if kind == "level" else ":"),
+            marker=marker, label=f"level {number}" if kind == "level" else None,
+        )  # fmt: skip
+    rates.set(title="Mean firing rate, %; hidden layers dotted", xlabel="epoch")
     for axes in (loss, accuracy, rates):
         axes.legend(frameon=False)
         axes.grid(alpha=0.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def summarise(
         "epochs": len(history),
         "parameters": sum(p.numel() for p in model.parameters()),
         **_peak_memory(fabric.device),
-        "firing_rates": _mean_rates(last),
+        "firing_rates": _values(last, "rate_level"),
+        "hidden_rates": [_values(last, f"rate_hidden{level}_") for level in range(len(config.model.channels))],
         "skipped_steps": int(sum(row["skipped_steps"] for row in history)),
         "unreadable": int(sum(row["unreadable"] for row in history)),
         "items": {name: len(part) for name, part in parts.items()},
@@ -89,6 +90,6 @@ def _peak_memory(device: torch.device) -> dict[str, Any]:
     return {"peak_memory_bytes": kib * 1024, "peak_memory_of": "process"}
 
 
-def _mean_rates(row: Mapping[str, float]) -> Sequence[float]:
-    """The levels' mean firing rates out of a row of metrics, lowest level first."""
-    return [value for name, value in row.items() if name.startswith("rate_level")]
+def _values(row: Mapping[str, float], start: str) -> list[float]:
+    """Those of a row of metrics whose names start so, in their order."""
+    return [value for name, value in row.items() if name.startswith(start)]

@@ -205,11 +205,11 @@ class _Training:
     def _look_at_rates(self, inputs: Tensor) -> None:
         self.model.eval()
         with self.fabric.autocast():
-            _, rates_LT = self.model.forward_with_rates(inputs)
+            _, rates = self.model.forward_with_rates(inputs)
         self.model.train()
-        self._warn(rates_LT.mean(1).tolist(), f"after {self.step} steps")
+        self._warn(rates.by_level(), f"after {self.step} steps")
 
-    def _warn(self, rates: list[float], when: str) -> None:
+    def _warn(self, rates: list[list[float]], when: str) -> None:
         for warning in rate_warnings(rates):
             self.console.print(f"warning: {when} {warning}", highlight=False, soft_wrap=True)
 
@@ -221,7 +221,8 @@ class _Training:
             "epoch": epoch + 1, "step": self.step, "train_loss": float(self.loss_sum) / taken if taken else math.nan, "val_loss": result.loss,
             "val_accuracy": result.accuracy, "lr": self.optimizer.param_groups[0]["lr"], "seconds": self._elapsed(),
             "skipped_steps": self.guard.skipped, "unreadable": self.unreadable,
-            **{f"rate_level{i}": rate for i, rate in enumerate(result.firing_rates)},
+            **{f"rate_level{i}": row[0] for i, row in enumerate(result.rates)},
+            **{f"rate_hidden{i}_{n}": row[n] for i, row in enumerate(result.rates) for n in (1, 2)},
         }  # fmt: skip
         if self._first and all(row["val_accuracy"] > earlier["val_accuracy"] for earlier in self.history):
             best = {"model": self._evaluated().state_dict()}
@@ -235,7 +236,7 @@ class _Training:
             write_metrics(self.run.path, self.history)
             self.tensorboard.write(row)
         self.console.print(epoch_line(row, self.config.epochs), highlight=False, soft_wrap=True)
-        self._warn(result.firing_rates, f"after epoch {epoch + 1}")
+        self._warn(result.rates, f"after epoch {epoch + 1}")
 
     def _share_buffers(self) -> None:
         """Give every process the first one's running statistics, which are the ones saved."""

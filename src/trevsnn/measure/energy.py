@@ -33,7 +33,7 @@ def measure_energy(
     model, config, _, checkpoint = load_run(run, weights)
     x = real_items(config.data, config.model.timesteps, items)
     operations = count_operations(fold(model), x)
-    _, rates_LT = model.forward_with_rates(x)
+    _, rates = model.forward_with_rates(x)
     ways = {}
     for name, counted in (("as_computed", operations), ("merged", merged(operations))):
         macs = sum(op.macs for op in counted if not op.spiking)
@@ -43,7 +43,7 @@ def measure_energy(
     return {
         "run": str(run), "checkpoint": checkpoint, "items": len(x), "pj_per_mac": pj_per_mac,
         "pj_per_synop": pj_per_synop, "macs": sum(op.macs for op in operations) / len(x), **ways,
-        "rates_LT": rates_LT.tolist(), "operations": [_per_item(op, len(x)) for op in operations],
+        "rates_LT": rates.states_LT.tolist(), "operations": [_per_item(op, len(x)) for op in operations],
     }  # fmt: skip
 
 

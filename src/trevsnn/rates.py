@@ -1,0 +1,63 @@
+"""Firing rates: which share of a network's neurons spike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trevsnn.blocks import Expand, Level, LevelStep
+
+
+class FiringRates(NamedTuple):
+    """Shares of spikes in [0, 1], float64, over a batch, all channels and pixels.
+
+    Attributes:
+        states_LT: of s(c[l,t]), by level and timestep.
+        hidden_LTN: of the hidden neurons s(PW1(DW1(s(v)))), by level, timestep and block of F[l,t] (N = 2).
+    """
+
+    states_LT: Tensor
+    hidden_LTN: Tensor
+
+    def by_level(self) -> list[list[float]]:
+        """For each level its state's rate and those of its two blocks, means over the steps."""
+        return torch.cat([self.states_LT[..., None], self.hidden_LTN], dim=2).mean(1).tolist()
+
+
+@contextmanager
+def counting_hidden_spikes(levels: Iterable[Level]) -> Iterator[list[list[list[HiddenSpikes]]]]:
+    """Count the hidden neurons' spikes, by level, timestep and block, while it is entered."""
+    counts_LTN = [
+        [[HiddenSpikes(expand) for expand in _expands(step)] for step in level.steps]  # type: ignore[arg-type]
+        for level in levels
+    ]
+    try:
+        yield counts_LTN
+    finally:
+        for count in (count for level in counts_LTN for step in level for count in step):
+            count.handle.remove()
+
+
+class HiddenSpikes:
+    """Adds up the spikes of one block's hidden neurons, which come in slices of the batch."""
+
+    def __init__(self, expand: Expand) -> None:
+        self.spikes = torch.zeros((), dtype=torch.float64)
+        self.neurons = 0
+        self.handle = expand.register_forward_hook(self._add)
+
+    def _add(self, module: nn.Module, inputs: object, spikes: Tensor) -> None:
+        self.spikes = self.spikes.to(spikes.device) + spikes.sum(dtype=torch.float64)
+        self.neurons += spikes.numel()
+
+    def rate(self) -> Tensor:
+        """Share of spikes, a float64 scalar."""
+        return self.spikes / self.neurons
+
+
+def _expands(step: LevelStep) -> tuple[Expand, Expand]:
+    return step.expand1, step.expand2
