@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import random
 import threading
+import tracemalloc
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def test_fashion_mnist_from_a_folder(tmp_path, inside):
     assert np.array_equal(parts["test"].images, pictures)
     assert parts["test"].mean == parts["train"].mean == pytest.approx((parts["train"].images.mean() / 255,))
     assert parts["test"].classes[9] == "Ankle boot"
+
+
+def test_an_item_costs_the_same_in_a_large_set():
+    part = load(DataConfig(), "train", 1)
+    dataset = TensorDataset(part, DataConfig(), 0, training=True)
+    item = dataset[0, 5][0]
+    part.labels_N = np.zeros(2_000_000, np.int64)
+    tracemalloc.start()
+    try:
+        assert torch.equal(dataset[0, 5][0], item)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1e6  # bytes; a list of the items alone would be 16 times that
 
 
 @needs_debian

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
         epoch, index = key
         unreadable = -1
-        for other in (*range(index, len(self)), *range(index)):
+        for other in chain(range(index, len(self)), range(index)):
             try:
                 item = self.part.read(other)
             except UnreadableError:
