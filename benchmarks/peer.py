@@ -1,10 +1,12 @@
-"""Train SpikingJelly's SEW-ResNet-18 on a recipe's data: the same augmentation, optimizer, steps or minutes as ours.
+"""Train this network, or SpikingJelly's SEW-ResNet-18, on a recipe's data for the same minutes by the same script.
 
-    python benchmarks/peer.py --recipe fashion-mnist --minutes 30 [--run runs/peer] [--width 24] [trevsnn options]
+    python benchmarks/peer.py --recipe fashion-mnist --minutes 30 --network trevsnn [--run runs/ours] [trevsnn options]
+    python benchmarks/peer.py --recipe fashion-mnist --minutes 30 --network sew [--width 24] [--run runs/sew]
 
-Everything after these options is handed to the recipe as ``trevsnn train`` takes it, so that data, batch size, epochs
-and augmentation are those of the run beside it. The learning rate's warm-up and cosine run over the given minutes.
-The last epoch's weights are evaluated, and averaged as ours are. Needs ``pip install 'trevsnn[bench]'``.
+Everything after these options is handed to the recipe as ``trevsnn train`` takes it. Data, augmentation, batch size,
+optimizer and averaging are the recipe's for both; the learning rate's warm-up and cosine run over the given minutes,
+which are of processor time, so that other programs do not take any of them. The weights at the end are evaluated, as
+they are and averaged. SEW-ResNet-18 needs ``pip install 'trevsnn[bench]'``.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import math
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,16 @@ from spikingjelly.activation_based.model import sew_resnet
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
+from trevsnn import TRevSNN
 from trevsnn.config import RunConfig, recipe_config
+from trevsnn.data.part import Part
+from trevsnn.data.pictures import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, make_loader, splits
 from trevsnn.engine.optim import build_optimizer, clip_gradients
+from trevsnn.heads import deep_supervision_loss
+
+WARMUP = 0.05  # of the minutes
 
 
 class SEWResNet18(nn.Module):
@@ -56,7 +65,7 @@ class SEWResNet18(nn.Module):
         functional.set_step_mode(self.net, "m")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), or frames (B, T, C, H, W), to logits (B, K)."""
+        """(B, C, H, W), or frames (B, T, C, H, W), to logits (B, K), the mean over time."""
         functional.reset_net(self.net)
         frames_TBCHW = x.transpose(0, 1) if x.dim() == 5 else x.expand(self.timesteps, *x.shape)
         return self.net(frames_TBCHW).mean(0)
@@ -82,41 +91,65 @@ def _narrow(net: nn.Module, share: float) -> None:
             setattr(parent, name, new)
 
 
-def train(config: RunConfig, minutes: float, width: int, timesteps: int) -> dict[str, Any]:
-    """Train until the minutes are over, in processor time, which other programs do not take any of; and evaluate."""
+def build(config: RunConfig, part: Part, options: argparse.Namespace) -> TRevSNN | SEWResNet18:
+    """The network that ``--network`` names."""
+    if options.network == "trevsnn":
+        return TRevSNN(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stride = config.model.encoder_stride or 1
+    return SEWResNet18(part.channels, len(part.classes), options.peer_timesteps, options.width, stride)
+
+
+def loss_of(model: TRevSNN | SEWResNet18, config: RunConfig, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Each network's own loss."""
+    if isinstance(model, TRevSNN):
+        return deep_supervision_loss(model.forward_heads(inputs), labels, config.label_smoothing)
+    return nn.functional.cross_entropy(model(inputs), labels, label_smoothing=config.label_smoothing)
+
+
+def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
+    """Train until the minutes are over, and evaluate."""
     torch.manual_seed(config.seed)
     part = load(config.data, "train", config.model.timesteps)
-    model = SEWResNet18(part.channels, len(part.classes), timesteps, width, config.model.encoder_stride or 1)
+    model = build(config, part, options)
+    heads = (model.heads if isinstance(model, TRevSNN) else model.net.fc).parameters
     optimizer = build_optimizer(model, config)
     average = ModelEmaV3(model, config.ema_decay or 0.0, use_warmup=True)
     dataset = TensorDataset(part, config.data, config.seed, training=True)
     sampler = EpochSampler(len(dataset), config.seed, shuffle=True)
     loader = make_loader(dataset, sampler, config.batch_size, config.data, pin=False)
-    spent, step, epoch = 0.0, 0, 0
+    mixup = (
+        BatchMixup(config.data, len(part.classes), config.label_smoothing, config.seed) if config.data.mixes else None
+    )
+    if mixup is not None:
+        config = replace(config, label_smoothing=0.0)  # it is in the target
+    spent, step, epoch, loss_sum = 0.0, 0, 0, 0.0
     begin = time.process_time()
-    while spent < 60 * minutes:
+    while spent < 60 * options.minutes:
         sampler.epoch = epoch
         model.train()
         for inputs, labels, _ in batches(loader):
-            share = min(spent / (60 * minutes), 1.0)
+            share = min(spent / (60 * options.minutes), 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = config.optim.lr * min(share / 0.05, 0.5 * (1 + math.cos(math.pi * share)))
+                group["lr"] = config.optim.lr * min(share / WARMUP, 0.5 * (1 + math.cos(math.pi * share)))
+            if mixup is not None:
+                inputs, labels = mixup(inputs, labels, step)
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
-                loss = nn.functional.cross_entropy(model(inputs), labels, label_smoothing=config.label_smoothing)
+                loss = loss_of(model, config, inputs, labels)
             loss.backward()
-            clip_gradients(model.parameters(), model.net.fc.parameters(), config.optim)
+            clip_gradients(model.parameters(), heads(), config.optim)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             average.update(model, step)
             step += 1
+            loss_sum += loss.item()
             spent = (time.process_time() - begin) / torch.get_num_threads()
-            if spent >= 60 * minutes:
+            if spent >= 60 * options.minutes:
                 break
         epoch += 1
-        print(f"epoch {epoch}  {step} steps  loss {float(loss):.3f}  {spent:.0f} s", flush=True)
+        print(f"epoch {epoch}  {step} steps  mean loss so far {loss_sum / step:.3f}  {spent:.0f} s", flush=True)
     result: dict[str, Any] = {
-        "width": width, "timesteps": timesteps, "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": spent, "steps": step, "epochs": step * config.batch_size / len(dataset),
+        "network": options.network, "parameters": sum(p.numel() for p in model.parameters()), "seconds": spent,
+        "steps": step, "epochs": step * config.batch_size / len(dataset), "threads": torch.get_num_threads(),
     }  # fmt: skip
     for split in splits(config.data)[1:]:
         for name, net in (("averaged", average.module), ("last", model)):
@@ -141,16 +174,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--peer_timesteps", type=int, default=4)
-    parser.add_argument("--run", type=Path)
+    parser.add_argument("--network", choices=("trevsnn", "sew"), required=True)
+    parser.add_argument("--width", type=int, default=64, help="of SEW-ResNet-18's first stage")
+    parser.add_argument("--peer_timesteps", type=int, default=4, help="T of SEW-ResNet-18; recordings have the recipe's")
+    parser.add_argument("--run", type=Path, help="folder for summary.json")
     options, rest = parser.parse_known_args()
     config = recipe_config(options.recipe, rest)
-    result = train(config, options.minutes, options.width, options.peer_timesteps)
+    result = train(config, options)
     print(json.dumps(result, indent=1))
     if options.run is not None:
         options.run.mkdir(parents=True, exist_ok=True)
-        (options.run / "summary.json").write_text(json.dumps(result, indent=1))
+        (options.run / "summary.json").write_text(json.dumps(result | {"config": asdict(config)}, indent=1))
 
 
 if __name__ == "__main__":

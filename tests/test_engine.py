@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import trevsnn
 from test_data import imitate_fashion_mnist
 from trevsnn.cli import main
 from trevsnn.config import DataConfig, OptimConfig, RunConfig
@@ -197,6 +198,31 @@ def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
     assert_same(finished, run)
     accuracies = [json.loads((r / "summary.json").read_text())["last_accuracy"] for r in (run, finished)]
     assert accuracies[0] == accuracies[1]
+
+
+def test_muon_trains_and_resumes(tmp_path):
+    whole = tmp_path / "whole"
+    train("--run", str(whole), "--optim.name", "muon", "--optim.lr", "0.02")
+    loss = [float(row["train_loss"]) for row in metrics(whole)]
+    assert loss[2] < loss[0]
+    run = unfinish(whole, tmp_path / "resumed", keep=1)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert_same(whole, run)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_matrices_alone_decay(optimizer):
+    """With gradients of zero nothing but weight decay changes a weight."""
+    model = trevsnn.TRevSNN(trevsnn.TRevSNNConfig(channels=(4, 8), timesteps=2, num_classes=3))
+    config = RunConfig(optim=OptimConfig(name=optimizer, lr=0.1, weight_decay=0.1))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    for value in model.parameters():
+        value.grad = torch.zeros_like(value)
+    build_optimizer(model, config).step()
+    for name, value in model.named_parameters():
+        vector = name.endswith(("bias", "gain", "gamma", "bn.weight")) or ".alphas." in name
+        expected = before[name] * (1.0 if vector else 0.99)
+        assert torch.allclose(value, expected, rtol=1e-6, atol=0), name
 
 
 @pytest.mark.parametrize(

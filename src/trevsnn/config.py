@@ -99,7 +99,8 @@ class OptimConfig:
     """The optimizer and its learning rate over time: linear warm-up, then a cosine.
 
     Attributes:
-        name: AdamW or LAMB, of timm.
+        name: AdamW, LAMB, or Muon, of timm. Muon takes orthogonal steps in matrices, as large as AdamW's would be, and
+            AdamW's in vectors (Jordan et al., 2024).
         lr: after the warm-up.
         lr_per: the learning rates are meant for steps of so many items and grow in proportion with ``batch_size``; None
             takes them as they are.
@@ -112,7 +113,7 @@ class OptimConfig:
         clip_mode: "norm", or "agc", adaptive gradient clipping (Brock et al., ICML 2021), of timm.
     """
 
-    name: Literal["adamw", "lamb"] = "adamw"
+    name: Literal["adamw", "lamb", "muon"] = "adamw"
     lr: float = 2e-3
     weight_decay: float = 0.01
     warmup_epochs: float = 2

@@ -158,6 +158,11 @@ class TRevSNN(nn.Module, HubModel):
             if isinstance(module, AnnealedLeakyReLU):
                 module.slope = float(slope)
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the gains, gammas, alphas and biases, as timm's ``create_optimizer_v2`` asks for them: vectors, though
+        many of them have four axes."""
+        return {name for name, value in self.named_parameters() if value.numel() == max(value.shape, default=1)}
+
     def head_steps(self) -> list[int]:
         """The timestep after which each head reads the top level: image heads after each quarter of the steps."""
         n, steps = len(self.heads), self.config.timesteps

@@ -20,7 +20,7 @@ def lr_factor(config: RunConfig) -> float:
 
 
 def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
-    """AdamW or LAMB without weight decay on biases and other vectors."""
+    """The optimizer, without weight decay on biases, gains and other vectors."""
     optim = config.optim
     return create_optimizer_v2(model, optim.name, optim.lr * lr_factor(config), optim.weight_decay)
 
