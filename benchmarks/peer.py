@@ -127,7 +127,8 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     while spent < 60 * options.minutes:
         sampler.epoch = epoch
         model.train()
-        for inputs, labels, _ in batches(loader):
+        for batch_inputs, batch_labels, _ in batches(loader):
+            inputs, labels = batch_inputs, batch_labels
             share = min(spent / (60 * options.minutes), 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = config.optim.lr * min(share / WARMUP, 0.5 * (1 + math.cos(math.pi * share)))
@@ -176,7 +177,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--network", choices=("trevsnn", "sew"), required=True)
     parser.add_argument("--width", type=int, default=64, help="of SEW-ResNet-18's first stage")
-    parser.add_argument("--peer_timesteps", type=int, default=4, help="T of SEW-ResNet-18; recordings have the recipe's")
+    parser.add_argument(
+        "--peer_timesteps", type=int, default=4, help="T of SEW-ResNet-18; recordings have the recipe's"
+    )
     parser.add_argument("--run", type=Path, help="folder for summary.json")
     options, rest = parser.parse_known_args()
     config = recipe_config(options.recipe, rest)
