@@ -24,6 +24,7 @@ from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.blocks import EXPANSION, Level, LevelStep, PointwiseDepthwise, Transform
 from trevsnn.config import RunConfig, recipe_config
 from trevsnn.engine.train import train
+from trevsnn.reversible import BACKPROP_MODES
 
 
 def without_upper_link(config: TRevSNNConfig) -> TRevSNN:
@@ -64,8 +65,9 @@ def variants(base: TRevSNNConfig) -> dict[str, tuple[TRevSNNConfig, Callable[[TR
     found["without sharing over time"] = (base, without_sharing)
     if base.input == "image":
         found["grouped encoding"] = (replace(base, encoding="grouped"), TRevSNN)
-    for mode in ("exact", "reversible", "autograd"):
-        found[f"backprop {mode}"] = (replace(base, backprop=mode), TRevSNN)
+    for mode in BACKPROP_MODES:
+        if mode != base.backprop:
+            found[f"backprop {mode}"] = (replace(base, backprop=mode), TRevSNN)
     return found
 
 
@@ -76,18 +78,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options, rest = parser.parse_known_args()
     base = recipe_config(options.recipe, rest)
+    made = variants(base.model)
     table = Table(
         "variant",
         "parameters",
         "last epoch, held out",
         "test",
         "seconds",
-        title=f"{options.recipe}, {options.seeds} seeds",
+        title=f"{options.recipe}, {options.seeds} seeds; T = {base.model.timesteps} and backprop {base.model.backprop} unless named",
     )
-    for name, (model, build) in variants(base.model).items():
-        found = [
-            _run(options.runs, name, replace(base, model=model, seed=seed), build) for seed in range(options.seeds)
+    rows = [
+        [
+            _run(options.runs, name, replace(base, model=model, seed=seed), build)
+            for name, (model, build) in made.items()
         ]
+        for seed in range(options.seeds)
+    ]
+    for name, *found in zip(made, *rows, strict=True):
         table.add_row(name, f"{found[0]['parameters']:,}", *(_spread(found, key) for key in ("last_accuracy", "test_accuracy")),
                       f"{statistics.mean(row['seconds'] for row in found):.0f}")  # fmt: skip
     Console().print(table)

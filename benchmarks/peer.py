@@ -152,9 +152,10 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
         "network": options.network, "parameters": sum(p.numel() for p in model.parameters()), "seconds": spent,
         "steps": step, "epochs": step * config.batch_size / len(dataset), "threads": torch.get_num_threads(),
     }  # fmt: skip
-    for split in splits(config.data)[1:]:
-        for name, net in (("averaged", average.module), ("last", model)):
-            result[f"{split}_accuracy_{name}"] = accuracy(net, config, split)
+    result["split"] = splits(config.data)[-1]
+    for name, net in (("averaged", average.module), ("last", model)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
+            result[f"accuracy_{name}"] = accuracy(net, config, result["split"])
     return result
 
 

@@ -225,6 +225,18 @@ def test_matrices_alone_decay(optimizer):
         assert torch.allclose(value, expected, rtol=1e-6, atol=0), name
 
 
+def test_muon_s_matrices_step_orthogonally_and_its_vectors_as_adamw_s():
+    holder = torch.nn.ParameterDict(
+        {"matrix": torch.nn.Parameter(torch.zeros(3, 4)), "gain": torch.nn.Parameter(torch.zeros(5))}
+    )
+    for value in holder.values():
+        value.grad = torch.rand_like(value) + 0.1
+    build_optimizer(holder, RunConfig(optim=OptimConfig(name="muon", lr=0.1, weight_decay=0.0))).step()
+    assert torch.allclose(holder["gain"], torch.full((5,), -0.1 / 5))  # Adam's first step is its rate
+    singular = torch.linalg.svdvals(holder["matrix"]) / (0.1 * 0.2 * 4**0.5)
+    assert 0.6 < float(singular.min()) < float(singular.max()) < 1.3  # five Newton-Schulz iterations get that near to 1
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 
 from trevsnn.config import OptimConfig, RunConfig
 
+MUON_VECTORS = 0.2  # of the learning rate goes to vectors
+
 
 def lr_factor(config: RunConfig) -> float:
     """What the config's learning rates are multiplied by: ``batch_size / lr_per``, or 1."""
@@ -22,7 +24,9 @@ def lr_factor(config: RunConfig) -> float:
 def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
     """The optimizer, without weight decay on biases, gains and other vectors."""
     optim = config.optim
-    return create_optimizer_v2(model, optim.name, optim.lr * lr_factor(config), optim.weight_decay)
+    # Standardised weights bear any rate, the biases and gains beside them do not: hidden neurons would fall silent.
+    own = {"fallback_lr_scale": MUON_VECTORS} if optim.name == "muon" else {}
+    return create_optimizer_v2(model, optim.name, optim.lr * lr_factor(config), optim.weight_decay, **own)
 
 
 def build_scheduler(optimizer: Optimizer, config: RunConfig, steps_per_epoch: int) -> CosineLRScheduler:
