@@ -46,9 +46,7 @@ def test_fashion_mnist_knows_its_test_pictures(tmp_path, capsys):
         Image.fromarray(np.asarray(part.read(index))).save(file)
     assert main(["predict", "fashion-mnist", *map(str, files), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert (
-        np.mean([row["class"] == part.classes[label] for row, label in zip(rows, part.labels_N, strict=False)]) > 0.87
-    )
+    assert np.mean([row["class"] == part.classes[label] for row, label in zip(rows, part.labels_N, strict=False)]) > 0.9
 
 
 def test_n_mnist_has_the_accuracy_its_card_states(tmp_path, monkeypatch, capsys):

@@ -30,7 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "channels": (24, 64, 96), "timesteps": 2, "in_chans": 1, "encoder_stride": 1, "num_classes": 10,
     },
     "trevsnn_fashion_mnist": {
-        "channels": (48, 96, 128), "timesteps": 1, "in_chans": 1, "encoder_stride": 2, "num_classes": 10,
+        "channels": (32, 64, 128, 128), "timesteps": 1, "in_chans": 1, "encoder_stride": 1, "num_classes": 10,
     },
     "trevsnn_n_mnist": {
         "channels": (32, 64, 96), "timesteps": 4, "input": "event", "encoder_stride": 2, "num_classes": 10,
