@@ -24,7 +24,7 @@ from trevsnn.cli import main
 from trevsnn.config import DataConfig, OptimConfig, RunConfig
 from trevsnn.data.sets import TensorDataset, load
 from trevsnn.engine.checkpoint import load_checkpoint, save_checkpoint
-from trevsnn.engine.optim import build_optimizer, build_scheduler, clip_gradients
+from trevsnn.engine.optim import MUON_VECTORS, build_optimizer, build_scheduler, clip_gradients
 
 SMALL = [
     "--model.channels", "[4,8]", "--epochs", "3", "--batch_size", "128", "--ema_decay", "0.9",
@@ -213,7 +213,7 @@ def test_muon_trains_and_resumes(tmp_path):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_matrices_alone_decay(optimizer):
     """With gradients of zero nothing but weight decay changes a weight."""
-    model = trevsnn.TRevSNN(trevsnn.TRevSNNConfig(channels=(4, 8), timesteps=2, num_classes=3))
+    model = trevsnn.TRevSNN(trevsnn.TRevSNNConfig(channels=(4, 8), timesteps=2, num_classes=5))
     config = RunConfig(optim=OptimConfig(name=optimizer, lr=0.1, weight_decay=0.1))
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     for value in model.parameters():
@@ -221,19 +221,21 @@ def test_matrices_alone_decay(optimizer):
     build_optimizer(model, config).step()
     for name, value in model.named_parameters():
         vector = name.endswith(("bias", "gain", "gamma", "bn.weight")) or ".alphas." in name
-        expected = before[name] * (1.0 if vector else 0.99)
+        depthwise = ".dw" in name  # a matrix to AdamW, not to Muon
+        decayed = 1 - 0.1 * 0.1 * (MUON_VECTORS if depthwise and optimizer == "muon" else 1)
+        expected = before[name] * (1.0 if vector else decayed)
         assert torch.allclose(value, expected, rtol=1e-6, atol=0), name
 
 
 def test_muon_s_matrices_step_orthogonally_and_its_vectors_as_adamw_s():
     holder = torch.nn.ParameterDict(
-        {"matrix": torch.nn.Parameter(torch.zeros(3, 4)), "gain": torch.nn.Parameter(torch.zeros(5))}
+        {"matrix": torch.nn.Parameter(torch.zeros(8, 16)), "gain": torch.nn.Parameter(torch.zeros(5))}
     )
     for value in holder.values():
         value.grad = torch.rand_like(value) + 0.1
     build_optimizer(holder, RunConfig(optim=OptimConfig(name="muon", lr=0.1, weight_decay=0.0))).step()
     assert torch.allclose(holder["gain"], torch.full((5,), -0.1 / 5))  # Adam's first step is its rate
-    singular = torch.linalg.svdvals(holder["matrix"]) / (0.1 * 0.2 * 4**0.5)
+    singular = torch.linalg.svdvals(holder["matrix"].detach()) / (0.1 * 0.2 * 16**0.5)
     assert 0.6 < float(singular.min()) < float(singular.max()) < 1.3  # five Newton-Schulz iterations get that near to 1
 
 

@@ -100,7 +100,7 @@ class OptimConfig:
 
     Attributes:
         name: AdamW, LAMB, or Muon, of timm. Muon takes orthogonal steps in matrices, as large as AdamW's would be, and
-            AdamW's with a fifth of ``lr`` in vectors (Jordan et al., 2024).
+            AdamW's with a fifth of ``lr`` in vectors and depthwise kernels (Jordan et al., 2024).
         lr: after the warm-up.
         lr_per: the learning rates are meant for steps of so many items and grow in proportion with ``batch_size``; None
             takes them as they are.

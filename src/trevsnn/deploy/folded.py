@@ -247,22 +247,28 @@ def spike_differences(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor) -> tuple
     """How many spikes of a forward pass differ between a network and its folded form, for each item (B,), and of how
     many in all.
 
-    Counted are the spikes that any convolution of a block or link is given.
+    Counted are the spikes that any convolution of a block or link is given, and those that the head is given, of which
+    opposite differences within a channel cancel.
     """
-    seen = [_spiking_inputs(network, x) for network in (model.eval(), folded)]
-    pairs = [(a, b) for ours, theirs in zip(*seen, strict=True) for a, b in zip(ours, theirs, strict=True)]
+    maps, rates = zip(*(_spiking_inputs(network, x) for network in (model.eval(), folded)), strict=True)
+    pairs = [(a, b) for ours, theirs in zip(*maps, strict=True) for a, b in zip(ours, theirs, strict=True)]
     # A shared convolution is given the items of every timestep, one after the other.
     differing = [(a != b).flatten(1).sum(1).view(-1, len(x)).sum(0) for a, b in pairs]
-    return torch.stack(differing).sum(0), sum(a.numel() for a, _ in pairs)
+    places = pairs[-1][0].shape[2] * pairs[-1][0].shape[3]  # of the top level
+    differing.append(((rates[0] - rates[1]).abs() * places).round().long().sum(1))
+    return torch.stack(differing).sum(0), sum(a.numel() for a, _ in pairs) + rates[0].numel() * places
 
 
 def _note(into: list[Tensor], module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     into.append(inputs[0] > 0)
 
 
-def _spiking_inputs(network: nn.Module, x: Tensor) -> list[list[Tensor]]:
+def _spiking_inputs(network: nn.Module, x: Tensor) -> tuple[list[list[Tensor]], Tensor]:
+    """The spikes convolutions are given, by name, and the rates (B, C) that the last head is given."""
     found: dict[str, list[Tensor]] = {}
-    handles = []
+    rates: list[Tensor] = []
+    head = network.heads[-1].classifier1 if isinstance(network, TRevSNN) else network.head.classifier  # type: ignore[union-attr]
+    handles = [head.register_forward_pre_hook(lambda _, inputs: rates.append(inputs[0].flatten(1)))]  # type: ignore[union-attr]
     for name, module in network.named_modules():
         if not isinstance(module, nn.Conv2d) or not name.startswith("levels."):
             continue
@@ -274,4 +280,4 @@ def _spiking_inputs(network: nn.Module, x: Tensor) -> list[list[Tensor]]:
         handle.remove()
     spiking = [name for name in sorted(found) if name.rpartition(".")[2] in ("dw1", "pw2", "below", "above")]
     # A level's inputs come in slices of the batch.
-    return [[torch.cat(found[name])] for name in spiking if found[name]]
+    return [[torch.cat(found[name])] for name in spiking if found[name]], rates[0]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from trevsnn.config import OptimConfig, RunConfig
 
-MUON_VECTORS = 0.2  # of the learning rate goes to vectors
+MUON_VECTORS = 0.2  # of the learning rate goes to vectors and depthwise kernels
 
 
 def lr_factor(config: RunConfig) -> float:
