@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from timm.optim import create_optimizer_v2
 from timm.scheduler.cosine_lr import CosineLRScheduler
@@ -25,7 +26,7 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
     """The optimizer, without weight decay on biases, gains and other vectors."""
     optim = config.optim
     # Standardised weights bear any rate, the biases and gains beside them do not: hidden neurons would fall silent.
-    own = {"fallback_lr_scale": MUON_VECTORS} if optim.name == "muon" else {}
+    own: dict[str, Any] = {"fallback_lr_scale": MUON_VECTORS} if optim.name == "muon" else {}
     return create_optimizer_v2(model, optim.name, optim.lr * lr_factor(config), optim.weight_decay, **own)
 
 
