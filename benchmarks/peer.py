@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from trevsnn import TRevSNN
 from trevsnn.config import RunConfig, recipe_config
-from trevsnn.data.part import Part
+from trevsnn.data.part import Part, Split
 from trevsnn.data.pictures import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, make_loader, splits
@@ -153,23 +153,23 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
         "steps": step, "epochs": step * config.batch_size / len(dataset), "threads": torch.get_num_threads(),
     }  # fmt: skip
     result["split"] = splits(config.data)[-1]
-    for name, net in (("averaged", average.module), ("last", model)):
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
-            result[f"accuracy_{name}"] = accuracy(net, config, result["split"])
+    for name, share in accuracies({"averaged": average.module, "last": model}, config, result["split"]).items():
+        result[f"accuracy_{name}"] = share
     return result
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, config: RunConfig, split: Any) -> float:
-    """Share of right answers on a part."""
-    model.eval()
-    part = load(config.data, split, config.model.timesteps)
-    dataset = TensorDataset(part, config.data, config.seed, training=False)
-    loader = make_loader(
-        dataset, EpochSampler(len(dataset), 0, shuffle=False), config.batch_size, config.data, pin=False
-    )
-    right = sum(int((model(inputs).argmax(1) == labels).sum()) for inputs, labels, _ in batches(loader))
-    return right / len(dataset)
+def accuracies(networks: dict[str, nn.Module], config: RunConfig, split: Split) -> dict[str, float]:
+    """Share of right answers of each network on a part, which is read once."""
+    dataset = TensorDataset(load(config.data, split, config.model.timesteps), config.data, config.seed, training=False)
+    sampler = EpochSampler(len(dataset), 0, shuffle=False)
+    loader = make_loader(dataset, sampler, config.batch_size, config.data, pin=False)
+    right = dict.fromkeys(networks, 0)
+    for inputs, labels, _ in batches(loader):
+        for name, network in networks.items():
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
+                right[name] += int((network.eval()(inputs).argmax(1) == labels).sum())
+    return {name: count / len(dataset) for name, count in right.items()}
 
 
 def main() -> None:

@@ -250,7 +250,10 @@ def spike_differences(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor) -> tuple
     Counted are the spikes that any convolution of a block or link is given, and those that the head is given, of which
     opposite differences within a channel cancel.
     """
-    maps, rates = zip(*(_spiking_inputs(network, x) for network in (model.eval(), folded)), strict=True)
+    last = model.heads[-1]
+    assert isinstance(last, LastHead)
+    readers = ((model.eval(), last.classifier1), (folded, folded.head.classifier))
+    maps, rates = zip(*(_spiking_inputs(network, head, x) for network, head in readers), strict=True)
     pairs = [(a, b) for ours, theirs in zip(*maps, strict=True) for a, b in zip(ours, theirs, strict=True)]
     # A shared convolution is given the items of every timestep, one after the other.
     differing = [(a != b).flatten(1).sum(1).view(-1, len(x)).sum(0) for a, b in pairs]
@@ -263,12 +266,11 @@ def _note(into: list[Tensor], module: nn.Module, inputs: tuple[Tensor, ...]) -> 
     into.append(inputs[0] > 0)
 
 
-def _spiking_inputs(network: nn.Module, x: Tensor) -> tuple[list[list[Tensor]], Tensor]:
-    """The spikes convolutions are given, by name, and the rates (B, C) that the last head is given."""
+def _spiking_inputs(network: nn.Module, head: nn.Module, x: Tensor) -> tuple[list[list[Tensor]], Tensor]:
+    """The spikes convolutions are given, by name, and the rates (B, C) that ``head``, the network's own, is given."""
     found: dict[str, list[Tensor]] = {}
     rates: list[Tensor] = []
-    head = network.heads[-1].classifier1 if isinstance(network, TRevSNN) else network.head.classifier  # type: ignore[union-attr]
-    handles = [head.register_forward_pre_hook(lambda _, inputs: rates.append(inputs[0].flatten(1)))]  # type: ignore[union-attr]
+    handles = [head.register_forward_pre_hook(lambda _, inputs: rates.append(inputs[0].flatten(1)))]
     for name, module in network.named_modules():
         if not isinstance(module, nn.Conv2d) or not name.startswith("levels."):
             continue
