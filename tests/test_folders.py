@@ -27,7 +27,7 @@ from trevsnn.data.folders import folder_splits, load_folder
 from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures import BatchMixup, picture_transform
 from trevsnn.data.sampling import EpochSampler, seeded
-from trevsnn.data.sets import IGNORED, TensorDataset, batches, load, make_loader
+from trevsnn.data.sets import IGNORED, TensorDataset, batches, load, loading_deaths, make_loader
 from trevsnn.errors import RunError
 
 
@@ -168,6 +168,41 @@ def test_a_loading_process_that_dies_is_said():
         RunError, match=r"a loading process died \(.*(killed by signal: Killed|exited unexpectedly).*lower data.workers"
     ):
         list(batches(DataLoader(Dying(), 2, num_workers=1)))
+
+
+class Counting(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return index
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loading_process_that_dies_while_a_step_is_computed_is_said():
+    import os
+    import signal
+    import time
+
+    @loading_deaths()
+    def train():
+        loader = DataLoader(Counting(), 2, num_workers=1, persistent_workers=True)
+        for _ in batches(loader):
+            assert loader._iterator is not None
+            os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+            time.sleep(10)  # the signal's handler raises in here
+
+    with pytest.raises(RunError, match=r"a loading process died \(.*killed by signal: Killed.*lower data.workers"):
+        train()
+
+
+def test_an_error_inside_a_loading_process_that_lives_is_no_death():
+    class Wrong(Counting):
+        def __getitem__(self, index):
+            raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match=r"(?s)in DataLoader worker process 0.*a mistake"):
+        list(batches(DataLoader(Wrong(), 2, num_workers=1)))
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -120,26 +121,52 @@ def batches(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         RunError: an item cannot be read, or a loading process died.
     """
     try:
-        yield from loader
+        with loading_deaths():
+            yield from loader
     except RunError as error:  # of another process: its text ends with the original's
         _, _, own = str(error).rpartition("Error: ")
         raise type(error)(own.strip()) from error
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+    except (ConnectionError, EOFError) as error:  # it died while it handed a batch over
+        raise _loading_death(error) from error
+
+
+@contextmanager
+def loading_deaths() -> Iterator[None]:
+    """Say in one sentence that a loading process died.
+
+    PyTorch notices it by a signal, whose handler raises wherever the process that trains happens to be: this belongs
+    around all that is done while a loader is there, and also serves as a decorator.
+
+    Raises:
+        RunError: a loading process died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):  # nor is an error "in DataLoader worker process N" a death
             raise
-        # The other two come where it dies while it hands a batch over.
-        what = str(error).partition("\n")[0].rstrip(".") or "its pipe has ended"
-        raise RunError(
-            f"a loading process died ({what}): the machine may be out of memory; lower data.workers or batch_size, and "
-            "go on with --resume."
-        ) from error
+        raise _loading_death(error) from error
+
+
+def _loading_death(error: Exception) -> RunError:
+    what = str(error).partition("\n")[0].rstrip(".") or "its pipe has ended"
+    return RunError(
+        f"a loading process died ({what}): the machine may be out of memory; lower data.workers or batch_size, and "
+        "go on with --resume."
+    )
 
 
 def real_items(config: DataConfig, timesteps: int, most: int) -> Tensor:
     """The first items, up to ``most``, of the part that a run is judged by, prepared as for evaluation."""
-    part = load(config, splits(config)[-1], timesteps)
-    dataset = TensorDataset(part, config, 0, training=False)
+    dataset = TensorDataset(load(config, splits(config)[-1], timesteps), config, 0, training=False)
     return torch.stack([dataset[0, index][0] for index in range(min(most, len(dataset)))])
+
+
+def calibration_items(config: DataConfig, timesteps: int, most: int) -> Tensor:
+    """Up to ``most`` items from all over the training part, prepared as for evaluation."""
+    dataset = TensorDataset(load(config, "train", timesteps), config, 0, training=False)
+    count = min(most, len(dataset))
+    return torch.stack([dataset[0, number * len(dataset) // count][0] for number in range(count)])
 
 
 def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: int) -> Tensor:

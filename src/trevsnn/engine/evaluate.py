@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from trevsnn.config import Accelerator, RunConfig
 from trevsnn.data.part import About, Part, Split
 from trevsnn.data.sampling import EpochSampler
-from trevsnn.data.sets import IGNORED, TensorDataset, batches, load, make_loader, read_inputs, splits
+from trevsnn.data.sets import IGNORED, TensorDataset, batches, load, loading_deaths, make_loader, read_inputs, splits
 from trevsnn.deploy.engines import Engine, make_engine
 from trevsnn.engine.checkpoint import checkpoints, load_checkpoint
 from trevsnn.engine.processes import local_batch, make_fabric
@@ -60,6 +60,7 @@ def place_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
     return inputs.to(dtype, memory_format=torch.channels_last) if inputs.dim() == 4 else inputs.to(dtype)
 
 
+@loading_deaths()
 @torch.no_grad()
 def evaluate(
     model: TRevSNN,

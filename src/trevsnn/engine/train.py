@@ -20,7 +20,7 @@ from trevsnn.config import RunConfig
 from trevsnn.data.part import Part, Split
 from trevsnn.data.pictures import BatchMixup
 from trevsnn.data.sampling import EpochSampler
-from trevsnn.data.sets import TensorDataset, batches, load, make_loader, splits
+from trevsnn.data.sets import TensorDataset, batches, load, loading_deaths, make_loader, splits
 from trevsnn.encoders import slope_at
 from trevsnn.engine.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
 from trevsnn.engine.evaluate import evaluate, evaluation_loader, load_weights, place_inputs
@@ -129,6 +129,7 @@ class _Training:
         with self.fabric.rank_zero_first():  # which downloads, and fills the cache
             return load(self.config.data, split, self.config.model.timesteps)
 
+    @loading_deaths()
     def run_to_end(self) -> dict[str, Any]:
         self._restore()
         self.tensorboard = TensorBoard(self.run.path / "tensorboard", len(self.history) + 1)
