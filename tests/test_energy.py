@@ -112,13 +112,14 @@ def test_the_commands(tmp_path, capsys):
 def test_inference_is_timed_beside_resnet(capsys, tmp_path):
     speed = ["measure", "speed", "--model", "trevsnn_nano", "--timesteps", "1", "--size", "16"]
     picture = ["--picture", str(tmp_path / "time.png")]
-    engines = ["--inference", "--engines", "eager", "onnx", "int8"]
+    engines = ["--inference", "--engines", "eager", "onnx", "int8", "onnx-int8"]
     options = ["spikes", "--rates", "0.05", "--batch", "3", "--repeats", "1", "--json"]
     assert main([*speed, *picture, *engines, *options]) == 0
     rows = {row["engine"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert list(rows) == ["eager", "onnx", "int8", "spikes, 5%", "resnet18", "resnet18, onnx"]
+    resnets = ["resnet18", "resnet18, onnx", "resnet18, onnx-int8"]
+    assert list(rows) == ["eager", "onnx", "int8", "onnx-int8", "spikes, 5%", *resnets]
     assert all(row["latency"] > 0 and row["batch"] == 3 for row in rows.values())
-    assert [row["rate"] for row in rows.values()] == [None, None, None, 0.05, None, None]
+    assert [row["rate"] for row in rows.values()] == [None] * 4 + [0.05] + [None] * 3
     assert (tmp_path / "time.png").read_bytes().startswith(b"\x89PNG")
     assert main([*speed, *picture, *engines]) == 2
     assert "add spikes to --engines" in capsys.readouterr().err

@@ -39,13 +39,13 @@ def exported(run):
 
 def test_an_export_holds_every_form_and_its_card_the_figures(run, exported):
     assert {file.name for file in exported.iterdir()} == {
-        "README.md", "about.json", "config.json", "config.yaml", "model-int8.safetensors", "model.onnx", "model.pt2",
-        "model.safetensors",
+        "README.md", "about.json", "config.json", "config.yaml", "model-int8.onnx", "model-int8.safetensors", "model.onnx",
+        "model.pt2", "model.safetensors",
     }  # fmt: skip
     assert len({file.stat().st_mode for file in exported.iterdir()}) == 1  # whoever may read one may read all
     report = json.loads((exported / "about.json").read_text())
     rows = {row["name"]: row for row in report["comparisons"]}
-    assert set(rows) == {"folded", "onnx", "torch.export", "8-bit weights"}
+    assert set(rows) == {"folded", "onnx", "torch.export", "8-bit weights", "8-bit arithmetic"}
     for name in ("folded", "onnx", "torch.export"):
         assert rows[name]["largest"] < 1e-5
         assert rows[name]["same_class"] == rows[name]["items"] == 256
@@ -134,14 +134,15 @@ def test_the_8_bit_file_gives_the_rounded_network_and_no_other_is_taken(tmp_path
 
 def test_evaluate_measures_what_an_engine_gives(exported, capsys):
     found = {}
-    for engine in ("eager", "onnx", "int8"):
+    for engine in ("eager", "onnx", "int8", "onnx-int8"):
         assert main(["evaluate", str(exported), "--engine", engine, "--json"]) == 0
         found[engine] = json.loads(capsys.readouterr().out)
     assert found["onnx"]["loss"] == pytest.approx(found["eager"]["loss"], rel=1e-5)
     assert found["onnx"]["accuracy"] == found["eager"]["accuracy"]
-    assert found["int8"]["loss"] != found["eager"]["loss"]
-    assert found["int8"]["loss"] == pytest.approx(found["eager"]["loss"], rel=0.2)
-    assert [len(row["firing_rates"]) for row in found.values()] == [2, 0, 0]
+    for name in ("int8", "onnx-int8"):
+        assert found[name]["loss"] != found["eager"]["loss"]
+        assert found[name]["loss"] == pytest.approx(found["eager"]["loss"], rel=0.2)
+    assert [len(row["firing_rates"]) for row in found.values()] == [2, 0, 0, 0]
     assert main(["evaluate", str(exported), "--engine", "folded"]) == 0
     assert "accuracy" in capsys.readouterr().out
     assert main(["evaluate", "digits", "--engine", "int8"]) == 2

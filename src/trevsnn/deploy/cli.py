@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-FORMATS = ["onnx", "torch", "int8"]
+FORMATS = ["onnx", "torch", "int8", "onnx-int8"]
 
 
 def add_deploy_commands(commands: Any) -> None:

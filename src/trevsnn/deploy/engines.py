@@ -17,14 +17,15 @@ from trevsnn.model import TRevSNN
 from trevsnn.zoo import pretrained_folder
 
 #: "eager", the network itself; "folded"; "spikes", spike-driven where it fires rarely; "onnx", ONNX Runtime on an
-#: exported folder's model.onnx; "int8", the folded network with the weights of its model-int8.safetensors.
-Engine = Literal["eager", "folded", "spikes", "onnx", "int8"]
+#: exported folder's model.onnx; "int8", the folded network with the weights of its model-int8.safetensors, in float32;
+#: "onnx-int8", ONNX Runtime on its model-int8.onnx, in 8-bit arithmetic.
+Engine = Literal["eager", "folded", "spikes", "onnx", "int8", "onnx-int8"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
-_FILES = {"onnx": "model.onnx", "int8": "model-int8.safetensors"}
+_FILES = {"onnx": "model.onnx", "int8": "model-int8.safetensors", "onnx-int8": "model-int8.onnx"}
 
 
 def make_engine(name: Engine, model: TRevSNN, folder: Path, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """From inputs of the model to logits, on the model's device ("onnx" and "spikes": on the CPU).
+    """From inputs of the model to logits, on the model's device ("spikes" and those of ONNX Runtime: on the CPU).
 
     Args:
         name: which engine.
@@ -33,7 +34,7 @@ def make_engine(name: Engine, model: TRevSNN, folder: Path, x: Tensor) -> Callab
         x: inputs for "spikes" to measure firing rates on.
 
     Raises:
-        UsageError: "onnx" or "int8" of a run that was not exported, or an optional library is missing.
+        UsageError: "onnx", "int8" or "onnx-int8" of a run that was not exported, or an optional library is missing.
         RunError: their file is damaged or of another model.
     """
     if name == "eager":
@@ -45,4 +46,4 @@ def make_engine(name: Engine, model: TRevSNN, folder: Path, x: Tensor) -> Callab
     path = (pretrained_folder(str(folder)) or folder) / _FILES[name]
     if not path.is_file():
         raise UsageError(f"{folder} holds no {path.name}: make one with trevsnn export RUN --out DIR, and give DIR.")
-    return OnnxModel(path, model.cpu()) if name == "onnx" else load_quantised(path, model.cpu().float())
+    return load_quantised(path, model.cpu().float()) if name == "int8" else OnnxModel(path, model.cpu())

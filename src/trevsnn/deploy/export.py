@@ -8,6 +8,7 @@
     model.onnx                       the folded network for ONNX Runtime
     model.pt2                        the folded network as torch.export keeps it
     model-int8.safetensors           the folded network's weights in 8 bits
+    model-int8.onnx                  the folded network in 8-bit arithmetic for ONNX Runtime
 
 ``trevsnn evaluate``, ``predict`` and ``stream`` take such a folder as they take a run.
 """
@@ -27,9 +28,10 @@ from torch import Tensor
 
 from trevsnn.config import RunConfig, to_yaml
 from trevsnn.data.part import About
-from trevsnn.data.sets import is_event, real_items
+from trevsnn.data.sets import calibration_items, is_event, real_items
 from trevsnn.deploy.card import model_card
 from trevsnn.deploy.folded import FoldedTRevSNN, fold, spike_differences
+from trevsnn.deploy.integer import export_integer
 from trevsnn.deploy.mark import mark_of
 from trevsnn.deploy.onnx_model import OnnxModel, batch_axis, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
@@ -40,8 +42,9 @@ from trevsnn.errors import UsageError
 from trevsnn.model import TRevSNN
 from trevsnn.zoo import pretrained_folder
 
-Format = Literal["onnx", "torch", "int8"]
+Format = Literal["onnx", "torch", "int8", "onnx-int8"]
 CHECKED = 256  # items of real data on which every form is compared with the network
+CALIBRATING = 128  # items of the training part that 8-bit maps get their ranges from
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,10 @@ def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format
         if "int8" in formats:
             save_quantised(quantise(folded)[1], beside / "model-int8.safetensors", mark_of(model))
             forms["8-bit weights"] = load_quantised(beside / "model-int8.safetensors", model)
+        if "onnx-int8" in formats:
+            items = calibration_items(config.data, config.model.timesteps, CALIBRATING)
+            export_integer(folded, items, beside / "model-int8.onnx", mark_of(model))
+            forms["8-bit arithmetic"] = OnnxModel(beside / "model-int8.onnx", model)
         comparisons = [_compare(name, form(x), wanted) for name, form in forms.items()]
         differing_B, spikes = spike_differences(model, folded, x)
         same = differing_B == 0

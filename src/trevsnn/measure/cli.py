@@ -18,7 +18,7 @@ from trevsnn.owner import PARTS
 from trevsnn.reversible import BACKPROP_MODES
 from trevsnn.zoo import PRESETS
 
-ENGINES = ["eager", "folded", "compiled", "onnx", "int8", "spikes"]
+ENGINES = ["eager", "folded", "compiled", "onnx", "int8", "onnx-int8", "spikes"]
 
 
 def add_measure_commands(parser: ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from trevsnn.deploy.extras import require
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
+from trevsnn.deploy.integer import export_integer
 from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import quantise
 from trevsnn.deploy.spike_driven import spike_driven
@@ -32,12 +35,13 @@ def measure_inference(
     The time of "spikes", the spike-driven engine, depends on firing rates: it is measured at each of ``rates``.
 
     torchvision's ResNet-18 stands beside image networks, in PyTorch ("resnet18") and in ONNX Runtime
-    ("resnet18, onnx"), with as many input channels and classes.
+    ("resnet18, onnx"; with engine "onnx-int8" also "resnet18, onnx-int8", quantised by ONNX Runtime's own tool), with as many
+    input channels and classes.
 
     Args:
         config: of the network.
         engines: "eager", "folded", "compiled" (torch.compile), "onnx" (ONNX Runtime), "int8" (weights rounded to 8 bits,
-            in float32) or "spikes".
+            in float32), "onnx-int8" (ONNX Runtime, in 8-bit arithmetic) or "spikes".
         size: of pictures or frames, in pixels.
         batch: items at a time, for throughput.
         repeats: of every measurement.
@@ -57,7 +61,7 @@ def measure_inference(
             set_firing_rates(folded, x[:2], rate)
             chosen[name] = spike_driven(folded, x[:2])[0]
         if config.input == "image":
-            chosen |= _resnet(config, x[:2], Path(folder))
+            chosen |= _resnet(config, x[:2], Path(folder), integer="onnx-int8" in engines)
         latency = times(chosen, x[:1], repeats)
         throughput = times(chosen, x[:batch], repeats)
     return [
@@ -77,6 +81,9 @@ def _make(name: str, model: TRevSNN, example: Tensor, folder: Path) -> Callable[
         return torch.compile(folded, dynamic=False)
     if name == "int8":
         return quantise(folded)[0]
+    if name == "onnx-int8":
+        export_integer(folded, example, folder / "model-int8.onnx")
+        return OnnxModel(folder / "model-int8.onnx")
     export_onnx(folded, example, folder / "model.onnx")
     return OnnxModel(folder / "model.onnx")
 
@@ -98,13 +105,38 @@ def set_firing_rates(folded: FoldedTRevSNN, x: Tensor, rate: float) -> None:
         handle.remove()
 
 
-def _resnet(config: TRevSNNConfig, example: Tensor, folder: Path) -> dict[str, Callable[[Tensor], Tensor]]:
+def _resnet(
+    config: TRevSNNConfig, example: Tensor, folder: Path, *, integer: bool
+) -> dict[str, Callable[[Tensor], Tensor]]:
     model = resnet18(num_classes=config.num_classes).eval()
     if config.in_chans != 3:
         model.conv1 = nn.Conv2d(config.in_chans or 0, 64, 7, 2, 3, bias=False)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     export_onnx(model, example, folder / "resnet18.onnx")
-    return {"resnet18": model, "resnet18, onnx": OnnxModel(folder / "resnet18.onnx")}
+    found = {"resnet18": model, "resnet18, onnx": OnnxModel(folder / "resnet18.onnx")}
+    if integer:
+        _quantise_onnx(folder / "resnet18.onnx", folder / "resnet18-int8.onnx", example)
+        found["resnet18, onnx-int8"] = OnnxModel(folder / "resnet18-int8.onnx")
+    return found
+
+
+def _quantise_onnx(path: Path, out: Path, calibration: Tensor) -> None:
+    """Another network's ONNX file in 8-bit arithmetic, by ONNX Runtime's static quantisation."""
+    quantization = require("onnxruntime.quantization")
+    shapes = require("onnxruntime.quantization.shape_inference")
+
+    class Reader(quantization.CalibrationDataReader):
+        inputs = iter(calibration.split(1))
+
+        def get_next(self) -> dict[str, Any] | None:
+            x = next(self.inputs, None)
+            return None if x is None else {"input": x.contiguous().numpy()}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prepared = path.with_name(f"{path.stem}-prepared.onnx")
+        shapes.quant_pre_process(str(path), str(prepared))
+        quantization.quantize_static(str(prepared), str(out), Reader(), per_channel=True)
 
 
 def times(engines: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, repeats: int) -> dict[str, float]:
