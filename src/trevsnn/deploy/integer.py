@@ -1,11 +1,13 @@
 """The folded network in 8-bit arithmetic, as an ONNX file of standard operators.
 
-Every convolution of a block or link is a QLinearConv: 8-bit weights, one scale per output channel, 8-bit maps, sums in
-32 bits. Spikes are the integers 0 and 1 and lose nothing. What is rounded are the maps of numbers between: DW1's output,
-whose range is known from its weights, and what PW2, DW2 and the links give, whose ranges are those seen on training items.
-The states, to which blocks and links add, stay float32, and so do the encoder and the head.
+Every convolution of a block, a link or the encoder of pictures is a QLinearConv: 8-bit weights, one scale per output
+channel, 8-bit maps, sums in 32 bits. Spikes are the integers 0 and 1 and lose nothing. What is rounded are the maps of
+numbers between: DW1's output, whose range is known from its weights, the picture, and what PW2, DW2, the links and the
+encoder give, whose ranges are those seen on training items. The states, to which blocks and links add, stay float32, and
+so do the head and the convolution of event frames.
 
-DW1's output takes 7 bits, so that two products of it fit 16 bits: processors without VNNI instructions add them up there.
+Two products have to fit 16 bits, where processors without VNNI instructions add them up: DW1's output takes 7 bits, and
+so do the weights of the encoder, whose inputs take 8.
 """
 
 from __future__ import annotations
@@ -121,7 +123,8 @@ class _Graph:
             weight, bias: in units of x's steps.
             from_zero, to_zero: what stands for 0 in the input and the output.
         """
-        scale = weight.abs().amax((1, 2, 3)).clamp(min=torch.finfo(weight.dtype).tiny) / STEPS
+        steps = STEPS // 2 if from_zero == ZERO and module.groups == 1 else STEPS
+        scale = weight.abs().amax((1, 2, 3)).clamp(min=torch.finfo(weight.dtype).tiny) / steps
         codes = (weight / scale.view(-1, 1, 1, 1)).round().to(torch.int8)
         one = self.constant(np.float32(1))
         return self.add(
@@ -149,6 +152,27 @@ class _Graph:
         begin, end, axes = (self.constant(np.array(values, np.int64)) for values in ((0, 0), size, (2, 3)))
         return self.add("Slice", size, x.name, begin, end, axes)
 
+    def pair(self, first: nn.Conv2d, second: nn.Conv2d, x: _Map, step: float, *, from_zero: int) -> _Map:
+        """Numbers ``second(first(step * (x - from_zero)))`` of uint8 x, in uint8 between the two."""
+        between = self.ranges[first] / STEPS
+        weight, bias = _parameters(first)
+        codes = self.integer_conv(first, x, between, weight * step, bias, from_zero=from_zero, to_zero=ZERO)
+        weight, bias = _parameters(second)
+        weight = weight * between.view((1, -1, 1, 1) if second.groups == 1 else (-1, 1, 1, 1))
+        whole = float(self.ranges[second].max()) / STEPS
+        return self.numbers(self.integer_conv(second, codes, whole, weight, bias, from_zero=ZERO, to_zero=ZERO), whole)
+
+    def encoder(self, encoder: nn.Sequential, picture: _Map, largest: float) -> _Map:
+        """The encoder of pictures, of no number above ``largest``; in float32 where it is not two linear convolutions."""
+        stem, activation, projection = encoder
+        if getattr(activation, "slope", None) != 1.0 or not isinstance(projection, nn.Conv2d):
+            return self.plain(encoder, picture)
+        step = largest / STEPS
+        codes = self.add(
+            "QuantizeLinear", picture.size, picture.name, self.constant(np.float32(step)), self.constant(np.uint8(ZERO))
+        )
+        return self.pair(_conv(stem), projection, codes, step, from_zero=ZERO)
+
     def half_block(self, expand: nn.ModuleDict, project: nn.ModuleDict, potential: _Map) -> _Map:
         """``DW2(PW2(s(PW1(DW1(s(v))))))``.
 
@@ -165,12 +189,7 @@ class _Graph:
         bias = bias + (weight.flatten(1) @ least)
         weight = weight * step.view(1, -1, 1, 1)
         hidden = self.at_most_one(self.integer_conv(pw1, numbers, 2 * THRESHOLD, weight, bias, from_zero=0, to_zero=0))
-        step = self.ranges[pw2] / STEPS
-        numbers = self.integer_conv(pw2, hidden, step, *_parameters(pw2), from_zero=0, to_zero=ZERO)
-        weight, bias = _parameters(dw2)
-        whole = float(self.ranges[dw2].max()) / STEPS
-        weight = weight * step.view(-1, 1, 1, 1)
-        return self.numbers(self.integer_conv(dw2, numbers, whole, weight, bias, from_zero=ZERO, to_zero=ZERO), whole)
+        return self.pair(pw2, dw2, hidden, 1.0, from_zero=0)
 
     def level(self, level: FoldedLevel, step: int, below: _Map, above: _Map | None) -> _Map:
         """F[l,t](below, above), as :class:`trevsnn.deploy.folded.FoldedStep` computes it."""
@@ -216,7 +235,8 @@ def export_integer(folded: FoldedTRevSNN, calibration: Tensor, path: Path, mark:
     x = _Map(graph, "input", size)
     config = folded.config
     if config.input == "image":
-        inputs = [graph.plain(folded.encoder, x)] * config.timesteps
+        assert isinstance(folded.encoder, nn.Sequential)
+        inputs = [graph.encoder(folded.encoder, x, float(calibration.abs().max()))] * config.timesteps
     else:
         steps = [graph.constant(np.int64(t)) for t in range(config.timesteps)]
         inputs = [graph.add("Gather", size, "input", step, axis=1) for step in steps]
