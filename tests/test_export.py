@@ -14,6 +14,7 @@ from test_folded import example, trained_like
 from trevsnn import TRevSNN
 from trevsnn.cli import main
 from trevsnn.deploy.folded import fold
+from trevsnn.deploy.integer import export_integer
 from trevsnn.deploy.mark import mark_of
 from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
@@ -134,7 +135,7 @@ def test_the_8_bit_file_gives_the_rounded_network_and_no_other_is_taken(tmp_path
 
 def test_evaluate_measures_what_an_engine_gives(exported, capsys):
     found = {}
-    for engine in ("eager", "onnx", "int8", "onnx-int8"):
+    for engine in ("eager", "onnx", "int8", "onnx-int8", "spikes"):
         assert main(["evaluate", str(exported), "--engine", engine, "--json"]) == 0
         found[engine] = json.loads(capsys.readouterr().out)
     assert found["onnx"]["loss"] == pytest.approx(found["eager"]["loss"], rel=1e-5)
@@ -142,7 +143,9 @@ def test_evaluate_measures_what_an_engine_gives(exported, capsys):
     for name in ("int8", "onnx-int8"):
         assert found[name]["loss"] != found["eager"]["loss"]
         assert found[name]["loss"] == pytest.approx(found["eager"]["loss"], rel=0.2)
-    assert [len(row["firing_rates"]) for row in found.values()] == [2, 0, 0, 0]
+    assert found["spikes"]["loss"] == pytest.approx(found["onnx-int8"]["loss"], rel=1e-6)
+    assert found["spikes"]["accuracy"] == found["onnx-int8"]["accuracy"]
+    assert [len(row["firing_rates"]) for row in found.values()] == [2, 0, 0, 0, 0]
     assert main(["evaluate", str(exported), "--engine", "folded"]) == 0
     assert "accuracy" in capsys.readouterr().out
     assert main(["evaluate", "digits", "--engine", "int8"]) == 2
@@ -169,17 +172,28 @@ def damaged(exported, tmp_path):
     return folder
 
 
-def test_an_onnx_file_of_another_model_is_said(exported, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("engine", "name", "write"),
+    [
+        ("onnx", "model.onnx", export_onnx),
+        ("onnx-int8", "model-int8.onnx", export_integer),
+        ("spikes", "model-int8.onnx", export_integer),
+    ],
+)
+def test_an_onnx_file_of_another_model_is_said(exported, tmp_path, capsys, engine, name, write):
     folder = damaged(exported, tmp_path)
     other = trained_like(in_chans=1).float()
-    export_onnx(fold(other), torch.randn(2, 1, 8, 8), folder / "model.onnx", mark_of(other))
+    write(fold(other), torch.randn(2, 1, 8, 8), folder / name, mark_of(other))
     picture = tmp_path / "digit.png"
     Image.new("L", (8, 8)).save(picture)
-    assert main(["predict", str(folder), str(picture), "--engine", "onnx"]) == 1
-    assert "model.onnx is of another model than the weights beside it" in capsys.readouterr().err
-    (folder / "model.onnx").write_bytes(b"no ONNX")
-    assert main(["predict", str(folder), str(picture), "--engine", "onnx"]) == 1
-    assert "model.onnx is missing or no ONNX file" in capsys.readouterr().err
+    assert main(["predict", str(folder), str(picture), "--engine", engine]) == 1
+    assert f"{name} is of another model than the weights beside it" in capsys.readouterr().err
+    (folder / name).write_bytes(b"no ONNX")
+    assert main(["predict", str(folder), str(picture), "--engine", engine]) == 1
+    assert f"{name} is missing or no ONNX file" in capsys.readouterr().err
+    (folder / name).unlink()
+    assert main(["predict", str(folder), str(picture), "--engine", engine]) == 2
+    assert f"holds no {name}: make one with trevsnn export" in capsys.readouterr().err
 
 
 def test_damaged_exports_are_said_in_a_sentence(exported, tmp_path, capsys):

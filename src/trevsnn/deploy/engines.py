@@ -11,39 +11,41 @@ from torch import Tensor
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.onnx_model import OnnxModel
 from trevsnn.deploy.quantised import load_quantised
-from trevsnn.deploy.spike_driven import spike_driven
+from trevsnn.deploy.spike_driven import SpikeDriven
 from trevsnn.errors import UsageError
 from trevsnn.model import TRevSNN
 from trevsnn.zoo import pretrained_folder
 
-#: "eager", the network itself; "folded"; "spikes", spike-driven where it fires rarely; "onnx", ONNX Runtime on an
-#: exported folder's model.onnx; "int8", the folded network with the weights of its model-int8.safetensors, in float32;
-#: "onnx-int8", ONNX Runtime on its model-int8.onnx, in 8-bit arithmetic.
-Engine = Literal["eager", "folded", "spikes", "onnx", "int8", "onnx-int8"]
+#: "eager", the network itself; "folded"; "onnx", ONNX Runtime on an exported folder's model.onnx; "int8", the folded network
+#: with the weights of its model-int8.safetensors, in float32; "onnx-int8", ONNX Runtime on its model-int8.onnx, in 8-bit
+#: arithmetic; "spikes", the same arithmetic, spike-driven where it fires rarely.
+Engine = Literal["eager", "folded", "onnx", "int8", "onnx-int8", "spikes"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
-_FILES = {"onnx": "model.onnx", "int8": "model-int8.safetensors", "onnx-int8": "model-int8.onnx"}
+_FILES = {
+    "onnx": "model.onnx", "int8": "model-int8.safetensors", "onnx-int8": "model-int8.onnx", "spikes": "model-int8.onnx",
+}  # fmt: skip
 
 
-def make_engine(name: Engine, model: TRevSNN, folder: Path, x: Tensor) -> Callable[[Tensor], Tensor]:
+def make_engine(name: Engine, model: TRevSNN, folder: Path) -> Callable[[Tensor], Tensor]:
     """From inputs of the model to logits, on the model's device ("spikes" and those of ONNX Runtime: on the CPU).
 
     Args:
         name: which engine.
         model: with its trained weights, in evaluation mode.
         folder: that it came from.
-        x: inputs for "spikes" to measure firing rates on.
 
     Raises:
-        UsageError: "onnx", "int8" or "onnx-int8" of a run that was not exported, or an optional library is missing.
+        UsageError: a run that was not exported and an engine that needs one of its files, or an optional library is
+            missing.
         RunError: their file is damaged or of another model.
     """
     if name == "eager":
         return model
     if name == "folded":
         return fold(model)
-    if name == "spikes":
-        return spike_driven(fold(model.cpu()), x)[0]
     path = (pretrained_folder(str(folder)) or folder) / _FILES[name]
     if not path.is_file():
         raise UsageError(f"{folder} holds no {path.name}: make one with trevsnn export RUN --out DIR, and give DIR.")
-    return load_quantised(path, model.cpu().float()) if name == "int8" else OnnxModel(path, model.cpu())
+    if name == "int8":
+        return load_quantised(path, model.cpu().float())
+    return (SpikeDriven if name == "spikes" else OnnxModel)(path, model.cpu())

@@ -24,14 +24,6 @@ def fires(potential: Tensor) -> Tensor:
     return spikes_of(potential, potential.dtype)
 
 
-class TakesPotential(nn.Module):
-    """A module in the place of a convolution of spikes that is given the potential and thresholds it itself."""
-
-
-def _convolve_spikes(module: nn.Module, potential: Tensor) -> Tensor:
-    return module(potential if isinstance(module, TakesPotential) else fires(potential))
-
-
 class FoldedTRevSNN(nn.Module):
     """A :class:`trevsnn.TRevSNN` in evaluation mode as convolutions, additions and thresholds alone; see :func:`fold`.
 
@@ -88,9 +80,9 @@ class FoldedStep(nn.Module):
         self.expand1, self.project1, self.expand2 = expand1, project1, expand2
 
     def forward(self, below: Tensor, above: Tensor | None, shared: nn.ModuleDict) -> Tensor:
-        potential = _convolve_spikes(self.below, below) if self.spiking else self.below(below)
+        potential = self.below(fires(below) if self.spiking else below)
         if above is not None and self.above is not None:
-            link = _convolve_spikes(self.above, above)
+            link = self.above(fires(above))
             if link.shape[2:] != potential.shape[2:]:
                 link = nn.functional.interpolate(link, size=potential.shape[2:], mode="nearest")
             potential = potential + link
@@ -116,7 +108,7 @@ def _expand(half: nn.ModuleDict, potential: Tensor) -> Tensor:
 
 
 def _project(half: nn.ModuleDict, hidden: Tensor) -> Tensor:
-    return half["dw2"](_convolve_spikes(half["pw2"], hidden))
+    return half["dw2"](half["pw2"](fires(hidden)))
 
 
 def fold(model: TRevSNN) -> FoldedTRevSNN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -79,10 +80,14 @@ class OnnxModel:
         Raises:
             ValueError: another shape than the file was made for, or NaN.
         """
-        own = self.session.get_inputs()[0].shape[1:]
-        if list(x.shape[1:]) != own:
-            raise ValueError(f"the input has shape {tuple(x.shape)}; this ONNX file takes {('B', *own)}.")
-        if x.isnan().any():
-            raise ValueError("the input holds NaN.")
+        check_input(x, self.session.get_inputs()[0].shape[1:])
         (logits,) = self.session.run(None, {"input": x.contiguous().numpy()})
         return torch.from_numpy(logits)
+
+
+def check_input(x: Tensor, shape: Sequence[int]) -> None:
+    """Refuse, with a ValueError, NaN and items of another shape than a file was made for."""
+    if list(x.shape[1:]) != list(shape):
+        raise ValueError(f"the input has shape {tuple(x.shape)}; this ONNX file takes {('B', *shape)}.")
+    if x.isnan().any():
+        raise ValueError("the input holds NaN.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,7 +65,7 @@ def evaluate(
     model: TRevSNN,
     loader: DataLoader[Any],
     fabric: Fabric,
-    make: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None,
+    engine: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
     """Run ``model``, in evaluation mode, over every item of ``loader`` that can be read, each in one process.
 
@@ -74,7 +73,7 @@ def evaluate(
         model: on the fabric's device.
         loader: of its inputs, labels and numbers.
         fabric: that it runs on.
-        make: from the first batch to what computes the logits in the model's place.
+        engine: what computes the logits in the model's place; None for the model.
 
     Raises:
         RunError: none can be read.
@@ -85,7 +84,6 @@ def evaluate(
     loss = MeanMetric().to(fabric.device)
     rates = [[MeanMetric().to(fabric.device) for _ in range(3)] for _ in model.config.channels]
     dtype = next(model.parameters()).dtype
-    engine = None
     for batch in batches(loader):
         inputs, labels, _ = (part.to(fabric.device) for part in batch)
         counted = int((labels != IGNORED).sum())
@@ -93,17 +91,16 @@ def evaluate(
             continue
         inputs = place_inputs(inputs, dtype)
         with fabric.autocast():
-            if make is None:
+            if engine is None:
                 logits, found = model.forward_with_rates(inputs)
                 for metrics, row in zip(rates, found.by_level(), strict=True):
                     for metric, rate in zip(metrics, row, strict=True):
                         metric.update(rate, counted)
             else:
-                engine = engine or make(inputs)
                 logits = engine(inputs)
         accuracy.update(logits.float(), labels)
         loss.update(nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED), counted)
-    rows = [[float(metric.compute()) for metric in metrics] for metrics in rates] if make is None else []
+    rows = [[float(metric.compute()) for metric in metrics] for metrics in rates] if engine is None else []
     return Evaluation(float(loss.compute()), float(accuracy.compute()), rows)
 
 
@@ -173,8 +170,8 @@ def evaluate_run(
     fabric = make_fabric(replace(config, accelerator=accelerator))
     part = load(config.data, chosen, config.model.timesteps)
     model = _place(model, fabric, config)
-    make = None if engine == "eager" else partial(make_engine, engine, model, path)
-    result = evaluate(model, evaluation_loader(part, config, fabric), fabric, make)
+    computes = None if engine == "eager" else make_engine(engine, model, path)
+    result = evaluate(model, evaluation_loader(part, config, fabric), fabric, computes)
     return {
         "run": str(path), "checkpoint": checkpoint, "engine": engine, "split": chosen, "items": len(part),
         "accuracy": result.accuracy, "loss": result.loss, "firing_rates": [row[0] for row in result.rates], "hidden_rates": [row[1:] for row in result.rates],
@@ -192,7 +189,7 @@ def predict_run(
     model = _place(model, fabric, config)
     inputs = place_inputs(inputs.to(fabric.device), next(model.parameters()).dtype)
     with fabric.autocast():
-        logits = make_engine(engine, model, path, inputs)(inputs)
+        logits = make_engine(engine, model, path)(inputs)
     rows = logits.double().softmax(1).tolist()
     return [
         {

@@ -20,7 +20,7 @@ from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.integer import export_integer
 from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import quantise
-from trevsnn.deploy.spike_driven import spike_driven
+from trevsnn.deploy.spike_driven import SpikeDriven
 from trevsnn.model import TRevSNN, TRevSNNConfig
 from trevsnn.spike import THRESHOLD
 
@@ -32,7 +32,8 @@ def measure_inference(
     """Median seconds of a forward pass with batch 1 and with ``batch``, on the CPU, float32, of a network with new
     weights.
 
-    The time of "spikes", the spike-driven engine, depends on firing rates: it is measured at each of ``rates``.
+    The time of "spikes", the spike-driven engine in 8-bit arithmetic, depends on firing rates: it is measured at each of
+    ``rates``.
 
     torchvision's ResNet-18 stands beside image networks, in PyTorch ("resnet18") and in ONNX Runtime
     ("resnet18, onnx"; with engine "onnx-int8" also "resnet18, onnx-int8", quantised by ONNX Runtime's own tool), with as many
@@ -57,9 +58,10 @@ def measure_inference(
         chosen = {name: _make(name, model, x[:2], Path(folder)) for name in engines if name != "spikes"}
         spiking = {f"spikes, {rate:.0%}": rate for rate in rates if "spikes" in engines}
         for name, rate in spiking.items():
-            folded = fold(model)
+            folded, path = fold(model), Path(folder) / f"{name}.onnx"
             set_firing_rates(folded, x[:2], rate)
-            chosen[name] = spike_driven(folded, x[:2])[0]
+            export_integer(folded, x[:2], path)
+            chosen[name] = SpikeDriven(path)
         if config.input == "image":
             chosen |= _resnet(config, x[:2], Path(folder), integer="onnx-int8" in engines)
         latency = times(chosen, x[:1], repeats)
