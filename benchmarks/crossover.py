@@ -1,0 +1,83 @@
+"""PW1 and PW2 of each level of the tiny network in 8 bits, PW2 spike-driven and dense, against the firing rate.
+
+    python benchmarks/crossover.py
+
+One picture of 224 x 224, random weights; the threshold is set so that the hidden neurons fire at the given rate. Where the
+two take equally long is where the engine's ``CROSSOVER`` belongs. Needs ``pip install 'trevsnn[deploy]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trevsnn.deploy.integer_layers import Hidden, IntegerConv, set_threads
+
+LEVELS = ((64, 56), (128, 28), (256, 14), (384, 14))  # channels; pixels on each side
+RATES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+POINTWISE = {"strides": [1, 1], "pads": [0, 0, 0, 0]}
+
+
+def conv(inputs: int, outputs: int, crossover: float, *, firing: bool) -> IntegerConv:
+    """A pointwise convolution of random weights: PW1, from codes of 7 bits, or PW2, from spikes."""
+    weight = np.random.default_rng(0).integers(-127, 128, (outputs, inputs, 1, 1)).astype(np.int8)
+    one, zero, zeros = np.float32(1), np.uint8(0), np.zeros(outputs, np.int8)
+    scale, bias = np.full(outputs, 0.01, np.float32), np.zeros(outputs, np.int32)
+    to_zero = zero if firing else np.uint8(128)
+    constants: list[Any] = [one, zero, weight, scale, zeros, one, to_zero, bias]
+    return IntegerConv(constants, POINTWISE, crossover, spiking=not firing, firing=firing)
+
+
+def both(channels: int, pixels: int, rate: float, crossover: float) -> Callable[[], Tensor]:
+    """PW1 and PW2 on codes of one picture, with hidden neurons that fire at the rate."""
+    expand, project = (
+        conv(channels, 4 * channels, 0, firing=True),
+        conv(4 * channels, channels, crossover, firing=False),
+    )
+    codes = torch.randint(0, 128, (1, pixels, pixels, channels), dtype=torch.uint8)
+    sums = torch.cat(list(as_hidden(expand(codes)).parts()))
+    threshold = torch.full((4 * channels,), int(np.quantile(sums.numpy(), 1 - rate)), dtype=torch.int32)
+
+    def run() -> Tensor:
+        given = project(replace(as_hidden(expand(codes)), threshold=threshold))
+        assert isinstance(given, Tensor)
+        return given
+
+    return run
+
+
+def as_hidden(x: Tensor | Hidden) -> Hidden:
+    assert isinstance(x, Hidden)
+    return x
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=31)
+    repeats = parser.parse_args().repeats
+    set_threads()
+    print(f"ms, medians of {repeats}, threads: {torch.get_num_threads()}")
+    for channels, pixels in LEVELS:
+        runs = {f"{rate:.0%}": both(channels, pixels, rate, 1.1) for rate in RATES}
+        runs["dense"] = both(channels, pixels, RATES[0], 0.0)
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        for turn in range(repeats + 2):
+            for name, run in runs.items():
+                begin = time.perf_counter()
+                run()
+                if turn > 1:
+                    seconds[name].append(time.perf_counter() - begin)
+        found = "  ".join(f"{name} {1e3 * statistics.median(times):.2f}" for name, times in seconds.items())
+        print(f"{channels} channels, {pixels} x {pixels}:  {found}")
+
+
+if __name__ == "__main__":
+    main()
