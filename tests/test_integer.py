@@ -76,7 +76,7 @@ def test_spikes_are_zero_and_one_and_exact_and_nothing_overflows(tmp_path):
             assert np.array_equal(spikes, maps[source.input[0]] >= 0.5)
             thresholded += 1
         if source.op_type == "QLinearConv":  # PW1: its input is DW1's output
-            assert maps[source.input[0]].max() <= 128
+            assert maps[source.input[0]].max() <= 127
             assert maps[source.input[0]].max() >= 100  # and fills the range
     assert thresholded > 10
 

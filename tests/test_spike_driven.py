@@ -142,6 +142,21 @@ def test_the_engine_gives_the_logits_of_onnx_runtime(options, crossover, tmp_pat
         engine(torch.full_like(x, torch.nan))
 
 
+@torch.no_grad()
+def test_weights_that_all_round_up_stay_within_seven_bits(tmp_path):
+    """DW1's output was up to 131, which an int8 takes for a negative number."""
+    folded = fold(trained_like().float())
+    for name, module in folded.named_modules():
+        if name.endswith("dw1"):
+            assert isinstance(module, torch.nn.Conv2d)
+            module.weight.fill_(0.51 / 127)
+            module.weight[:, :, 1, 1] = 1
+    x = example(folded.config, batch=4).float()
+    export_integer(folded, x, tmp_path / "model.onnx")
+    expected = OnnxModel(tmp_path / "model.onnx")(x)
+    torch.testing.assert_close(SpikeDriven(tmp_path / "model.onnx")(x), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_rates_are_those_of_the_network(tmp_path):
     model = trained_like().float()
     x = example(model.config, batch=4).float()

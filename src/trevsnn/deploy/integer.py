@@ -124,8 +124,9 @@ class _Graph:
             from_zero, to_zero: what stands for 0 in the input and the output.
         """
         steps = STEPS // 2 if from_zero == ZERO and module.groups == 1 else STEPS
-        scale = weight.abs().amax((1, 2, 3)).clamp(min=torch.finfo(weight.dtype).tiny) / steps
-        codes = (weight / scale.view(-1, 1, 1, 1)).round().to(torch.int8)
+        scale = _scale(weight, steps)
+        codes = (weight / scale).round().to(torch.int8)
+        scale = scale.flatten()
         one = self.constant(np.float32(1))
         return self.add(
             "QLinearConv", _size(module, x.size), x.name, one, self.constant(np.uint8(from_zero)),
@@ -182,8 +183,11 @@ class _Graph:
         dw1, pw1 = _conv(expand["dw1"]), _conv(expand["pw1"])
         pw2, dw2 = _conv(project["pw2"]), _conv(project["dw2"])
         weight, bias = _parameters(dw1)
+        scale = _scale(weight, STEPS)
+        weight = (weight / scale).round() * scale  # whose range it is, to the last step
         least = bias + weight.clamp(max=0).sum((1, 2, 3))
-        step = (weight.abs().sum((1, 2, 3)) / STEPS).clamp(min=torch.finfo(weight.dtype).tiny)
+        # A little more than needed: many sums would come to half a step, which runtimes may round either way.
+        step = (1.0001 * weight.abs().sum((1, 2, 3)) / STEPS).clamp(min=torch.finfo(weight.dtype).tiny)
         numbers = self.integer_conv(dw1, self.fires(potential), step, weight, bias - least, from_zero=0, to_zero=0)
         weight, bias = _parameters(pw1)
         bias = bias + (weight.flatten(1) @ least)
@@ -287,6 +291,11 @@ def _parameters(module: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Weight and bias, zero where there is none, in float64."""
     weight = module.weight.double()
     return weight, torch.zeros(len(weight), dtype=torch.float64) if module.bias is None else module.bias.double()
+
+
+def _scale(weight: Tensor, steps: int) -> Tensor:
+    """What one step of each output channel's weight is, (C, 1, 1, 1)."""
+    return weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / steps
 
 
 def _shape(module: nn.Conv2d) -> dict[str, Any]:
