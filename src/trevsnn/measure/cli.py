@@ -148,7 +148,7 @@ def _measure_inference(options: Namespace, config: TRevSNNConfig) -> None:
         rates=options.rates,
     )  # fmt: skip
     title = (
-        f"{options.model}, T = {config.timesteps}, {options.size} x {options.size}, float32, CPU, "
+        f"{options.model}, T = {config.timesteps}, {options.size} x {options.size}, CPU, "
         f"{rows[0]['threads']} threads, medians"
     )
     if options.picture is not None:
