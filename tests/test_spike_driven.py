@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -153,6 +154,28 @@ def test_weights_that_all_round_up_stay_within_seven_bits(tmp_path):
             module.weight[:, :, 1, 1] = 1
     x = example(folded.config, batch=4).float()
     export_integer(folded, x, tmp_path / "model.onnx")
+    expected = OnnxModel(tmp_path / "model.onnx")(x)
+    torch.testing.assert_close(SpikeDriven(tmp_path / "model.onnx")(x), expected, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_silent_channel_of_a_trained_network_keeps_its_bias(tmp_path):
+    """Weights all but zero made its bias, in steps of theirs, run over 32 bits."""
+    folded = fold(trained_like().float())
+    for name, module in folded.named_modules():
+        if name.endswith("dw2"):
+            assert isinstance(module, torch.nn.Conv2d)
+            assert module.bias is not None
+            module.weight[0] = 1e-12
+            module.bias[0] = 0.3
+    x = example(folded.config, batch=4).float()
+    export_integer(folded, x, tmp_path / "model.onnx")
+    biases = [
+        onnx.numpy_helper.to_array(tensor).astype(np.int64)
+        for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT32
+    ]
+    assert max(np.abs(bias).max() for bias in biases) == 2**30
     expected = OnnxModel(tmp_path / "model.onnx")(x)
     torch.testing.assert_close(SpikeDriven(tmp_path / "model.onnx")(x), expected, rtol=1e-6, atol=1e-6)
 

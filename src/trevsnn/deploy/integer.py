@@ -124,7 +124,8 @@ class _Graph:
             from_zero, to_zero: what stands for 0 in the input and the output.
         """
         steps = STEPS // 2 if from_zero == ZERO and module.groups == 1 else STEPS
-        scale = _scale(weight, steps)
+        # Of a channel whose weights are all but zero, the bias alone would run over 32 bits.
+        scale = torch.maximum(_scale(weight, steps), bias.abs().view(-1, 1, 1, 1) / 2**30)
         codes = (weight / scale).round().to(torch.int8)
         scale = scale.flatten()
         one = self.constant(np.float32(1))
