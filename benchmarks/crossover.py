@@ -38,10 +38,8 @@ def conv(inputs: int, outputs: int, crossover: float, *, firing: bool) -> Intege
 
 def both(channels: int, pixels: int, rate: float, crossover: float) -> Callable[[], Tensor]:
     """PW1 and PW2 on codes of one picture, with hidden neurons that fire at the rate."""
-    expand, project = (
-        conv(channels, 4 * channels, 0, firing=True),
-        conv(4 * channels, channels, crossover, firing=False),
-    )
+    expand = conv(channels, 4 * channels, 0, firing=True)
+    project = conv(4 * channels, channels, crossover, firing=False)
     codes = torch.randint(0, 128, (1, pixels, pixels, channels), dtype=torch.uint8)
     sums = torch.cat(list(as_hidden(expand(codes)).parts()))
     threshold = torch.full((4 * channels,), int(np.quantile(sums.numpy(), 1 - rate)), dtype=torch.int32)

@@ -20,7 +20,7 @@ from trevsnn.deploy.integer_layers import Hidden, IntegerConv, IntegerDepthwise
 from trevsnn.deploy.onnx_model import OnnxModel
 from trevsnn.deploy.spike_driven import SpikeDriven
 
-VARIANTS = [{}, {"input": "event", "timesteps": 3}, {"encoding": "grouped"}, {"encoder_stride": 1}]
+VARIANTS = [{}, {"input": "event", "timesteps": 3}, {"encoding": "grouped"}, {"encoder_stride": 2}]
 
 
 def constants(generator, outputs, inputs, kernel, from_zero, to_zero):
@@ -38,6 +38,13 @@ def expected(codes_BHWC, parts, groups=1, **options):
     x = torch.from_numpy(codes_BHWC.astype(np.float64) - float(from_zero)).movedim(-1, 1)
     sums = conv2d(x, torch.from_numpy(weight.astype(np.float64)), groups=groups, **options).movedim(1, -1).numpy()
     return np.clip(np.rint((sums + bias).astype(np.float32) * scale) + float(to_zero), 0, 255).astype(np.uint8)
+
+
+def exported(folded, folder):
+    """The 8-bit file of a network, and inputs that it was calibrated on."""
+    x = example(folded.config, batch=4).float()
+    export_integer(folded, x, folder / "model.onnx")
+    return folder / "model.onnx", x
 
 
 @settings(max_examples=60, deadline=None)
@@ -126,15 +133,12 @@ def test_sums_of_many_rows_of_the_largest_weights_do_not_run_over():
 @pytest.mark.parametrize("options", VARIANTS)
 @pytest.mark.parametrize("crossover", [0.0, 0.3, 1.1])
 def test_the_engine_gives_the_logits_of_onnx_runtime(options, crossover, tmp_path):
-    model = trained_like(**options).float()
-    x = example(model.config, batch=4).float()
-    export_integer(fold(model), x, tmp_path / "model.onnx")
-    engine, runtime = SpikeDriven(tmp_path / "model.onnx", crossover=crossover), OnnxModel(tmp_path / "model.onnx")
+    folded = fold(trained_like(**options).float())
+    path, x = exported(folded, tmp_path)
+    engine, runtime = SpikeDriven(path, crossover=crossover), OnnxModel(path)
     for part in (x, x[:1]):
         torch.testing.assert_close(engine(part), runtime(part), rtol=1e-6, atol=1e-6)
-    below = sum(rate < crossover for rate in engine.rates.values())
-    assert below == {0.0: 0, 0.3: below, 1.1: len(engine.rates)}[crossover]
-    assert len(engine.rates) > 2 * model.config.timesteps * len(model.config.channels)
+    assert len(engine.rates) > 2 * folded.config.timesteps * len(folded.config.channels)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(engine(x[:1].requires_grad_()), engine(x[:1].detach()))
     with pytest.raises(ValueError, match="takes"):
@@ -152,10 +156,8 @@ def test_weights_that_all_round_up_stay_within_seven_bits(tmp_path):
             assert isinstance(module, torch.nn.Conv2d)
             module.weight.fill_(0.51 / 127)
             module.weight[:, :, 1, 1] = 1
-    x = example(folded.config, batch=4).float()
-    export_integer(folded, x, tmp_path / "model.onnx")
-    expected = OnnxModel(tmp_path / "model.onnx")(x)
-    torch.testing.assert_close(SpikeDriven(tmp_path / "model.onnx")(x), expected, rtol=1e-6, atol=1e-6)
+    path, x = exported(folded, tmp_path)
+    torch.testing.assert_close(SpikeDriven(path)(x), OnnxModel(path)(x), rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
@@ -168,23 +170,33 @@ def test_a_silent_channel_of_a_trained_network_keeps_its_bias(tmp_path):
             assert module.bias is not None
             module.weight[0] = 1e-12
             module.bias[0] = 0.3
-    x = example(folded.config, batch=4).float()
-    export_integer(folded, x, tmp_path / "model.onnx")
+    path, x = exported(folded, tmp_path)
     biases = [
         onnx.numpy_helper.to_array(tensor).astype(np.int64)
-        for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer
+        for tensor in onnx.load(path).graph.initializer
         if tensor.data_type == onnx.TensorProto.INT32
     ]
     assert max(np.abs(bias).max() for bias in biases) == 2**30
-    expected = OnnxModel(tmp_path / "model.onnx")(x)
-    torch.testing.assert_close(SpikeDriven(tmp_path / "model.onnx")(x), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(SpikeDriven(path)(x), OnnxModel(path)(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("crossover", [0.0, 0.2, 1.1])
+def test_it_is_spike_driven_below_the_crossover_and_dense_from_it_on(crossover, tmp_path, monkeypatch):
+    path, x = exported(fold(trained_like().float()), tmp_path)
+    engine, used = SpikeDriven(path, crossover=crossover), []
+    kernel = integer_layers.compiled()
+    accumulate = kernel.accumulate
+    monkeypatch.setattr(kernel, "accumulate", lambda *arrays: (used.append(1), accumulate(*arrays)))
+    engine(x)
+    below = sum(rate < crossover for rate in engine.rates.values())
+    assert len(used) == below  # of so small maps a convolution is one part
+    assert (below > 0) == (crossover > 0)
+    assert (below < len(engine.rates)) == (crossover < 1)
 
 
 def test_rates_are_those_of_the_network(tmp_path):
-    model = trained_like().float()
-    x = example(model.config, batch=4).float()
-    export_integer(fold(model), x, tmp_path / "model.onnx")
-    engine = SpikeDriven(tmp_path / "model.onnx")
+    path, x = exported(fold(trained_like().float()), tmp_path)
+    engine = SpikeDriven(path)
     assert engine.rates == {}
     engine(x)
     rates = dict(engine.rates)
@@ -194,13 +206,11 @@ def test_rates_are_those_of_the_network(tmp_path):
 
 
 def test_a_processor_whose_products_run_over_computes_them_in_float32(tmp_path, monkeypatch):
-    model = trained_like().float()
-    x = example(model.config, batch=4).float()
-    export_integer(fold(model), x, tmp_path / "model.onnx")
-    exact = SpikeDriven(tmp_path / "model.onnx")(x)
+    path, x = exported(fold(trained_like().float()), tmp_path)
+    exact = SpikeDriven(path)(x)
     monkeypatch.setattr(integer_layers, "_integer_product_is_exact", lambda: False)
     monkeypatch.setattr(torch, "_int_mm", None)
-    assert torch.equal(SpikeDriven(tmp_path / "model.onnx")(x), exact)
+    assert torch.equal(SpikeDriven(path)(x), exact)
 
 
 def test_it_leaves_pytorch_its_number_of_threads():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -66,11 +67,8 @@ class OnnxModel:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4
-        try:
+        with reading(path):
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
-            first = str(error).splitlines()[0]
-            raise RunError(f"{path} is missing or no ONNX file ({first}): export the model again.") from error
         if model is not None:
             check_mark(self.session.get_modelmeta().custom_metadata_map.get(MARK), model, path)
 
@@ -83,6 +81,16 @@ class OnnxModel:
         check_input(x, self.session.get_inputs()[0].shape[1:])
         (logits,) = self.session.run(None, {"input": x.contiguous().numpy()})
         return torch.from_numpy(logits)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What fails within is said to be the file, with a RunError."""
+    try:
+        yield
+    except Exception as error:  # those of ONNX, protobuf and ONNX Runtime have no common class of their own
+        first = (str(error).splitlines() or [""])[0]
+        raise RunError(f"{path} is missing or no ONNX file ({first}): export the model again.") from error
 
 
 def check_input(x: Tensor, shape: Sequence[int]) -> None:

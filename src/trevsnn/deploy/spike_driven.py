@@ -22,7 +22,7 @@ from torch.nn.functional import conv2d, leaky_relu, linear
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.integer_layers import IntegerConv, IntegerDepthwise, add_numbers, channels_last, fires, set_threads
 from trevsnn.deploy.mark import MARK, check_mark
-from trevsnn.deploy.onnx_model import check_input
+from trevsnn.deploy.onnx_model import check_input, reading
 from trevsnn.errors import RunError
 from trevsnn.model import TRevSNN
 
@@ -49,12 +49,9 @@ class SpikeDriven:
 
     def __init__(self, path: Path, model: TRevSNN | None = None, crossover: float = CROSSOVER) -> None:
         onnx = require("onnx")
-        try:
+        with reading(path):
             file = onnx.load(path)
             onnx.checker.check_model(file)
-        except Exception as error:  # protobuf's and onnx's exceptions have no common class of their own
-            first = (str(error).splitlines() or [""])[0]
-            raise RunError(f"{path} is missing or no ONNX file ({first}): export the model again.") from error
         if model is not None:
             check_mark({p.key: p.value for p in file.metadata_props}.get(MARK), model, path)
         self.shape = [axis.dim_value for axis in file.graph.input[0].type.tensor_type.shape.dim[1:]]
@@ -131,12 +128,12 @@ def _operator(
 ) -> Callable[..., Any]:
     """What a node does with maps (B, H, W, C), given its constants."""
     attributes = {a.name: require("onnx").helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "QLinearConv" and attributes["group"] > 1:
+        return IntegerDepthwise(constants, spiking=spiking)
+    if node.op_type == "QLinearConv":
+        return IntegerConv(constants, attributes, crossover, spiking=spiking, firing=firing)
     torches = [torch.from_numpy(np.array(c)) for c in constants]
     match node.op_type:
-        case "QLinearConv" if attributes["group"] > 1:
-            return IntegerDepthwise(constants, spiking=spiking)
-        case "QLinearConv":
-            return IntegerConv(constants, attributes, crossover, spiking=spiking, firing=firing)
         case "QuantizeLinear" if firing:
             threshold = float(np.nextafter(constants[0], np.float32(np.inf))) / 2  # what rounds to a step or more
             return lambda potential: fires(potential, threshold)

@@ -29,8 +29,7 @@ from trevsnn.spike import THRESHOLD
 def measure_inference(
     config: TRevSNNConfig, *, engines: Sequence[str], size: int, batch: int, repeats: int, rates: Sequence[float] = ()
 ) -> list[dict[str, Any]]:
-    """Median seconds of a forward pass with batch 1 and with ``batch``, on the CPU, float32, of a network with new
-    weights.
+    """Median seconds of a forward pass with batch 1 and with ``batch``, on the CPU, of a network with new weights.
 
     The time of "spikes", the spike-driven engine in 8-bit arithmetic, depends on firing rates: it is measured at each of
     ``rates``.
