@@ -1,100 +1,87 @@
 """Convolutions in 8-bit arithmetic on a CPU, dense or spike-driven, in the integers that ONNX's QLinearConv defines.
 
-Maps are codes (B, H, W, C), uint8. The loops are in :mod:`trevsnn.deploy.kernel`, dense matrix products PyTorch's.
+Maps are codes (B, H, W, C), uint8, whose channels are filled up to a multiple of 32 by such as stand for 0. The loops are in
+:mod:`trevsnn.deploy.kernel`, dense matrix products PyTorch's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import pad
 
 from trevsnn.deploy.extras import require
+from trevsnn.deploy.integer_product import IntegerProduct
 
-LANES = 64  # of the kernels: inputs and outputs of a matrix are filled up to a multiple of it
+LANES = 32  # of the kernels: channels are filled up to a multiple of it
 PART = 2**18  # hidden neurons computed at a time, whose sums fit a cache of 1 MiB
+COLUMNS = 2**19  # inputs of output pixels that are brought together at a time
+NEVER = 2**31 - 1  # a threshold
+
+Codes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Inputs of the output pixels of a convolution.
-
-    Attributes:
-        maps: (pixels, K), int8.
-        size: of the output: B, H, W.
-    """
-
-    maps: Tensor
-    size: tuple[int, int, int]
-
-    @property
-    def threshold(self) -> Tensor:
-        """What spikes are above, (K,)."""
-        return torch.zeros(self.maps.shape[1], dtype=torch.int8)
-
-    def parts(self) -> Iterator[Tensor]:
-        """The maps, some pixels at a time."""
-        yield self.maps
-
-
-@dataclass(frozen=True)
-class Hidden:
+class Hidden(NamedTuple):
     """Spikes of the hidden neurons between PW1 and PW2: where PW1's sums are above a threshold.
 
     There are so many of them that they are computed where they are used, some pixels at a time.
 
     Attributes:
-        inputs: PW1's.
-        matrix: PW1's weights, (K, N), int8.
-        threshold: of the sums, (N,), int32.
+        maps: PW1's inputs, (pixels, K), int8.
+        size: of the output: B, H, W.
+        conv: PW1.
     """
 
-    inputs: Columns
-    matrix: Tensor
-    threshold: Tensor
+    maps: Array
+    size: tuple[int, int, int]
+    conv: IntegerConv
 
-    @property
-    def size(self) -> tuple[int, int, int]:
-        return self.inputs.size
-
-    def parts(self) -> Iterator[Tensor]:
-        """PW1's sums, (pixels, N), int32, some pixels at a time; each is valid until the next is asked for."""
-        maps, hidden = self.inputs.maps, self.matrix.shape[1]
-        pixels = max(256, PART // hidden)  # of fewer a product is slow
-        sums = torch.empty(min(pixels, len(maps)), hidden, dtype=torch.int32)
-        for part in maps.split(pixels):
-            yield _product(part, self.matrix, sums[: len(part)])
+    def parts(self) -> Iterator[tuple[int, Array]]:
+        """PW1's sums, (pixels, N), some pixels at a time, and the number of the first pixel."""
+        pixels = max(256, PART // len(self.conv.bias))  # of fewer a product is slow
+        for first in range(0, len(self.maps), pixels):
+            yield first, self.conv.product(self.maps[first : first + pixels])
 
 
 class IntegerDepthwise:
-    """DW1 or DW2, 3 x 3, stride 1: codes to codes of the same size.
+    """DW1 or DW2, of stride 1, with what comes before or after it.
 
     Args:
         constants: QLinearConv's inputs after the first: scale and zero of the input, weight, its scale and zero, scale and
             zero of the output, bias. Scales of maps are 1, zeros of weights 0.
-        spiking: the input is 0 and 1.
     """
 
-    def __init__(self, constants: list[NDArray[Any]], *, spiking: bool) -> None:
-        _, from_zero, weight, self.scale, _, _, to_zero, bias = constants
-        weight_33C = weight[:, 0].transpose(1, 2, 0)
-        self.weight = np.ascontiguousarray(weight_33C, np.int16 if spiking else np.float32)
-        # Padded with the code of 0, all pixels have nine taps, and what the code adds is the same for all.
-        self.bias = bias - np.int32(from_zero) * weight_33C.sum((0, 1), np.int32)
+    def __init__(self, constants: list[Array]) -> None:
+        _, from_zero, weight_C1HW, scale, _, _, to_zero, bias = constants
         self.from_zero, self.to_zero = int(from_zero), int(to_zero)
+        self.kernel, self.size = compiled(), weight_C1HW.shape[-1]
+        self.weight = filled(weight_C1HW.reshape(len(bias), -1).T.astype(np.float32))
+        self.bias, self.scale = filled(bias), filled(scale)
 
-    def __call__(self, codes: Tensor) -> Tensor:
-        out = torch.empty_like(codes)
-        compiled().depthwise(
-            codes.numpy(), self.from_zero, self.weight, self.bias, self.scale, self.to_zero, out.numpy()
-        )
+    def of_spikes(self, threshold: np.float32, potential: Floats) -> Codes:
+        """Codes of the spikes of a potential, which fires at the threshold."""
+        out = np.empty(potential.shape, np.uint8)
+        self.kernel.depthwise(
+            potential, threshold, self.from_zero, self.size, self.weight, self.bias, self.scale, self.to_zero,
+            np.float32(0), None, None, None, out.reshape(-1),
+        )  # fmt: skip
+        return out
+
+    def added(
+        self, step: np.float32, alpha: Floats | None, potential: Floats, codes: Codes, previous: Floats | None = None
+    ) -> Floats:
+        """``potential + step * self(codes)``, and ``alpha * previous`` added where they are given."""
+        out = np.empty(potential.shape, np.float32)
+        self.kernel.depthwise(
+            codes, None, self.from_zero, self.size, self.weight, self.bias, self.scale, self.to_zero, step,
+            potential.reshape(-1), alpha, None if previous is None else previous.reshape(-1), out.reshape(-1),
+        )  # fmt: skip
         return out
 
 
@@ -107,6 +94,7 @@ class IntegerConv:
         crossover: firing rate of a spiking input from which on it is computed densely.
         spiking: the input is 0 and 1.
         firing: hidden neurons follow, which fire where the code is 1 or more.
+        picture: the input is one, whose few channels are not filled up.
 
     Attributes:
         rate: firing rate of a spiking input in the first call, which later ones go by; None before it.
@@ -114,72 +102,96 @@ class IntegerConv:
 
     def __init__(
         self,
-        constants: list[NDArray[Any]],
+        constants: list[Array],
         attributes: dict[str, Any],
         crossover: float,
         *,
-        spiking: bool,
-        firing: bool,
+        spiking: bool = False,
+        firing: bool = False,
+        picture: bool = False,
     ) -> None:
-        _, from_zero, weight_NCHW, self.scale, _, _, to_zero, self.bias = constants
+        _, from_zero, weight_NCHW, scale, _, _, to_zero, bias = constants
         self.from_zero, self.to_zero = int(from_zero), int(to_zero)
         self.kernel_size = weight_NCHW.shape[2:]
         self.stride, self.padding = tuple(attributes["strides"]), tuple(attributes["pads"][:2])
+        self.pointwise = self.kernel_size == self.stride == (1, 1) and self.from_zero == 0
         self.inputs = weight_NCHW[0].size
-        more = -len(weight_NCHW) % LANES
-        matrix = torch.from_numpy(np.array(weight_NCHW)).permute(2, 3, 1, 0).flatten(0, 2)
-        self.matrix = pad(matrix, (0, more, 0, -self.inputs % LANES)).contiguous()
-        self.threshold: Tensor | None = None
-        if firing:
-            never = 2**31 - 1
-            self.threshold = pad(torch.from_numpy(_threshold(self.bias, self.scale)), (0, more), value=never)
+        self.bias, self.scale = filled(bias), filled(scale)
+        weight_HWCN = filled(weight_NCHW.transpose(2, 3, 1, 0))
+        if not picture:
+            weight_HWCN = filled(weight_HWCN, axis=2)
+        self.weight = filled(weight_HWCN.reshape(-1, weight_HWCN.shape[-1]), axis=0)
+        self.product = IntegerProduct(self.weight, signed=self.from_zero > 0)
+        self.rows = np.arange(len(self.weight), dtype=np.int32) * np.int32(self.weight.shape[1])
+        self.threshold = filled(_threshold(bias, scale), value=NEVER).astype(self.product.dtype) if firing else None
+        self.nothing = np.zeros(len(self.weight), np.int8)  # what spikes are above
+        self.kernel = compiled()
         self.spiking, self.crossover = spiking, crossover
         self.rate: float | None = None
 
-    def __call__(self, x: Tensor | Hidden) -> Tensor | Hidden:
-        inputs = self.columns(x) if isinstance(x, Tensor) else x
+    def __call__(self, x: Codes | Hidden) -> Codes | Hidden:
+        if isinstance(x, Hidden):
+            size, parts, threshold = x.size, x.parts, x.conv.threshold
+        else:
+            size = self.output_size(x)
+            parts, threshold = partial(self.columns, x, size), self.nothing
         if self.threshold is not None:
-            assert isinstance(inputs, Columns)
-            return Hidden(inputs, self.matrix, self.threshold)
-        out = torch.empty(*inputs.size, len(self.bias), dtype=torch.uint8)
-        pixels, threshold = out.flatten(0, 2), inputs.threshold
+            ((_, maps),) = parts()
+            return Hidden(maps, size, self)
+        out = np.empty((size[0] * size[1] * size[2], len(self.bias)), np.uint8)
         if self.spiking and self.rate is None:
-            active = sum(int((part > threshold).sum()) for part in inputs.parts())
-            self.rate = active / (len(pixels) * self.inputs)
-        done = 0
-        for part in inputs.parts():
-            self.fill(pixels[done : done + len(part)], part, threshold)
-            done += len(part)
-        return out
+            active = sum(np.count_nonzero(part > threshold) for _, part in parts())
+            self.rate = active / (len(out) * self.inputs)
+        for first, part in parts():
+            self.fill(out[first : first + len(part)], part, threshold)
+        return out.reshape(*size, -1)
 
-    def fill(self, out: Tensor, maps: Tensor, threshold: Tensor) -> None:
+    def fill(self, out: Array, maps: Array, threshold: Array | None) -> None:
         """Codes of some pixels, (pixels, N), of their inputs, (pixels, K), which if spiking are 1 above the threshold."""
-        kernel = compiled()
-        codes = self.bias, self.scale, self.to_zero, out.numpy()
         if self.rate is not None and self.rate < self.crossover:
-            kernel.accumulate(maps.numpy(), threshold.numpy(), self.matrix.numpy(), *codes)
+            self.kernel.accumulate(
+                maps, threshold, self.rows, self.weight, self.bias, self.scale, self.to_zero, out
+            )  # fmt: skip
             return
-        if maps.dtype != torch.int8:
-            spikes = torch.empty(maps.shape, dtype=torch.int8)
-            kernel.fired(maps.numpy(), threshold.numpy(), spikes.numpy())
+        if maps.dtype != np.int8:
+            spikes = np.empty(maps.shape, np.int8)
+            self.kernel.fired(maps, threshold, spikes)
             maps = spikes
-        kernel.requantise(_product(maps, self.matrix).numpy(), *codes)
+        self.kernel.requantise(self.product(maps), self.bias, self.scale, self.to_zero, out)
 
-    def columns(self, codes: Tensor) -> Columns:
-        """What lies under the kernel at every output pixel, less the code of 0."""
-        batch, height, width, channels = codes.shape
+    def output_size(self, codes: Codes) -> tuple[int, int, int]:
+        """B, H, W."""
+        batch, *sizes, _ = codes.shape
         high, wide = (
             (n + 2 * p - k) // s + 1
-            for n, p, k, s in zip((height, width), self.padding, self.kernel_size, self.stride, strict=True)
+            for n, p, k, s in zip(sizes, self.padding, self.kernel_size, self.stride, strict=True)
         )
-        if self.kernel_size == (1, 1) and self.stride == (1, 1) and channels % LANES == 0 and self.from_zero == 0:
-            return Columns(codes.view(torch.int8).flatten(0, 2), (batch, high, wide))
-        out = torch.zeros(batch, high, wide, len(self.matrix), dtype=torch.int8)
-        compiled().columns(codes.numpy(), self.from_zero, self.kernel_size, self.stride, self.padding, out.numpy())
-        return Columns(out.flatten(0, 2), (batch, high, wide))
+        return batch, high, wide
+
+    def columns(self, codes: Codes, size: tuple[int, int, int]) -> Iterator[tuple[int, Array]]:
+        """What lies under the kernel at every output pixel, less the code of 0, (pixels, K), int8, some pixels at a time,
+        and the number of the first."""
+        inputs, (batch, high, wide) = len(self.weight), size
+        if self.pointwise:
+            yield 0, codes.view(np.int8).reshape(-1, inputs)
+            return
+        lines = max(1, COLUMNS // (wide * inputs))
+        for first in range(0, batch * high, lines):
+            out = np.empty(min(lines, batch * high - first) * wide * inputs, np.int8)
+            self.kernel.columns(
+                codes, self.from_zero, self.kernel_size, self.stride, self.padding, (high, wide), inputs, first, out
+            )
+            yield first * wide, out.reshape(-1, inputs)
 
 
-def _threshold(bias: NDArray[Any], scale: NDArray[Any]) -> NDArray[Any]:
+def filled(values: Array, axis: int = -1, value: int = 0) -> Array:
+    """An array with more elements of one value along an axis, as many as make its length a multiple of 32."""
+    more = [(0, 0)] * values.ndim
+    more[axis] = (0, -values.shape[axis] % LANES)
+    return np.ascontiguousarray(np.pad(values, more, constant_values=value))
+
+
+def _threshold(bias: Array, scale: Array) -> NDArray[np.int32]:
     """The largest sum, int32, whose code ``round((sum + bias) * scale)`` is below 1, for each channel; by bisection."""
     below, above = np.full(len(bias), -(2**31), np.int64), np.full(len(bias), 2**31 - 1, np.int64)
     for _ in range(32):
@@ -189,38 +201,31 @@ def _threshold(bias: NDArray[Any], scale: NDArray[Any]) -> NDArray[Any]:
     return below.astype(np.int32)
 
 
-def _product(maps: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
-    """The exact product of two int8 matrices, int32."""
-    if _integer_product_is_exact():
-        return torch._int_mm(maps, matrix, out=out)
-    return (maps.float() @ matrix.float()).int()  # exact up to 2^24, which 127 * 127 * 1,040 inputs do not reach
-
-
-@cache
-def _integer_product_is_exact() -> bool:
-    """Whether this processor adds up products of 8 bits without running over, as some without VNNI do."""
-    ones = torch.ones(64, 64, dtype=torch.int8)
-    return all(bool((torch._int_mm(a * ones, b * ones) == 64 * a * b).all()) for a in (127, -128) for b in (127, -127))
-
-
-def channels_last(x: Tensor) -> Tensor:
+def channels_last(x: Array) -> Array:
     """(..., C, H, W) to (..., H, W, C), contiguous."""
-    return x.movedim(-3, -1).contiguous()
+    return np.ascontiguousarray(np.moveaxis(x, -3, -1))
 
 
-def fires(potential: Tensor, threshold: float) -> Tensor:
-    """1 where the potential, float32, is at the threshold or above, and 0 elsewhere, uint8."""
-    out = torch.empty(potential.shape, dtype=torch.uint8)
-    compiled().fires(potential.view(-1).numpy(), np.float32(threshold), out.view(-1).numpy())
+def spikes_of(threshold: np.float32, potential: Floats) -> Codes:
+    """1 where the potential is at the threshold or above, and 0 elsewhere."""
+    out = np.empty(potential.shape, np.uint8)
+    compiled().spikes(potential.reshape(-1), threshold, out.reshape(-1))
     return out
 
 
-def add_numbers(step: float, zero: float, potential: Tensor, codes: Tensor) -> Tensor:
-    """``potential + (codes - zero) * step``, float32."""
-    out = torch.empty_like(potential)
-    compiled().add_numbers(
-        potential.view(-1).numpy(), codes.view(-1).numpy(), np.float32(zero), np.float32(step), out.view(-1).numpy()
-    )
+def numbers(zero: int, step: np.float32, times: int, size: tuple[int, int] | None, *maps: Array) -> Floats:
+    """``(codes - zero) * step``, added to a potential where there is one.
+
+    Args:
+        zero, step: code of 0, and what one step is.
+        times: how often every pixel of the codes stands in each direction.
+        size: height and width of what is given, where they are less than that makes.
+        maps: the codes, or a potential and the codes.
+    """
+    *potential, codes = maps
+    batch, height, width, channels = codes.shape
+    out = np.empty((batch, *(size or (times * height, times * width)), channels), np.float32)
+    compiled().numbers(codes, zero, step, times, potential[0].reshape(-1) if potential else None, out)
     return out
 
 

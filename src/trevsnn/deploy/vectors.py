@@ -1,0 +1,212 @@
+"""Vectors of a processor as values in Numba's functions, for loops that LLVM does not vectorise well by itself.
+
+A vector has a fixed number of elements of one type. ``+``, ``-`` and ``*`` work element by element; in float32 no two of
+them are contracted into one, so that each result is rounded.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, Signature, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+_BIT = ir.IntType(1)
+
+
+class Vector(types.Type):
+    """Numba's type of a number of elements of one type."""
+
+    def __init__(self, element: Any, lanes: int) -> None:
+        self.element, self.lanes = element, lanes
+        super().__init__(f"vector({lanes} x {element})")
+
+
+@register_model(Vector)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        super().__init__(manager, kind, ir.VectorType(manager[kind.element].get_value_type(), kind.lanes))
+
+
+def _define_operator(symbol: Callable[[Any, Any], Any], whole: str, real: str) -> None:
+    @infer_global(symbol)
+    class Operator(AbstractTemplate):
+        def generic(self, args: tuple[Any, ...], kws: Any) -> Signature | None:
+            return signature(args[0], *args) if isinstance(args[0], Vector) and args[0] == args[-1] else None
+
+    @lower_builtin(symbol, Vector, Vector)
+    def lower(_: Any, builder: Any, of: Any, values: Any) -> Any:
+        return getattr(builder, real if isinstance(of.return_type.element, types.Float) else whole)(*values)
+
+
+_define_operator(operator.add, "add", "fadd")
+_define_operator(operator.sub, "sub", "fsub")
+_define_operator(operator.mul, "mul", "fmul")
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, lanes: int) -> tuple[Any, int]:
+    """A pointer to a vector within an array, and how its address is aligned, bytes."""
+    element = context.get_value_type(kind.dtype)
+    data = context.make_array(kind)(context, builder, array).data
+    pointer = builder.bitcast(builder.gep(data, [place]), ir.VectorType(element, lanes).as_pointer())
+    return pointer, kind.dtype.bitwidth // 8
+
+
+@intrinsic(prefer_literal=True)
+def load(_: Any, array: Any, place: Any, lanes: Any) -> Any:
+    """So many elements of a flat array, from the place on."""
+    kind = Vector(array.dtype, lanes.literal_value)
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        pointer, aligned = _address(context, builder, array, *values[:2], kind.lanes)
+        loaded = builder.load(pointer)
+        loaded.align = aligned
+        return loaded
+
+    return kind(array, types.intp, lanes), generate
+
+
+@intrinsic
+def store(_: Any, array: Any, place: Any, vector: Any) -> Any:
+    """Write a vector to a flat array, in whose type it has to fit, from the place on."""
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        pointer, aligned = _address(context, builder, array, *values[:2], vector.lanes)
+        builder.store(_converted(context, builder, vector, array.dtype, values[2]), pointer).align = aligned
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic(prefer_literal=True)
+def spread(_: Any, value: Any, lanes: Any) -> Any:
+    """A vector of one number, repeated."""
+    number = lanes.literal_value
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        kind = ir.VectorType(values[0].type, number)
+        one = builder.insert_element(ir.Constant(kind, ir.Undefined), values[0], ir.Constant(ir.IntType(32), 0))
+        first = ir.Constant(ir.VectorType(ir.IntType(32), number), [0] * number)
+        return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), first)
+
+    return Vector(types.unliteral(value), number)(types.unliteral(value), lanes), generate
+
+
+@intrinsic
+def converted(_: Any, vector: Any, to: Any) -> Any:
+    """The same numbers in another type, which has to hold them; fractions are cut off."""
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        return _converted(context, builder, vector, to.dtype, values[0])
+
+    return Vector(to.dtype, vector.lanes)(vector, to), generate
+
+
+def _converted(context: Any, builder: Any, vector: Vector, to: Any, value: Any) -> Any:
+    source = vector.element
+    if source == to:
+        return value
+    if isinstance(source, types.Float):
+        name = "fptosi"
+    elif isinstance(to, types.Float):
+        name = "sitofp" if source.signed else "uitofp"
+    elif to.bitwidth > source.bitwidth:
+        name = "sext" if source.signed else "zext"
+    else:
+        name = "trunc"
+    return getattr(builder, name)(value, ir.VectorType(context.get_value_type(to), vector.lanes))
+
+
+@intrinsic
+def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c``, float32, rounded once."""
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        return _llvm(builder, "fma", *values)
+
+    return a(a, b, c), generate
+
+
+@intrinsic
+def rounded(_: Any, vector: Any) -> Any:
+    """To whole numbers, float32, halves to even."""
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        return _llvm(builder, "rint", *values)
+
+    return vector(vector), generate
+
+
+@intrinsic
+def limited(_: Any, vector: Any, low: Any, high: Any) -> Any:
+    """Float32, to low at least and high at most."""
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        vector, low, high = values
+        vector = builder.select(builder.fcmp_ordered("<", vector, low), low, vector)
+        return builder.select(builder.fcmp_ordered(">", vector, high), high, vector)
+
+    return vector(vector, low, high), generate
+
+
+@intrinsic
+def fires(_: Any, vector: Any, threshold: Any) -> Any:
+    """1 where float32 is at the threshold or above it, elsewhere 0, float32."""
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        spikes = builder.fcmp_ordered(">=", *values)
+        return builder.uitofp(spikes, values[0].type)
+
+    return vector(vector, threshold), generate
+
+
+@intrinsic
+def above(_: Any, vector: Any, threshold: Any) -> Any:
+    """A word of 16 bits, of which bit i says that element i is above the threshold."""
+    real = isinstance(vector.element, types.Float)
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        compare = builder.fcmp_ordered if real else builder.icmp_signed
+        return builder.bitcast(compare(">", *values), ir.IntType(16))
+
+    return types.uint16(vector, threshold), generate
+
+
+@intrinsic
+def packed(_: Any, vector: Any, word: Any) -> Any:
+    """The elements, int32, whose bit in the word is set, one after the other; what follows them is undefined."""
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        kind = values[0].type
+        mask = ir.VectorType(_BIT, kind.count)
+        function = ir.FunctionType(kind, [kind, mask, kind])
+        compress = cgutils.get_or_insert_function(
+            builder.module, function, f"llvm.experimental.vector.compress.v{kind.count}i32"
+        )
+        return builder.call(compress, [values[0], builder.bitcast(values[1], mask), ir.Constant(kind, ir.Undefined)])
+
+    return vector(vector, word), generate
+
+
+@intrinsic
+def number_of_ones(_: Any, word: Any) -> Any:
+    """How many bits of a word are set."""
+
+    def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
+        return builder.zext(builder.ctpop(values[0]), ir.IntType(64))
+
+    return types.int64(word), generate
+
+
+def _llvm(builder: Any, name: str, *values: Any) -> Any:
+    """A call of one of LLVM's functions of float32 vectors."""
+    kind = values[0].type
+    function = ir.FunctionType(kind, [kind] * len(values))
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.v{kind.count}f32"), values
+    )
