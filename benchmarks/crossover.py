@@ -12,12 +12,10 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trevsnn.deploy.integer_layers import Hidden, IntegerConv, set_threads
 
@@ -36,25 +34,17 @@ def conv(inputs: int, outputs: int, crossover: float, *, firing: bool) -> Intege
     return IntegerConv(constants, POINTWISE, crossover, spiking=not firing, firing=firing)
 
 
-def both(channels: int, pixels: int, rate: float, crossover: float) -> Callable[[], Tensor]:
+def both(channels: int, pixels: int, rate: float, crossover: float) -> Callable[[], object]:
     """PW1 and PW2 on codes of one picture, with hidden neurons that fire at the rate."""
     expand = conv(channels, 4 * channels, 0, firing=True)
     project = conv(4 * channels, channels, crossover, firing=False)
-    codes = torch.randint(0, 128, (1, pixels, pixels, channels), dtype=torch.uint8)
-    sums = torch.cat(list(as_hidden(expand(codes)).parts()))
-    threshold = torch.full((4 * channels,), int(np.quantile(sums.numpy(), 1 - rate)), dtype=torch.int32)
-
-    def run() -> Tensor:
-        given = project(replace(as_hidden(expand(codes)), threshold=threshold))
-        assert isinstance(given, Tensor)
-        return given
-
-    return run
-
-
-def as_hidden(x: Tensor | Hidden) -> Hidden:
-    assert isinstance(x, Hidden)
-    return x
+    codes = np.random.default_rng(1).integers(0, 128, (1, pixels, pixels, channels)).astype(np.uint8)
+    hidden = expand(codes)
+    assert isinstance(hidden, Hidden)
+    assert expand.threshold is not None
+    sums = np.concatenate([part for _, part in hidden.parts()])
+    expand.threshold[:] = np.floor(np.quantile(sums, 1 - rate))
+    return lambda: project(expand(codes))
 
 
 def main() -> None:

@@ -163,7 +163,7 @@ class _Reader:
 
     def threshold(self, node: Any) -> np.float32:
         """The least potential that QuantizeLinear rounds to a step or more."""
-        return np.nextafter(self.constants[node.input[1]], np.float32(np.inf)) / np.float32(2)
+        return np.float32(np.nextafter(self.constants[node.input[1]], np.float32(np.inf)) / 2)
 
     def conv(self, node: Any) -> _Step:
         source = self.maker[node.input[0]]
@@ -208,7 +208,7 @@ class _Reader:
         if (doubled := self.made(name, "Resize")) is not None:
             name, times = doubled.input[0], 2
         step, zero = self.values(node)
-        return _Step(partial(numbers, int(zero), step[()], times, size), [*potential, name], node.output[0])
+        return _Step(partial(numbers, int(zero), np.float32(step), times, size), [*potential, name], node.output[0])
 
     def sum(self, node: Any) -> _Step | None:
         if self.is_recurrence(node):
@@ -226,7 +226,7 @@ class _Reader:
     def update(self, node: Any, output: str, alpha: NDArray[np.float32] | None, *previous: str) -> _Step:
         """A potential plus DW2, and alpha times the previous state if there is one."""
         conv, step = self.projection(node), self.values(self.maker[node.input[1]])[0]
-        run = partial(IntegerDepthwise(self.values(conv)).added, step[()], alpha)
+        run = partial(IntegerDepthwise(self.values(conv)).added, np.float32(step), alpha)
         return _Step(run, [node.input[0], conv.input[0], *previous], output)
 
 
@@ -248,12 +248,12 @@ def _plain(node: Any, constants: list[NDArray[Any]]) -> Callable[..., NDArray[An
         case "Gather":
             return lambda frames: np.ascontiguousarray(frames[:, int(constants[0])])
         case "Conv":
-            weight, *bias = (torch.from_numpy(filled(values, axis=0)) for values in constants)
-            options = {"stride": attributes["strides"], "padding": attributes["pads"][:2]}
+            weight, *biases = (torch.from_numpy(filled(values, axis=0)) for values in constants)
+            bias, stride, padding = next(iter(biases), None), attributes["strides"], attributes["pads"][:2]
 
             def convolve(x: NDArray[np.float32]) -> NDArray[np.float32]:
                 maps = torch.from_numpy(x[..., : weight.shape[1]]).movedim(-1, 1)
-                return channels_last(conv2d(maps, weight, *bias, **options).numpy())
+                return channels_last(conv2d(maps, weight, bias, stride, padding).numpy())
 
             return convolve
         case "LeakyRelu":

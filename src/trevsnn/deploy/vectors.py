@@ -19,6 +19,11 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 _BIT = ir.IntType(1)
 
 
+def _built_in(define: Callable[..., Any]) -> Any:
+    """Numba's intrinsic function, whose definition takes the context of typing besides; constants keep their values."""
+    return intrinsic(prefer_literal=True)(define)
+
+
 class Vector(types.Type):
     """Numba's type of a number of elements of one type."""
 
@@ -34,7 +39,7 @@ class _Model(models.PrimitiveModel):
 
 
 def _define_operator(symbol: Callable[[Any, Any], Any], whole: str, real: str) -> None:
-    @infer_global(symbol)
+    @infer_global(symbol)  # pyright: ignore[reportOptionalCall]
     class Operator(AbstractTemplate):
         def generic(self, args: tuple[Any, ...], kws: Any) -> Signature | None:
             return signature(args[0], *args) if isinstance(args[0], Vector) and args[0] == args[-1] else None
@@ -57,13 +62,13 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, lane
     return pointer, kind.dtype.bitwidth // 8
 
 
-@intrinsic(prefer_literal=True)
+@_built_in
 def load(_: Any, array: Any, place: Any, lanes: Any) -> Any:
     """So many elements of a flat array, from the place on."""
     kind = Vector(array.dtype, lanes.literal_value)
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
-        pointer, aligned = _address(context, builder, array, *values[:2], kind.lanes)
+        pointer, aligned = _address(context, builder, array, values[0], values[1], kind.lanes)
         loaded = builder.load(pointer)
         loaded.align = aligned
         return loaded
@@ -71,19 +76,19 @@ def load(_: Any, array: Any, place: Any, lanes: Any) -> Any:
     return kind(array, types.intp, lanes), generate
 
 
-@intrinsic
+@_built_in
 def store(_: Any, array: Any, place: Any, vector: Any) -> Any:
     """Write a vector to a flat array, in whose type it has to fit, from the place on."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
-        pointer, aligned = _address(context, builder, array, *values[:2], vector.lanes)
+        pointer, aligned = _address(context, builder, array, values[0], values[1], vector.lanes)
         builder.store(_converted(context, builder, vector, array.dtype, values[2]), pointer).align = aligned
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
 
 
-@intrinsic(prefer_literal=True)
+@_built_in
 def spread(_: Any, value: Any, lanes: Any) -> Any:
     """A vector of one number, repeated."""
     number = lanes.literal_value
@@ -97,7 +102,7 @@ def spread(_: Any, value: Any, lanes: Any) -> Any:
     return Vector(types.unliteral(value), number)(types.unliteral(value), lanes), generate
 
 
-@intrinsic
+@_built_in
 def converted(_: Any, vector: Any, to: Any) -> Any:
     """The same numbers in another type, which has to hold them; fractions are cut off."""
 
@@ -122,7 +127,7 @@ def _converted(context: Any, builder: Any, vector: Vector, to: Any, value: Any) 
     return getattr(builder, name)(value, ir.VectorType(context.get_value_type(to), vector.lanes))
 
 
-@intrinsic
+@_built_in
 def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c``, float32, rounded once."""
 
@@ -132,7 +137,7 @@ def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, b, c), generate
 
 
-@intrinsic
+@_built_in
 def rounded(_: Any, vector: Any) -> Any:
     """To whole numbers, float32, halves to even."""
 
@@ -142,7 +147,7 @@ def rounded(_: Any, vector: Any) -> Any:
     return vector(vector), generate
 
 
-@intrinsic
+@_built_in
 def limited(_: Any, vector: Any, low: Any, high: Any) -> Any:
     """Float32, to low at least and high at most."""
 
@@ -154,7 +159,7 @@ def limited(_: Any, vector: Any, low: Any, high: Any) -> Any:
     return vector(vector, low, high), generate
 
 
-@intrinsic
+@_built_in
 def fires(_: Any, vector: Any, threshold: Any) -> Any:
     """1 where float32 is at the threshold or above it, elsewhere 0, float32."""
 
@@ -165,7 +170,7 @@ def fires(_: Any, vector: Any, threshold: Any) -> Any:
     return vector(vector, threshold), generate
 
 
-@intrinsic
+@_built_in
 def above(_: Any, vector: Any, threshold: Any) -> Any:
     """A word of 16 bits, of which bit i says that element i is above the threshold."""
     real = isinstance(vector.element, types.Float)
@@ -177,7 +182,7 @@ def above(_: Any, vector: Any, threshold: Any) -> Any:
     return types.uint16(vector, threshold), generate
 
 
-@intrinsic
+@_built_in
 def packed(_: Any, vector: Any, word: Any) -> Any:
     """The elements, int32, whose bit in the word is set, one after the other; what follows them is undefined."""
 
@@ -193,7 +198,7 @@ def packed(_: Any, vector: Any, word: Any) -> Any:
     return vector(vector, word), generate
 
 
-@intrinsic
+@_built_in
 def number_of_ones(_: Any, word: Any) -> Any:
     """How many bits of a word are set."""
 

@@ -51,6 +51,8 @@ def add_measure_commands(parser: ArgumentParser) -> None:
             command.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="Of --inference.")
             command.add_argument("--rates", nargs="+", type=OpenUnitInterval, default=[0.1],
                                  help="Firing rates of hidden neurons at which --engines spikes is timed.")  # fmt: skip
+            command.add_argument("--level-rates", nargs="+", type=OpenUnitInterval,
+                                 help="Firing rates of the hidden neurons of each level, at which it is timed too.")  # fmt: skip
             command.add_argument("--picture", type=Path | None,
                                  help="File to draw --inference's time against the firing rate into.")  # fmt: skip
         commands.add_subcommand(what, command, help=text)
@@ -145,7 +147,7 @@ def _measure_inference(options: Namespace, config: TRevSNNConfig) -> None:
     config = replace(config, timesteps=options.timesteps[0])
     rows = measure_inference(
         config, engines=options.engines, size=options.size, batch=options.batch, repeats=options.repeats,
-        rates=options.rates,
+        rates=options.rates, level_rates=options.level_rates,
     )  # fmt: skip
     title = (
         f"{options.model}, T = {config.timesteps}, {options.size} x {options.size}, CPU, "

@@ -7,6 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ from trevsnn.spike import THRESHOLD
 
 @torch.no_grad()
 def measure_inference(
-    config: TRevSNNConfig, *, engines: Sequence[str], size: int, batch: int, repeats: int, rates: Sequence[float] = ()
-) -> list[dict[str, Any]]:
+    config: TRevSNNConfig, *, engines: Sequence[str], size: int, batch: int, repeats: int, rates: Sequence[float] = (),
+    level_rates: Sequence[float] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Median seconds of a forward pass with batch 1 and with ``batch``, on the CPU, of a network with new weights.
 
     The time of "spikes", the spike-driven engine in 8-bit arithmetic, depends on firing rates: it is measured at each of
-    ``rates``.
+    ``rates``, and at ``level_rates``.
 
     torchvision's ResNet-18 stands beside image networks, in PyTorch ("resnet18") and in ONNX Runtime
     ("resnet18, onnx"; with engine "onnx-int8" also "resnet18, onnx-int8", quantised by ONNX Runtime's own tool), with as many
@@ -46,19 +48,27 @@ def measure_inference(
         batch: items at a time, for throughput.
         repeats: of every measurement.
         rates: firing rates of the blocks' hidden neurons.
+        level_rates: firing rates of the hidden neurons of each level, such as a trained network has.
 
     Raises:
         UsageError: the extra ``deploy`` is not installed.
+        ValueError: there are not as many ``level_rates`` as levels.
     """
+    levels = len(config.channels)
+    if level_rates is not None and len(level_rates) != levels:
+        raise ValueError(f"there are {len(level_rates)} firing rates of levels; the network has {levels} levels.")
     model = TRevSNN(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     frames = (config.timesteps,) if config.input == "event" else ()
     x = torch.randn(max(2, batch), *frames, config.in_chans or 0, size, size)
     with tempfile.TemporaryDirectory() as folder:
         chosen = {name: _make(name, model, x[:2], Path(folder)) for name in engines if name != "spikes"}
-        spiking = {f"spikes, {rate:.0%}": rate for rate in rates if "spikes" in engines}
-        for name, rate in spiking.items():
-            folded, path = fold(model), Path(folder) / f"{name}.onnx"
-            set_firing_rates(folded, x[:2], rate)
+        at = {f"spikes, {rate:.0%}": rate for rate in rates}
+        set_rates = {name: [rate] * levels for name, rate in at.items()}
+        if level_rates is not None:
+            set_rates[f"spikes, {'/'.join(f'{100 * rate:.0f}' for rate in level_rates)}%"] = list(level_rates)
+        for number, (name, rates_L) in enumerate(set_rates.items() if "spikes" in engines else ()):
+            folded, path = fold(model), Path(folder) / f"spikes-{number}.onnx"
+            set_firing_rates(folded, x[:2], rates_L)
             export_integer(folded, x[:2], path)
             chosen[name] = SpikeDriven(path)
         if config.input == "image":
@@ -66,7 +76,7 @@ def measure_inference(
         latency = times(chosen, x[:1], repeats)
         throughput = times(chosen, x[:batch], repeats)
     return [
-        {"engine": name, "rate": spiking.get(name), "latency": latency[name], "batch": batch, "items_per_second": batch / throughput[name],
+        {"engine": name, "rate": at.get(name), "latency": latency[name], "batch": batch, "items_per_second": batch / throughput[name],
          "threads": torch.get_num_threads()}
         for name in chosen
     ]  # fmt: skip
@@ -89,10 +99,10 @@ def _make(name: str, model: TRevSNN, example: Tensor, folder: Path) -> Callable[
     return OnnxModel(folder / "model.onnx")
 
 
-def set_firing_rates(folded: FoldedTRevSNN, x: Tensor, rate: float) -> None:
-    """Shift the biases of every PW1, in place, so that this share of the hidden neurons fires on ``x``."""
+def set_firing_rates(folded: FoldedTRevSNN, x: Tensor, rates_L: Sequence[float]) -> None:
+    """Shift the biases of every PW1, in place, so that such a share of the hidden neurons of its level fires on ``x``."""
 
-    def shift(module: nn.Module, _: Any, potential: Tensor) -> Tensor:
+    def shift(rate: float, module: nn.Module, _: Any, potential: Tensor) -> Tensor:
         assert isinstance(module, nn.Conv2d)
         assert module.bias is not None
         values = potential.flatten()[:: max(1, potential.numel() // 2**20)]  # quantile takes so many
@@ -100,7 +110,12 @@ def set_firing_rates(folded: FoldedTRevSNN, x: Tensor, rate: float) -> None:
         module.bias += offset
         return potential + offset
 
-    handles = [m.register_forward_hook(shift) for name, m in folded.named_modules() if name.endswith(".pw1")]
+    handles = [
+        module.register_forward_hook(partial(shift, rate))
+        for level, rate in zip(folded.levels, rates_L, strict=True)
+        for name, module in level.named_modules()
+        if name.endswith(".pw1")
+    ]
     folded(x)
     for handle in handles:
         handle.remove()
