@@ -27,7 +27,7 @@ from trevsnn.deploy.vectors import (
 
 LANES = 32  # channels computed at once
 _LIST = 16  # inputs that are looked at at once
-_CHUNK = 16  # pixels that share their scratch memory
+_CHUNK = 4  # pixels that share their scratch memory; few, so that threads get as many each
 _ROWS = 256  # of 8-bit weights, whose sum fits 16 bits
 _LINES = 4  # of a map that a depthwise convolution takes at a time
 
@@ -188,7 +188,7 @@ def depthwise(
     batch, height, width, channels = maps.shape
     blocks, chunks = channels // LANES, (height + _LINES - 1) // _LINES
     flat, taps, around = maps.reshape(-1), weight.reshape(-1), kernel // 2
-    # Four pixels are computed at once, the last of them beyond the map where its width is odd.
+    # Four pixels are computed at once, the last of them beyond the map where its width is no multiple of four.
     block_line = ((width + 3) // 4 * 4 + 2 * around) * LANES
     for task in prange(batch * chunks * blocks):
         c = task % blocks * LANES
