@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache, partial
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from trevsnn.deploy.extras import require
 from trevsnn.deploy.integer_product import IntegerProduct
 
 LANES = 32  # of the kernels: channels are filled up to a multiple of it
-PART = 2**18  # hidden neurons computed at a time, whose sums fit a cache of 1 MiB
+PART = 2**18  # hidden neurons computed at a time by a thread, whose sums fit a cache of 1 MiB
 COLUMNS = 2**19  # inputs of output pixels that are brought together at a time
 NEVER = 2**31 - 1  # a threshold
 
@@ -44,7 +45,8 @@ class Hidden(NamedTuple):
 
     def parts(self) -> Iterator[tuple[int, Array]]:
         """PW1's sums, (pixels, N), some pixels at a time, and the number of the first pixel."""
-        pixels = max(256, PART // len(self.conv.bias))  # of fewer a product is slow
+        most = max(256, torch.get_num_threads() * PART // len(self.conv.bias))  # of fewer a product is slow
+        pixels = ceil(len(self.maps) / ceil(len(self.maps) / most))
         for first in range(0, len(self.maps), pixels):
             yield first, self.conv.product(self.maps[first : first + pixels])
 
