@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
 from test_folded import example, trained_like
-from trevsnn.deploy import integer_layers, integer_product
+from trevsnn.deploy import integer_layers, integer_product, plain_kernel
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.integer import export_integer
 from trevsnn.deploy.integer_layers import Hidden, IntegerConv, IntegerDepthwise, filled, numbers
@@ -244,6 +244,28 @@ def test_the_engine_gives_the_logits_of_onnx_runtime(options, crossover, tmp_pat
         engine(x[..., :-1])
     with pytest.raises(ValueError, match="NaN"):
         engine(torch.full_like(x, torch.nan))
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_without_numba_it_gives_the_same(options, tmp_path, monkeypatch):
+    path, x = exported(fold(trained_like(**options).float()), tmp_path)
+    right = SpikeDriven(path)(x)
+    monkeypatch.setattr(integer_layers, "compiled", lambda: plain_kernel)
+    for crossover in (0.0, 1.1):
+        assert torch.equal(SpikeDriven(path, crossover=crossover)(x), right)
+
+
+def test_without_numba_it_says_so():
+    program = (
+        "import sys, warnings; sys.modules['numba'] = None\n"
+        "from trevsnn.deploy.integer_layers import compiled, set_threads\n"
+        "with warnings.catch_warnings(record=True) as found: kernel = compiled()\n"
+        "assert kernel.__name__.endswith('plain_kernel')\n"
+        "set_threads()\n"
+        "print(found[0].message)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("Numba is not installed: the spike-driven engine is dense and slow")
 
 
 @torch.no_grad()

@@ -6,8 +6,10 @@ Maps are codes (B, H, W, C), uint8, whose channels are filled up to a multiple o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from functools import cache, partial
+from importlib import import_module
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -15,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trevsnn.deploy.extras import require
 from trevsnn.deploy.integer_product import IntegerProduct
 
 LANES = 32  # of the kernels: channels are filled up to a multiple of it
@@ -233,14 +234,21 @@ def numbers(zero: int, step: np.float32, times: int, size: tuple[int, int] | Non
 
 @cache
 def compiled() -> Any:
-    """The kernels. Raises UsageError: Numba is not installed."""
-    require("numba")
-    return require("trevsnn.deploy.kernel")
+    """The loops: those that Numba compiles, or without it dense ones."""
+    try:
+        return import_module("trevsnn.deploy.kernel")
+    except ImportError:
+        warnings.warn(
+            "Numba is not installed: the spike-driven engine is dense and slow, with the same results; "
+            "pip install 'trevsnn[deploy]'.", stacklevel=2,
+        )  # fmt: skip
+        return import_module("trevsnn.deploy.plain_kernel")
 
 
 def set_threads() -> None:
-    """Let the kernels run in as many threads as PyTorch now has."""
-    numba = require("numba")
-    threads = torch.get_num_threads()
+    """Let the loops run in as many threads as PyTorch now has."""
+    if compiled().__name__ == "trevsnn.deploy.plain_kernel":
+        return
+    numba, threads = import_module("numba"), torch.get_num_threads()
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     torch.set_num_threads(threads)  # both may use one OpenMP, whose number Numba's start sets to all processors
