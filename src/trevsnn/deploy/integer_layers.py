@@ -35,21 +35,20 @@ class Hidden(NamedTuple):
     There are so many of them that they are computed where they are used, some pixels at a time.
 
     Attributes:
-        maps: PW1's inputs, (pixels, K), int8.
-        size: of the output: B, H, W.
+        codes: PW1's inputs.
         conv: PW1.
     """
 
-    maps: Array
-    size: tuple[int, int, int]
+    codes: Codes
     conv: IntegerConv
 
     def parts(self) -> Iterator[tuple[int, Array]]:
         """PW1's sums, (pixels, N), some pixels at a time, and the number of the first pixel."""
+        maps, product = self.conv.pixels(self.codes), self.conv.product
         most = max(256, torch.get_num_threads() * PART // len(self.conv.bias))  # of fewer a product is slow
-        pixels = ceil(len(self.maps) / ceil(len(self.maps) / most))
-        for first in range(0, len(self.maps), pixels):
-            yield first, self.conv.product(self.maps[first : first + pixels])
+        size = ceil(len(maps) / ceil(len(maps) / most))
+        for first in range(0, len(maps), size):
+            yield first, product(maps[first : first + size])
 
 
 class IntegerDepthwise:
@@ -96,7 +95,7 @@ class IntegerConv:
         attributes: QLinearConv's, with ``strides`` and ``pads``.
         crossover: firing rate of a spiking input from which on it is computed densely.
         spiking: the input is 0 and 1.
-        firing: hidden neurons follow, which fire where the code is 1 or more.
+        firing: hidden neurons follow, which fire where the code is 1 or more; the convolution is pointwise.
         picture: the input is one, whose few channels are not filled up.
 
     Attributes:
@@ -134,13 +133,12 @@ class IntegerConv:
 
     def __call__(self, x: Codes | Hidden) -> Codes | Hidden:
         if isinstance(x, Hidden):
-            size, parts, threshold = x.size, x.parts, x.conv.threshold
+            size, parts, threshold = x.codes.shape[:3], x.parts, x.conv.threshold
+        elif self.threshold is not None:
+            return Hidden(x, self)
         else:
             size = self.output_size(x)
             parts, threshold = partial(self.columns, x, size), self.nothing
-        if self.threshold is not None:
-            ((_, maps),) = parts()
-            return Hidden(maps, size, self)
         out = np.empty((size[0] * size[1] * size[2], len(self.bias)), np.uint8)
         if self.spiking and self.rate is None:
             active = sum(np.count_nonzero(part > threshold) for _, part in parts())
@@ -164,20 +162,23 @@ class IntegerConv:
 
     def output_size(self, codes: Codes) -> tuple[int, int, int]:
         """B, H, W."""
-        batch, *sizes, _ = codes.shape
-        high, wide = (
-            (n + 2 * p - k) // s + 1
-            for n, p, k, s in zip(sizes, self.padding, self.kernel_size, self.stride, strict=True)
-        )
-        return batch, high, wide
+        batch, height, width, _ = codes.shape
+        if self.pointwise:
+            return batch, height, width
+        (rows, across), (down, right), (above, left) = self.kernel_size, self.stride, self.padding
+        return batch, (height + 2 * above - rows) // down + 1, (width + 2 * left - across) // right + 1
+
+    def pixels(self, codes: Codes) -> Array:
+        """The inputs of a pointwise convolution, (pixels, K), int8."""
+        return codes.view(np.int8).reshape(-1, len(self.weight))
 
     def columns(self, codes: Codes, size: tuple[int, int, int]) -> Iterator[tuple[int, Array]]:
         """What lies under the kernel at every output pixel, less the code of 0, (pixels, K), int8, some pixels at a time,
         and the number of the first."""
-        inputs, (batch, high, wide) = len(self.weight), size
         if self.pointwise:
-            yield 0, codes.view(np.int8).reshape(-1, inputs)
+            yield 0, self.pixels(codes)
             return
+        inputs, (batch, high, wide) = len(self.weight), size
         lines = max(1, COLUMNS // (wide * inputs))
         for first in range(0, batch * high, lines):
             out = np.empty(min(lines, batch * high - first) * wide * inputs, np.int8)
@@ -207,6 +208,13 @@ def _threshold(bias: Array, scale: Array) -> NDArray[np.int32]:
 def channels_last(x: Array) -> Array:
     """(..., C, H, W) to (..., H, W, C), contiguous."""
     return np.ascontiguousarray(np.moveaxis(x, -3, -1))
+
+
+def quantised(step: np.float32, zero: int, picture: Floats) -> Codes:
+    """Codes of numbers."""
+    out = np.empty(picture.shape, np.uint8)
+    compiled().quantise(picture.reshape(-1), step, zero, out.reshape(-1))
+    return out
 
 
 def spikes_of(threshold: np.float32, potential: Floats) -> Codes:

@@ -115,6 +115,14 @@ def fired(maps: Any, threshold: Any, out: Any) -> None:
             out[p, c] = maps[p, c] > threshold[c]
 
 
+@njit(parallel=True, cache=True, error_model="numpy")  # Python's looks at every divisor
+def quantise(values: Any, step: Any, zero: int, out: Any) -> None:
+    """Codes ``round(values / step) + zero``, uint8, of flat arrays."""
+    for n in prange(len(values)):
+        code = np.rint(values[n] / step) + np.float32(zero)
+        out[n] = np.uint8(min(max(code, np.float32(0)), np.float32(255)))
+
+
 @njit(parallel=True, cache=True)
 def spikes(potential: Any, threshold: Any, out: Any) -> None:
     """``potential >= threshold`` as 0 and 1, uint8, of flat arrays."""

@@ -34,6 +34,10 @@ def fired(maps: Array, threshold: Array, out: Array) -> None:
     out[:] = maps > threshold
 
 
+def quantise(values: Array, step: np.float32, zero: int, out: Array) -> None:
+    out[:] = np.clip(np.rint(values / step) + np.float32(zero), 0, 255)
+
+
 def spikes(potential: Array, threshold: np.float32, out: Array) -> None:
     out[:] = potential >= threshold
 

@@ -25,6 +25,7 @@ from trevsnn.deploy.integer_layers import (
     channels_last,
     filled,
     numbers,
+    quantised,
     set_threads,
     spikes_of,
 )
@@ -244,7 +245,7 @@ def _plain(node: Any, constants: list[NDArray[Any]]) -> Callable[..., NDArray[An
     match node.op_type:
         case "QuantizeLinear":
             step, zero = constants
-            return lambda x: np.clip(np.rint(x / step) + np.float32(zero), 0, 255).astype(np.uint8)
+            return partial(quantised, np.float32(step), int(zero))
         case "Gather":
             return lambda frames: np.ascontiguousarray(frames[:, int(constants[0])])
         case "Conv":
