@@ -84,7 +84,7 @@ def test_a_run_folder_holds_everything(finished):
     config = yaml.safe_load((finished / "config.yaml").read_text())
     assert config == summary["config"]
     assert config["model"]["channels"] == [4, 8]
-    assert config["optim"]["lr"] == 0.003  # of the recipe
+    assert config["optim"]["lr"] == 0.02  # of the recipe
     with Image.open(finished / "curves.png") as picture:
         assert picture.format == "PNG"
         assert len(set(np.asarray(picture.convert("L")).ravel().tolist())) > 20
