@@ -58,6 +58,13 @@ def exported(folded, folder):
     return folder / "model.onnx", x
 
 
+def convolutions(folded, name):
+    """All of a folded network by that name, one at least."""
+    found = [module for path, module in folded.named_modules() if path.endswith(name)]
+    assert found
+    return found
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -272,11 +279,9 @@ def test_without_numba_it_says_so():
 def test_weights_that_all_round_up_stay_within_seven_bits(tmp_path):
     """DW1's output was up to 131, which an int8 takes for a negative number."""
     folded = fold(trained_like().float())
-    for name, module in folded.named_modules():
-        if name.endswith("dw1"):
-            assert isinstance(module, torch.nn.Conv2d)
-            module.weight.fill_(0.51 / 127)
-            module.weight[:, :, 1, 1] = 1
+    for conv in convolutions(folded, "dw1"):
+        conv.weight.fill_(0.51 / 127)
+        conv.weight[:, :, 1, 1] = 1
     path, x = exported(folded, tmp_path)
     torch.testing.assert_close(SpikeDriven(path)(x), OnnxModel(path)(x), rtol=1e-6, atol=1e-6)
 
@@ -285,12 +290,10 @@ def test_weights_that_all_round_up_stay_within_seven_bits(tmp_path):
 def test_a_silent_channel_of_a_trained_network_keeps_its_bias(tmp_path):
     """Weights all but zero made its bias, in steps of theirs, run over 32 bits."""
     folded = fold(trained_like().float())
-    for name, module in folded.named_modules():
-        if name.endswith("dw2"):
-            assert isinstance(module, torch.nn.Conv2d)
-            assert module.bias is not None
-            module.weight[0] = 1e-12
-            module.bias[0] = 0.3
+    for conv in convolutions(folded, "dw2"):
+        assert conv.bias is not None
+        conv.weight[0] = 1e-12
+        conv.bias[0] = 0.3
     path, x = exported(folded, tmp_path)
     biases = [
         onnx.numpy_helper.to_array(tensor).astype(np.int64)
