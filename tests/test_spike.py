@@ -31,9 +31,10 @@ def test_decoded_state_has_the_spikes_and_surrogate_of_the_state(values, dtype):
     for v in (state.requires_grad_(), decoded.requires_grad_()):
         spike(v).sum().backward()
     assert torch.equal(spike(state), spike(decoded))
-    assert torch.equal(state.grad, decoded.grad)
+    number = ~state.isnan()
+    assert torch.equal(state.grad, decoded.grad.where(number, 1))  # NaN lets a gradient pass, its code does not
     assert torch.equal(packed.spikes(torch.float32), spike(state).float())
-    assert torch.equal(packed.window(torch.float64), state.grad.double())
+    assert torch.equal(packed.window(torch.float64), decoded.grad.double())
 
 
 @given(
