@@ -105,6 +105,12 @@ def test_training_learns_and_two_trainings_are_the_same(finished, tmp_path):
     assert not torch.equal(one[name], other[name])
 
 
+def test_training_is_deterministic_without_filling_new_memory(finished):
+    assert finished.exists()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+
+
 def test_workers_change_nothing(finished, tmp_path):
     train("--run", str(tmp_path / "workers"), "--slope_epochs", "2", "--data.workers", "2")
     assert_same(finished, tmp_path / "workers")
