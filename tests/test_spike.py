@@ -31,8 +31,8 @@ def test_decoded_state_has_the_spikes_and_surrogate_of_the_state(values, dtype):
     for v in (state.requires_grad_(), decoded.requires_grad_()):
         spike(v).sum().backward()
     assert torch.equal(spike(state), spike(decoded))
-    number = ~state.isnan()
-    assert torch.equal(state.grad, decoded.grad.where(number, 1))  # NaN lets a gradient pass, its code does not
+    number = ~state.isnan()  # NaN's code lets no gradient pass; PyTorch's kernels differ among themselves
+    assert torch.equal(state.grad[number], decoded.grad[number])
     assert torch.equal(packed.spikes(torch.float32), spike(state).float())
     assert torch.equal(packed.window(torch.float64), decoded.grad.double())
 

@@ -38,7 +38,7 @@ def spike(potential: Tensor) -> Tensor:
     """Threshold a membrane potential: ``s(v) = 1 if v >= 0.5 else 0``.
 
     The backward pass uses the rectangular surrogate ``ds/dv = 1 on 0 <= v <= 1, else 0`` (Hu et al., ICML 2024).
-    There is no leak and no reset. NaN does not fire, and lets a gradient pass.
+    There is no leak and no reset. NaN does not fire, and may let a gradient pass.
 
     Args:
         potential: any shape, floating point.
