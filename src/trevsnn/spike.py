@@ -7,7 +7,6 @@ comparisons that give booleans, and products with booleans, are five to ten time
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -140,11 +139,10 @@ def _window(potential: Tensor) -> Tensor:
     return potential.clamp(SURROGATE_LOW, SURROGATE_HIGH).eq_(potential)
 
 
-@cache
 def _just_outside(dtype: torch.dtype) -> tuple[float, float]:
-    """The neighbours of the surrogate's closed window: PyTorch's is open."""
-    low, high = torch.tensor([SURROGATE_LOW, SURROGATE_HIGH], dtype=dtype)
-    return torch.nextafter(low, low - 1).item(), torch.nextafter(high, high + 1).item()
+    """The neighbours of the surrogate's closed window, 0 and 1: PyTorch's is open."""
+    info = torch.finfo(dtype)
+    return SURROGATE_LOW - info.tiny * info.eps, SURROGATE_HIGH + info.eps
 
 
 def _shifts(device: torch.device) -> Tensor:
