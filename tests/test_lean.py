@@ -16,8 +16,8 @@ from trevsnn.lean.block import LeanBlock
 from trevsnn.lean.conv import LeanConv
 from trevsnn.lean.step import LeanStep, is_lean
 from trevsnn.measure.tracker import LiveStorage
-from trevsnn.precision import Precision
-from trevsnn.replay import Replay
+from trevsnn.reversible.precision import Precision
+from trevsnn.reversible.replay import Replay
 from trevsnn.slicing import slices
 
 CPU = torch.device("cpu")

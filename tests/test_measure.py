@@ -12,7 +12,7 @@ from trevsnn.measure.memory import footprint, measure_memory, measure_slopes
 from trevsnn.measure.speed import measure_speed, step_times
 from trevsnn.measure.step import Step
 from trevsnn.measure.tracker import LiveStorage
-from trevsnn.owner import hand_over, owner
+from trevsnn.reversible.memory_owner import hand_over, owner
 
 SMALL = TRevSNNConfig(channels=(4, 8, 8, 12), num_classes=5, in_chans=1, encoder_stride=1)
 ELEMENTS = 4 * 16**2 + 8 * 8**2 + 8 * 4**2 + 12 * 4**2  # of the states of one 16 x 16 picture

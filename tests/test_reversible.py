@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trevsnn.inversion import ReversibilityError, alpha_values, inversion_error, plan_anchors
 from trevsnn.reversible import run
+from trevsnn.reversible.inversion import ReversibilityError, alpha_values, inversion_error, plan_anchors
 from trevsnn.spike import pack, spike
 
 

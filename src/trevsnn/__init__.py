@@ -1,9 +1,9 @@
 """Temporal reversible spiking neural networks: training memory independent of T, inference cost independent of T."""
 
 from trevsnn.heads import deep_supervision_loss, temporal_loss
-from trevsnn.inversion import ReversibilityError
 from trevsnn.model import TRevSNN, TRevSNNConfig
 from trevsnn.published import from_published, published_names
+from trevsnn.reversible.inversion import ReversibilityError
 from trevsnn.zoo import create_model
 
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@ from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
 from trevsnn.norm import BatchNorm
-from trevsnn.precision import Precision
+from trevsnn.reversible.precision import Precision
 from trevsnn.slicing import in_slices, slices
 from trevsnn.spike import PackedState, spike
 

@@ -13,14 +13,14 @@ from trevsnn.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, 
 from trevsnn.heads import AuxiliaryHead, LastHead
 from trevsnn.hub import HubModel
 from trevsnn.lean.step import two_pass
-from trevsnn.precision import Precision
 from trevsnn.rates import FiringRates, counting_hidden_spikes
 from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
+from trevsnn.reversible.precision import Precision
+from trevsnn.reversible.tape import Readout
 from trevsnn.sliced import sliced
 from trevsnn.slicing import in_slices, slices
 from trevsnn.spike import pack, spike
 from trevsnn.stream import Stream
-from trevsnn.tape import Readout
 
 Input = Literal["image", "event"]
 Encoding = Literal["shared", "grouped"]

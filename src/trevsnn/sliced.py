@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trevsnn.owner import Part, owner
-from trevsnn.precision import Precision
-from trevsnn.replay import Replay, add_up
+from trevsnn.reversible.memory_owner import Part, owner
+from trevsnn.reversible.precision import Precision
+from trevsnn.reversible.replay import Replay, add_up
 from trevsnn.slicing import gather
 
 
@@ -53,7 +53,7 @@ def sliced(module: nn.Module, x: Tensor, rows: list[slice], part: Part) -> Tenso
         module: of one input; each row of its output depends on the same row of ``x`` alone, and nothing is random.
         x: any shape, batch first.
         rows: the slices of the batch, in order.
-        part: whose memory it is (:mod:`trevsnn.owner`).
+        part: whose memory it is (:mod:`trevsnn.reversible.memory_owner`).
 
     A compiler breaks its graph here.
     """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trevsnn.blocks import Expand, PointwiseDepthwise
 from trevsnn.lean.conv import LeanConv
-from trevsnn.replay import Gradients
+from trevsnn.reversible.replay import Gradients
 from trevsnn.spike import THRESHOLD, PackedState, pack, spikes_of, window_of
 
 

@@ -8,8 +8,8 @@ import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.owner import owner
-from trevsnn.replay import Gradients
+from trevsnn.reversible.memory_owner import owner
+from trevsnn.reversible.replay import Gradients
 
 
 class LeanConv:

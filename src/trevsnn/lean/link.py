@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trevsnn.blocks import Link, fast_layout
 from trevsnn.lean.conv import LeanConv
 from trevsnn.norm import BatchNorm, normalise, normalise_backward
-from trevsnn.replay import Gradients
+from trevsnn.reversible.replay import Gradients
 from trevsnn.slicing import gather
 from trevsnn.spike import PackedState, spikes_of, window_of
 

@@ -12,9 +12,9 @@ from trevsnn.blocks import Expand, LevelStep, Link, PointwiseDepthwise, Transfor
 from trevsnn.lean.block import LeanBlock
 from trevsnn.lean.link import LeanInput, LeanLink
 from trevsnn.norm import BatchNorm
-from trevsnn.owner import owner
-from trevsnn.precision import Precision
-from trevsnn.replay import Gradients, Replay, TwoPass
+from trevsnn.reversible.memory_owner import owner
+from trevsnn.reversible.precision import Precision
+from trevsnn.reversible.replay import Gradients, Replay, TwoPass
 from trevsnn.slicing import gather
 from trevsnn.spike import PackedState
 
@@ -75,7 +75,7 @@ class LeanStep:
         above_adjoint: Tensor | None,
         state: Tensor | None,
     ) -> Gradients:
-        """See :class:`trevsnn.replay.TwoPass`."""
+        """See :class:`trevsnn.reversible.replay.TwoPass`."""
         with owner("blocks"), self._explicit_precision(), torch.no_grad():
             run = _Run(self, below, above, kept)
             for rows in reversed(run.rows):  # the order in which autograd sums gradients

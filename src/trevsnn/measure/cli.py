@@ -14,8 +14,8 @@ from rich.table import Table
 
 from trevsnn.measure.step import PRECISIONS, Step
 from trevsnn.model import TRevSNNConfig
-from trevsnn.owner import PARTS
 from trevsnn.reversible import BACKPROP_MODES
+from trevsnn.reversible.memory_owner import PARTS
 from trevsnn.zoo import PRESETS
 
 ENGINES = ["eager", "folded", "compiled", "onnx", "int8", "onnx-int8", "spikes"]

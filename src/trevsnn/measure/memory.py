@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from trevsnn.inversion import alpha_values
 from trevsnn.measure.step import Step
 from trevsnn.measure.tracker import Bytes, LiveStorage
 from trevsnn.model import TRevSNN, TRevSNNConfig
-from trevsnn.owner import owner
+from trevsnn.reversible.inversion import alpha_values
+from trevsnn.reversible.memory_owner import owner
 from trevsnn.slicing import SLICE_BYTES_ACCELERATOR
 
 # The one operation of a training step for which PyTorch has no rule on tensors without data.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trevsnn.owner import PARTS, Part, close_ledger, current_owner, open_ledger
+from trevsnn.reversible.memory_owner import PARTS, Part, close_ledger, current_owner, open_ledger
 
 Bytes = dict[Part, int]
 

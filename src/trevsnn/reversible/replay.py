@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
 
-from trevsnn.owner import owner
-from trevsnn.precision import Precision
+from trevsnn.reversible.memory_owner import owner
+from trevsnn.reversible.precision import Precision
 from trevsnn.spike import PackedState
 
 #: Parameters and their gradients.

@@ -20,11 +20,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from trevsnn.owner import owner
-from trevsnn.precision import Precision
-from trevsnn.replay import Replay, TwoPass
+from trevsnn.reversible.memory_owner import owner
+from trevsnn.reversible.precision import Precision
+from trevsnn.reversible.replay import Replay, TwoPass
+from trevsnn.reversible.tape import Plan, Readout, Tape
 from trevsnn.spike import PackedState
-from trevsnn.tape import Plan, Readout, Tape
 
 Backprop = Literal["exact", "reversible", "autograd"]
 BACKPROP_MODES: tuple[str, ...] = get_args(Backprop)
