@@ -32,7 +32,7 @@ from trevsnn.data.pictures import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, make_loader, splits
 from trevsnn.engine.optim import build_optimizer, clip_gradients
-from trevsnn.heads import deep_supervision_loss
+from trevsnn.network.heads import deep_supervision_loss
 
 WARMUP = 0.05  # of the minutes
 

@@ -20,7 +20,7 @@ from trevsnn.cli import main
 from trevsnn.config import DataConfig, RunConfig
 from trevsnn.engine.processes import _launched, is_first, local_batch
 from trevsnn.errors import UsageError
-from trevsnn.norm import BatchNorm, share_statistics
+from trevsnn.network.norm import BatchNorm, share_statistics
 
 MODES = ("exact", "reversible", "autograd")
 BATCH = 8

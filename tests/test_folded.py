@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from conftest import lively
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.deploy.folded import fires, fold, spike_differences
-from trevsnn.spike import spike
+from trevsnn.network.spike import spike
 
 
 def trained_like(slope: float = 1.0, **options) -> TRevSNN:

@@ -11,14 +11,14 @@ from torch import nn
 import trevsnn
 from conftest import gradients, lively, worst
 from trevsnn import TRevSNN, TRevSNNConfig
-from trevsnn.blocks import BatchNorm, LevelStep, Link, PointwiseDepthwise
-from trevsnn.lean.block import LeanBlock
-from trevsnn.lean.conv import LeanConv
-from trevsnn.lean.step import LeanStep, is_lean
 from trevsnn.measure.tracker import LiveStorage
+from trevsnn.network.blocks import BatchNorm, LevelStep, Link, PointwiseDepthwise
+from trevsnn.network.lean.block import LeanBlock
+from trevsnn.network.lean.conv import LeanConv
+from trevsnn.network.lean.step import LeanStep, is_lean
+from trevsnn.network.slicing import slices
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import Replay
-from trevsnn.slicing import slices
 
 CPU = torch.device("cpu")
 PLAIN = Precision(CPU, False, torch.bfloat16)

@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 import trevsnn
 from conftest import gradients, worst
 from trevsnn import TRevSNNConfig
-from trevsnn.blocks import bound_alpha_
-from trevsnn.encoders import AnnealedLeakyReLU, slope_at
+from trevsnn.network.blocks import bound_alpha_
+from trevsnn.network.encoders import AnnealedLeakyReLU, slope_at
+from trevsnn.network.spike import spike
 from trevsnn.reversible import unroll
-from trevsnn.spike import spike
 
 PARAMETERS = {
     "trevsnn_tiny": 17_203_024, "trevsnn_small": 32_330_128, "trevsnn_event_tiny": 10_220_165,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from trevsnn.network.spike import pack, spike
 from trevsnn.reversible import run
 from trevsnn.reversible.inversion import ReversibilityError, alpha_values, inversion_error, plan_anchors
-from trevsnn.spike import pack, spike
 
 
 class Smooth(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trevsnn.spike import pack, spike
+from trevsnn.network.spike import pack, spike
 
 EDGES = [-1.0, -1e-30, -0.0, 0.0, 1e-30, 0.49999997, 0.5, 0.50000006, 1.0, 1.0000001, 3.0, math.inf, -math.inf]
 

@@ -1,7 +1,7 @@
 """Temporal reversible spiking neural networks: training memory independent of T, inference cost independent of T."""
 
-from trevsnn.heads import deep_supervision_loss, temporal_loss
-from trevsnn.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.heads import deep_supervision_loss, temporal_loss
+from trevsnn.network.model import TRevSNN, TRevSNNConfig
 from trevsnn.published import from_published, published_names
 from trevsnn.reversible.inversion import ReversibilityError
 from trevsnn.zoo import create_model

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser
 
-from trevsnn.model import TRevSNNConfig
+from trevsnn.network.model import TRevSNNConfig
 
 RECIPES = resources.files("trevsnn") / "recipes"
 

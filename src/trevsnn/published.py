@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from trevsnn.model import Input, TRevSNN, TRevSNNConfig
+from trevsnn.network.model import Input, TRevSNN, TRevSNNConfig
 from trevsnn.reversible import Backprop
 
 # Our name -> theirs, for one tensor's module path. Level and step are filled in from the match.

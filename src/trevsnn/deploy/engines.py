@@ -13,7 +13,7 @@ from trevsnn.deploy.onnx_model import OnnxModel
 from trevsnn.deploy.quantised import load_quantised
 from trevsnn.deploy.spike_driven import SpikeDriven
 from trevsnn.errors import UsageError
-from trevsnn.model import TRevSNN
+from trevsnn.network.model import TRevSNN
 from trevsnn.zoo import pretrained_folder
 
 #: "eager", the network itself; "folded"; "onnx", ONNX Runtime on an exported folder's model.onnx; "int8", the folded network

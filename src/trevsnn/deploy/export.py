@@ -39,7 +39,7 @@ from trevsnn.engine.checkpoint import write_file
 from trevsnn.engine.evaluate import Weights, load_run
 from trevsnn.engine.run_folder import ABOUT
 from trevsnn.errors import UsageError
-from trevsnn.model import TRevSNN
+from trevsnn.network.model import TRevSNN
 from trevsnn.zoo import pretrained_folder
 
 Format = Literal["onnx", "torch", "int8", "onnx-int8"]

@@ -9,12 +9,12 @@ import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.blocks import Expand, Level, LevelStep, Link, PointwiseDepthwise
-from trevsnn.encoders import AnnealedLeakyReLU, ImageEncoder
-from trevsnn.heads import LastHead
-from trevsnn.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.blocks import Expand, Level, LevelStep, Link, PointwiseDepthwise
+from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder
+from trevsnn.network.heads import LastHead
+from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.spike import THRESHOLD, spikes_of
 from trevsnn.reversible import unroll
-from trevsnn.spike import THRESHOLD, spikes_of
 
 
 def fires(potential: Tensor) -> Tensor:

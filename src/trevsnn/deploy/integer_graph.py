@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
-from trevsnn.encoders import AnnealedLeakyReLU
-from trevsnn.spike import THRESHOLD
+from trevsnn.network.encoders import AnnealedLeakyReLU
+from trevsnn.network.spike import THRESHOLD
 
 STEPS = 127  # of 7 bits, and of 8 on either side of zero
 ZERO = 128  # stands for 0 in maps of 8 bits

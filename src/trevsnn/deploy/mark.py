@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from trevsnn.errors import RunError
-from trevsnn.model import TRevSNN
+from trevsnn.network.model import TRevSNN
 
 MARK = "trevsnn"  # the key it has in a file's metadata
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.mark import MARK, check_mark
 from trevsnn.errors import RunError
-from trevsnn.model import TRevSNN
+from trevsnn.network.model import TRevSNN
 
 
 def batch_axis() -> tuple[dict[int, torch.export.Dim]]:

@@ -14,7 +14,7 @@ from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.mark import MARK, check_mark
 from trevsnn.engine.checkpoint import write_file
 from trevsnn.errors import RunError
-from trevsnn.model import TRevSNN
+from trevsnn.network.model import TRevSNN
 
 
 @torch.no_grad()

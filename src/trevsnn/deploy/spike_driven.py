@@ -32,7 +32,7 @@ from trevsnn.deploy.integer_layers import (
 from trevsnn.deploy.mark import MARK, check_mark
 from trevsnn.deploy.onnx_model import check_input, reading
 from trevsnn.errors import RunError
-from trevsnn.model import TRevSNN
+from trevsnn.network.model import TRevSNN
 
 #: Firing rate above which a convolution of spikes is computed densely (docs/results-inference.md).
 CROSSOVER = 0.2

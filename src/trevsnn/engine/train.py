@@ -21,7 +21,6 @@ from trevsnn.data.part import Part, Split
 from trevsnn.data.pictures import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, loading_deaths, make_loader, splits
-from trevsnn.encoders import slope_at
 from trevsnn.engine.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
 from trevsnn.engine.evaluate import evaluate, evaluation_loader, load_weights, place_inputs
 from trevsnn.engine.guard import StepGuard, rate_warnings
@@ -31,9 +30,10 @@ from trevsnn.engine.report import History, TensorBoard, epoch_line, progress_bar
 from trevsnn.engine.run_folder import RunFolder
 from trevsnn.engine.summary import check_fit, summarise, write_summary
 from trevsnn.errors import RunError
-from trevsnn.heads import deep_supervision_loss, temporal_loss
-from trevsnn.model import TRevSNN, TRevSNNConfig
-from trevsnn.norm import share_statistics
+from trevsnn.network.encoders import slope_at
+from trevsnn.network.heads import deep_supervision_loss, temporal_loss
+from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.norm import share_statistics
 
 STEP_CHECKPOINTS = 2  # the one before the latest is there for when the latest is damaged
 Build = Callable[[TRevSNNConfig], TRevSNN]

@@ -22,8 +22,8 @@ from trevsnn.deploy.integer import export_integer
 from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import quantise
 from trevsnn.deploy.spike_driven import SpikeDriven
-from trevsnn.model import TRevSNN, TRevSNNConfig
-from trevsnn.spike import THRESHOLD
+from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.spike import THRESHOLD
 
 
 @torch.no_grad()

@@ -13,10 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from trevsnn.measure.step import Step
 from trevsnn.measure.tracker import Bytes, LiveStorage
-from trevsnn.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.slicing import SLICE_BYTES_ACCELERATOR
 from trevsnn.reversible.inversion import alpha_values
 from trevsnn.reversible.memory_owner import owner
-from trevsnn.slicing import SLICE_BYTES_ACCELERATOR
 
 # The one operation of a training step for which PyTorch has no rule on tensors without data.
 _meta = torch.library.Library("aten", "IMPL", "Meta")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.measure.step import Step
-from trevsnn.model import TRevSNNConfig
+from trevsnn.network.model import TRevSNNConfig
 
 
 def step_times(

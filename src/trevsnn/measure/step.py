@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from trevsnn.errors import UsageError
-from trevsnn.heads import deep_supervision_loss
-from trevsnn.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.heads import deep_supervision_loss
+from trevsnn.network.model import TRevSNN, TRevSNNConfig
 
 #: Autocast dtype and the dtype of the weights.
 PRECISIONS: dict[str, tuple[torch.dtype | None, torch.dtype]] = {

@@ -20,11 +20,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from trevsnn.network.spike import PackedState
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import Replay, TwoPass
 from trevsnn.reversible.tape import Plan, Readout, Tape
-from trevsnn.spike import PackedState
 
 Backprop = Literal["exact", "reversible", "autograd"]
 BACKPROP_MODES: tuple[str, ...] = get_args(Backprop)
@@ -87,7 +87,7 @@ def run(
     Args:
         transforms, alphas, inputs, states: see :func:`unroll`. Transforms may share modules and parameters.
         backprop: what the backward pass rests on.
-        code: for ``exact``, :func:`trevsnn.spike.pack` where transforms see states through their spikes alone; None
+        code: for ``exact``, :func:`trevsnn.network.spike.pack` where transforms see states through their spikes alone; None
             keeps the states themselves, which is right for transforms of any kind.
         readouts: ``(t, function)`` of the top level's state after step t, without parameters. What autograd keeps for
             the function stays alive until the backward pass; the state does not, unless the function keeps it.

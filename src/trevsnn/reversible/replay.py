@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
 
+from trevsnn.network.spike import PackedState
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
-from trevsnn.spike import PackedState
 
 #: Parameters and their gradients.
 Gradients = list[tuple[Tensor, Tensor]]

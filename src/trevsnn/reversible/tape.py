@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from trevsnn.network.spike import PackedState
 from trevsnn.reversible.inversion import alpha_values, check_reversible, plan_anchors
 from trevsnn.reversible.memory_owner import hand_over, owner
 from trevsnn.reversible.replay import Gradients, TwoPass, add_up, read_out
-from trevsnn.spike import PackedState
 
 #: A timestep, and a function of the top level's state after it.
 Readout = tuple[int, Callable[[Tensor], Tensor]]

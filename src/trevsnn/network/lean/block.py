@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trevsnn.blocks import Expand, PointwiseDepthwise
-from trevsnn.lean.conv import LeanConv
+from trevsnn.network.blocks import Expand, PointwiseDepthwise
+from trevsnn.network.lean.conv import LeanConv
+from trevsnn.network.spike import THRESHOLD, PackedState, pack, spikes_of, window_of
 from trevsnn.reversible.replay import Gradients
-from trevsnn.spike import THRESHOLD, PackedState, pack, spikes_of, window_of
 
 
 class HiddenSpikes(NamedTuple):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trevsnn.blocks import Link, fast_layout
-from trevsnn.lean.conv import LeanConv
-from trevsnn.norm import BatchNorm, normalise, normalise_backward
+from trevsnn.network.blocks import Link, fast_layout
+from trevsnn.network.lean.conv import LeanConv
+from trevsnn.network.norm import BatchNorm, normalise, normalise_backward
+from trevsnn.network.slicing import gather
+from trevsnn.network.spike import PackedState, spikes_of, window_of
 from trevsnn.reversible.replay import Gradients
-from trevsnn.slicing import gather
-from trevsnn.spike import PackedState, spikes_of, window_of
 
 
 class LeanInput:

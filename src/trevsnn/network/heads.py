@@ -8,8 +8,8 @@ import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.encoders import AnnealedLeakyReLU
-from trevsnn.spike import spike
+from trevsnn.network.encoders import AnnealedLeakyReLU
+from trevsnn.network.spike import spike
 
 
 class AuxiliaryHead(nn.Module):

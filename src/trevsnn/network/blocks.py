@@ -6,10 +6,10 @@ import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.norm import BatchNorm
+from trevsnn.network.norm import BatchNorm
+from trevsnn.network.slicing import in_slices, slices
+from trevsnn.network.spike import PackedState, spike
 from trevsnn.reversible.precision import Precision
-from trevsnn.slicing import in_slices, slices
-from trevsnn.spike import PackedState, spike
 
 EXPANSION = 4
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trevsnn.network.slicing import gather
 from trevsnn.reversible.memory_owner import Part, owner
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import Replay, add_up
-from trevsnn.slicing import gather
 
 
 class _OneInput(nn.Module):

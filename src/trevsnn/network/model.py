@@ -8,19 +8,19 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from trevsnn.blocks import Level, LevelStep, Link
-from trevsnn.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
-from trevsnn.heads import AuxiliaryHead, LastHead
-from trevsnn.hub import HubModel
-from trevsnn.lean.step import two_pass
-from trevsnn.rates import FiringRates, counting_hidden_spikes
+from trevsnn.network.blocks import Level, LevelStep, Link
+from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
+from trevsnn.network.heads import AuxiliaryHead, LastHead
+from trevsnn.network.hub import HubModel
+from trevsnn.network.lean.step import two_pass
+from trevsnn.network.rates import FiringRates, counting_hidden_spikes
+from trevsnn.network.sliced import sliced
+from trevsnn.network.slicing import in_slices, slices
+from trevsnn.network.spike import pack, spike
+from trevsnn.network.stream import Stream
 from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.tape import Readout
-from trevsnn.sliced import sliced
-from trevsnn.slicing import in_slices, slices
-from trevsnn.spike import pack, spike
-from trevsnn.stream import Stream
 
 Input = Literal["image", "event"]
 Encoding = Literal["shared", "grouped"]
@@ -222,7 +222,7 @@ class TRevSNN(nn.Module, HubModel):
         return values
 
     def stream(self, batch: int) -> Stream:
-        """Begin clips of ``batch`` event cameras whose frames come one at a time; see :class:`trevsnn.stream.Stream`.
+        """Begin clips of ``batch`` event cameras whose frames come one at a time; see :class:`trevsnn.network.stream.Stream`.
 
         Raises:
             ValueError: the network is one of images, or in training mode, where it needs the statistics of a batch.

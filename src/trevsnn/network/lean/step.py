@@ -8,15 +8,15 @@ import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.blocks import Expand, LevelStep, Link, PointwiseDepthwise, Transform
-from trevsnn.lean.block import LeanBlock
-from trevsnn.lean.link import LeanInput, LeanLink
-from trevsnn.norm import BatchNorm
+from trevsnn.network.blocks import Expand, LevelStep, Link, PointwiseDepthwise, Transform
+from trevsnn.network.lean.block import LeanBlock
+from trevsnn.network.lean.link import LeanInput, LeanLink
+from trevsnn.network.norm import BatchNorm
+from trevsnn.network.slicing import gather
+from trevsnn.network.spike import PackedState
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import Gradients, Replay, TwoPass
-from trevsnn.slicing import gather
-from trevsnn.spike import PackedState
 
 _KNOWN = (LevelStep, PointwiseDepthwise, Expand, Link, BatchNorm, nn.Conv2d, ScaledStdConv2d, nn.Identity)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trevsnn.blocks import Expand, Level, LevelStep
+from trevsnn.network.blocks import Expand, Level, LevelStep
 
 
 class FiringRates(NamedTuple):

@@ -7,7 +7,7 @@ import math
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.blocks import fast_layout
+from trevsnn.network.blocks import fast_layout
 
 
 class AnnealedLeakyReLU(nn.Module):
