@@ -219,13 +219,13 @@ def test_every_weight_has_one_name(small_model):
     assert len({tensor.data_ptr() for tensor in state.values() if tensor.numel()}) == len(state)
 
 
-@pytest.mark.parametrize("name", trevsnn.zoo.PRESETS)
+@pytest.mark.parametrize("name", trevsnn.zoo.presets.PRESETS)
 def test_presets(name):
     model = trevsnn.create_model(name)
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
     through_timm = timm.create_model(name, num_classes=7, backprop="reversible")
     assert through_timm.config == TRevSNNConfig(
-        **{**trevsnn.zoo.PRESETS[name], "num_classes": 7, "backprop": "reversible"}
+        **{**trevsnn.zoo.presets.PRESETS[name], "num_classes": 7, "backprop": "reversible"}
     )
     assert through_timm.num_classes == 7
 

@@ -15,7 +15,7 @@ from test_data import FASHION, needs_debian
 from trevsnn.cli import main
 from trevsnn.config import DataConfig
 from trevsnn.data.sets import load
-from trevsnn.zoo import pretrained_folder
+from trevsnn.zoo.presets import pretrained_folder
 
 
 def test_it_has_the_accuracy_its_card_states(capsys):

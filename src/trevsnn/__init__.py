@@ -2,9 +2,9 @@
 
 from trevsnn.network.heads import deep_supervision_loss, temporal_loss
 from trevsnn.network.model import TRevSNN, TRevSNNConfig
-from trevsnn.published import from_published, published_names
 from trevsnn.reversible.inversion import ReversibilityError
-from trevsnn.zoo import create_model
+from trevsnn.zoo.presets import create_model
+from trevsnn.zoo.published import from_published, published_names
 
 __version__ = "0.1.0"
 

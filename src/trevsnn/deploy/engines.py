@@ -14,7 +14,7 @@ from trevsnn.deploy.quantised import load_quantised
 from trevsnn.deploy.spike_driven import SpikeDriven
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
-from trevsnn.zoo import pretrained_folder
+from trevsnn.zoo.presets import pretrained_folder
 
 #: "eager", the network itself; "folded"; "onnx", ONNX Runtime on an exported folder's model.onnx; "int8", the folded network
 #: with the weights of its model-int8.safetensors, in float32; "onnx-int8", ONNX Runtime on its model-int8.onnx, in 8-bit

@@ -40,7 +40,7 @@ from trevsnn.engine.evaluate import Weights, load_run
 from trevsnn.engine.run_folder import ABOUT
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
-from trevsnn.zoo import pretrained_folder
+from trevsnn.zoo.presets import pretrained_folder
 
 Format = Literal["onnx", "torch", "int8", "onnx-int8"]
 CHECKED = 256  # items of real data on which every form is compared with the network

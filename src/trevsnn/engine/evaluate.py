@@ -25,7 +25,7 @@ from trevsnn.engine.processes import local_batch, make_fabric
 from trevsnn.engine.run_folder import ABOUT, RunFolder
 from trevsnn.errors import RunError, UsageError
 from trevsnn.network.model import TRevSNN
-from trevsnn.zoo import pretrained_folder
+from trevsnn.zoo.presets import pretrained_folder
 
 Weights = Literal["last", "best"]
 

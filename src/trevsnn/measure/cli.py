@@ -16,7 +16,7 @@ from trevsnn.measure.step import PRECISIONS, Step
 from trevsnn.network.model import TRevSNNConfig
 from trevsnn.reversible import BACKPROP_MODES
 from trevsnn.reversible.memory_owner import PARTS
-from trevsnn.zoo import PRESETS
+from trevsnn.zoo.presets import PRESETS
 
 ENGINES = ["eager", "folded", "compiled", "onnx", "int8", "onnx-int8", "spikes"]
 

@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 #: Folders as trevsnn export makes them, by the name they are asked for.
-_PRETRAINED = Path(__file__).parent / "pretrained"
+_PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 def pretrained_folder(name: str) -> Path | None:
