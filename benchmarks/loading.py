@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trevsnn.config import DataConfig, recipe_yaml
-from trevsnn.data.folders import list_classes, list_pictures
+from trevsnn.data.pictures.folders import list_classes, list_pictures
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, make_loader
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from trevsnn import TRevSNN
 from trevsnn.config import RunConfig, recipe_config
 from trevsnn.data.part import Part, Split
-from trevsnn.data.pictures import BatchMixup
+from trevsnn.data.pictures.transforms import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, make_loader, splits
 from trevsnn.engine.optim import build_optimizer, clip_gradients

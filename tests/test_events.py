@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from conftest import shared_data
 from trevsnn.cli import main
 from trevsnn.config import DataConfig
-from trevsnn.data.events import GESTURES, list_recordings, load_events
-from trevsnn.data.frames import EventDrop, bin_events, frames_transform
+from trevsnn.data.events.frames import EventDrop, bin_events, frames_transform
+from trevsnn.data.events.recordings import EVENT, read_recording
+from trevsnn.data.events.sets import GESTURES, list_recordings, load_events
 from trevsnn.data.part import UnreadableError, cut_tails
-from trevsnn.data.recordings import EVENT, read_recording
 from trevsnn.errors import RunError
 
 

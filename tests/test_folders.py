@@ -23,9 +23,9 @@ from conftest import shared_data
 from trevsnn.cli import main
 from trevsnn.config import DataConfig
 from trevsnn.data import imagenet, small
-from trevsnn.data.folders import folder_splits, load_folder
 from trevsnn.data.part import UnreadableError
-from trevsnn.data.pictures import BatchMixup, picture_transform
+from trevsnn.data.pictures.folders import folder_splits, load_folder
+from trevsnn.data.pictures.transforms import BatchMixup, picture_transform
 from trevsnn.data.sampling import EpochSampler, seeded
 from trevsnn.data.sets import IGNORED, TensorDataset, batches, load, loading_deaths, make_loader
 from trevsnn.errors import RunError

@@ -53,7 +53,7 @@ def test_n_mnist_has_the_accuracy_its_card_states(tmp_path, monkeypatch, capsys)
     with tarfile.open(shared_data("nmnist-small.tar.gz")) as file:
         file.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("trevsnn.data.frames.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("trevsnn.data.events.frames.CACHE", tmp_path / "cache")
     assert main(["evaluate", "n-mnist", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     card = (pretrained_folder("n-mnist") / "README.md").read_text()

@@ -13,9 +13,9 @@ from rich.progress import track
 from rich.table import Table
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from trevsnn.data.folders import SPLITS, find_parts, list_classes, read_rgb
+from trevsnn.data.events.recordings import READERS, read_recording
 from trevsnn.data.part import UnreadableError
-from trevsnn.data.recordings import READERS, read_recording
+from trevsnn.data.pictures.folders import SPLITS, find_parts, list_classes, read_rgb
 from trevsnn.errors import RunError
 
 COLOURS = {

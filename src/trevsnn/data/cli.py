@@ -31,7 +31,7 @@ def add_data_commands(parser: ArgumentParser) -> None:
 def run_data(options: Namespace) -> None:
     """Run the chosen task. Raises RunError, of check where a file is unreadable."""
     from trevsnn.data.check import check_folder, print_check
-    from trevsnn.data.imagenet import prepare
+    from trevsnn.data.pictures.imagenet import prepare
 
     console, values = Console(), options[options.task]
     if options.task == "prepare":

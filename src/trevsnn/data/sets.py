@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trevsnn.config import DataConfig
-from trevsnn.data.events import SENSORS, load_events
-from trevsnn.data.folders import folder_splits, load_folder, read_rgb
-from trevsnn.data.frames import bin_events, frames_transform
+from trevsnn.data.events.frames import bin_events, frames_transform
+from trevsnn.data.events.recordings import read_recording
+from trevsnn.data.events.sets import SENSORS, load_events
 from trevsnn.data.part import About, Part, Split, UnreadableError
-from trevsnn.data.pictures import picture_transform
-from trevsnn.data.recordings import read_recording
+from trevsnn.data.pictures.folders import folder_splits, load_folder, read_rgb
+from trevsnn.data.pictures.in_memory import load_small
+from trevsnn.data.pictures.transforms import picture_transform
 from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
-from trevsnn.data.small import load_small
 from trevsnn.errors import RunError
 
 EVENT_SETS = (*SENSORS, "recordings")

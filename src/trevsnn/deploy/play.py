@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from trevsnn.data.frames import frame_numbers
-from trevsnn.data.recordings import read_recording
+from trevsnn.data.events.frames import frame_numbers
+from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.sets import is_event, read_inputs
 from trevsnn.engine.evaluate import Weights, load_run
 from trevsnn.errors import UsageError

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trevsnn.config import RunConfig
 from trevsnn.data.part import Part, Split
-from trevsnn.data.pictures import BatchMixup
+from trevsnn.data.pictures.transforms import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, loading_deaths, make_loader, splits
 from trevsnn.engine.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint

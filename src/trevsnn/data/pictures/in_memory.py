@@ -14,8 +14,8 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
 from trevsnn.config import DataConfig
-from trevsnn.data.folders import find_parts, list_classes, list_pictures, read_rgb
 from trevsnn.data.part import CACHE, Part, Split, cut
+from trevsnn.data.pictures.folders import find_parts, list_classes, list_pictures, read_rgb
 from trevsnn.errors import RunError
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]

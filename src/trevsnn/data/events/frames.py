@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from trevsnn.config import DataConfig
+from trevsnn.data.events.recordings import Events
 from trevsnn.data.part import CACHE, FileList, UnreadableError
-from trevsnn.data.recordings import Events
 from trevsnn.errors import RunError
 
 BinBy = Literal["count", "time"]
@@ -33,7 +33,7 @@ def bin_events(events: Events, frames: int, size: int, sensor: tuple[int, int], 
     """Count events per frame, polarity and pixel.
 
     Args:
-        events: in the order of time (:func:`trevsnn.data.recordings.read_recording`).
+        events: in the order of time (:func:`trevsnn.data.events.recordings.read_recording`).
         frames: T. "count" gives every frame as many events, "time" as many microseconds.
         size: S; pixel x of a sensor W wide counts to column x S // W, so events are neither lost nor invented.
         sensor: its width and height W, H in pixels.
