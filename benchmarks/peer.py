@@ -26,13 +26,13 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from trevsnn import TRevSNN
-from trevsnn.config import RunConfig, recipe_config
 from trevsnn.data.part import Part, Split
 from trevsnn.data.pictures.transforms import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, make_loader, splits
 from trevsnn.engine.optim import build_optimizer, clip_gradients
 from trevsnn.network.heads import deep_supervision_loss
+from trevsnn.run.config import RunConfig, recipe_config
 
 WARMUP = 0.05  # of the minutes
 

@@ -15,13 +15,13 @@ import torch
 import yaml
 from torchvision.datasets import FashionMNIST
 
-from trevsnn.config import DataConfig, recipe_config, recipe_names, recipe_yaml
 from trevsnn.data import small
 from trevsnn.data.events.sets import SENSORS
 from trevsnn.data.pictures.in_memory import find_idx, read_idx
 from trevsnn.data.sampling import EpochSampler, mix_seed
 from trevsnn.data.sets import TensorDataset, load, splits
 from trevsnn.errors import RunError
+from trevsnn.run.config import DataConfig, recipe_config, recipe_names, recipe_yaml
 
 FASHION = DataConfig(name="fashion-mnist", image_size=28, crop_padding=2, flip=True)
 needs_debian = pytest.mark.skipif(

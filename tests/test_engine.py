@@ -21,10 +21,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import trevsnn
 from test_data import imitate_fashion_mnist
 from trevsnn.cli import main
-from trevsnn.config import DataConfig, OptimConfig, RunConfig
 from trevsnn.data.sets import TensorDataset, load
-from trevsnn.engine.checkpoint import load_checkpoint, save_checkpoint
 from trevsnn.engine.optim import MUON_VECTORS, build_optimizer, build_scheduler, clip_gradients
+from trevsnn.run.checkpoint import load_checkpoint, save_checkpoint
+from trevsnn.run.config import DataConfig, OptimConfig, RunConfig
 
 SMALL = [
     "--model.channels", "[4,8]", "--epochs", "3", "--batch_size", "128", "--ema_decay", "0.9",

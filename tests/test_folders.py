@@ -21,7 +21,6 @@ from torchvision.datasets import CIFAR10
 
 from conftest import shared_data
 from trevsnn.cli import main
-from trevsnn.config import DataConfig
 from trevsnn.data import imagenet, small
 from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.folders import folder_splits, load_folder
@@ -29,6 +28,7 @@ from trevsnn.data.pictures.transforms import BatchMixup, picture_transform
 from trevsnn.data.sampling import EpochSampler, seeded
 from trevsnn.data.sets import IGNORED, TensorDataset, batches, load, loading_deaths, make_loader
 from trevsnn.errors import RunError
+from trevsnn.run.config import DataConfig
 
 
 def picture(value: int = 0, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Image.Image:

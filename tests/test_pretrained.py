@@ -13,8 +13,8 @@ import trevsnn
 from conftest import shared_data
 from test_data import FASHION, needs_debian
 from trevsnn.cli import main
-from trevsnn.config import DataConfig
 from trevsnn.data.sets import load
+from trevsnn.run.config import DataConfig
 from trevsnn.zoo.presets import pretrained_folder
 
 

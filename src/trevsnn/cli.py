@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from trevsnn import __version__
-from trevsnn.config import RunConfig, recipe_names, recipe_yaml
 from trevsnn.data.cli import add_data_commands, run_data
 from trevsnn.deploy.cli import add_deploy_commands, run_export, run_stream
 from trevsnn.deploy.engines import ENGINES
 from trevsnn.errors import RunError, UsageError
 from trevsnn.measure.cli import add_measure_commands, run_measure
+from trevsnn.run.config import RunConfig, recipe_names, recipe_yaml
 
 
 def build_parser() -> ArgumentParser:
@@ -165,8 +165,8 @@ def _config_checks() -> Iterator[None]:
 
 def _train(options: Namespace, arguments: list[str]) -> None:
     from trevsnn.engine.processes import is_first
-    from trevsnn.engine.run_folder import RunFolder
     from trevsnn.engine.train import resume, train
+    from trevsnn.run.folder import RunFolder
 
     console = Console(quiet=not is_first())
     if options.resume is not None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from trevsnn.config import DataConfig
 from trevsnn.data.events.frames import bin_events, frames_transform
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.events.sets import SENSORS, load_events
@@ -22,6 +21,7 @@ from trevsnn.data.pictures.in_memory import load_small
 from trevsnn.data.pictures.transforms import picture_transform
 from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
 from trevsnn.errors import RunError
+from trevsnn.run.config import DataConfig
 
 EVENT_SETS = (*SENSORS, "recordings")
 FOLDER_SETS = ("imagenet", "tiny-imagenet", "folder")

@@ -6,8 +6,8 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from trevsnn.config import RunConfig
 from trevsnn.data.part import About
+from trevsnn.run.config import RunConfig
 
 
 def model_card(config: RunConfig, about: About, report: dict[str, Any], figures: dict[str, Any], kind: str) -> str:

@@ -24,9 +24,9 @@ from trevsnn.deploy.extras import require
 from trevsnn.deploy.folded import FoldedLevel, FoldedStep, FoldedTRevSNN
 from trevsnn.deploy.integer_graph import STEPS, ZERO, Alpha, Graph, Map, weight_scale
 from trevsnn.deploy.mark import MARK
-from trevsnn.engine.checkpoint import write_file
 from trevsnn.network.spike import THRESHOLD
 from trevsnn.reversible import unroll
+from trevsnn.run.checkpoint import write_file
 
 OPSET = 21  # of ONNX Runtime from 1.18 on
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.mark import MARK, check_mark
-from trevsnn.engine.checkpoint import write_file
 from trevsnn.errors import RunError
 from trevsnn.network.model import TRevSNN
+from trevsnn.run.checkpoint import write_file
 
 
 @torch.no_grad()

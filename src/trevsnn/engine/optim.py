@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from trevsnn.config import OptimConfig, RunConfig
+from trevsnn.run.config import OptimConfig, RunConfig
 
 MUON_VECTORS = 0.2  # of the learning rate goes to vectors and depthwise kernels
 

@@ -8,8 +8,8 @@ from typing import Any
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
-from trevsnn.config import RunConfig
 from trevsnn.errors import UsageError
+from trevsnn.run.config import RunConfig
 
 
 def make_fabric(config: RunConfig) -> Fabric:

@@ -13,14 +13,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from trevsnn.config import RunConfig, to_dict
 from trevsnn.data.part import Part
 from trevsnn.data.sets import is_event
-from trevsnn.engine.checkpoint import write_file
 from trevsnn.engine.optim import lr_factor
 from trevsnn.engine.processes import local_batch
 from trevsnn.engine.report import History
 from trevsnn.errors import UsageError
+from trevsnn.run.checkpoint import write_file
+from trevsnn.run.config import RunConfig, to_dict
 
 
 def check_fit(config: RunConfig, part: Part) -> None:

@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from trevsnn.engine.checkpoint import write_file
 from trevsnn.errors import RunError
 from trevsnn.network.encoders import AnnealedLeakyReLU
+from trevsnn.run.checkpoint import write_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

@@ -20,10 +20,10 @@ from rich.progress import track
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from trevsnn.config import DataConfig
 from trevsnn.data.events.recordings import Events
 from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
+from trevsnn.run.config import DataConfig
 
 BinBy = Literal["count", "time"]
 CACHE_VERSION = 1  # to be raised when the same parameters give other frames

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from trevsnn.config import RunConfig, to_yaml
-from trevsnn.engine.checkpoint import write_file
 from trevsnn.errors import RunError, UsageError
+from trevsnn.run.checkpoint import write_file
+from trevsnn.run.config import RunConfig, to_yaml
 
 #: In a folder that trevsnn export made: what is to be known of the data.
 ABOUT = "about.json"
