@@ -21,10 +21,10 @@ from rich.table import Table
 from torch import nn
 
 from trevsnn import TRevSNN, TRevSNNConfig
-from trevsnn.engine.train import train
 from trevsnn.network.blocks import EXPANSION, Level, LevelStep, PointwiseDepthwise, Transform
 from trevsnn.reversible import BACKPROP_MODES
 from trevsnn.run.config import RunConfig, recipe_config
+from trevsnn.train.train import train
 
 
 def without_upper_link(config: TRevSNNConfig) -> TRevSNN:

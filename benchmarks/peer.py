@@ -30,9 +30,9 @@ from trevsnn.data.part import Part, Split
 from trevsnn.data.pictures.transforms import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, make_loader, splits
-from trevsnn.engine.optim import build_optimizer, clip_gradients
 from trevsnn.network.heads import deep_supervision_loss
 from trevsnn.run.config import RunConfig, recipe_config
+from trevsnn.train.optim import build_optimizer, clip_gradients
 
 WARMUP = 0.05  # of the minutes
 

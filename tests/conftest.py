@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("trevsnn")
 
 # Its processes begin with everything imported, which takes longer than most tests.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["trevsnn.engine.train", "conftest"])
+FORKSERVER.set_forkserver_preload(["trevsnn.train.train", "conftest"])
 
 
 def lively(model: nn.Module, alpha: float = 0.5, spread: float = 0.05) -> nn.Module:

@@ -18,8 +18,8 @@ from trevsnn.deploy.integer import export_integer
 from trevsnn.deploy.mark import mark_of
 from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
-from trevsnn.engine.evaluate import load_run
 from trevsnn.errors import RunError
+from trevsnn.train.evaluate import load_run
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from conftest import start_two
 from test_engine import assert_same, metrics
 from test_folders import folder_of_pictures
 from trevsnn.cli import main
-from trevsnn.engine.guard import StepGuard, rate_warnings
 from trevsnn.errors import RunError
+from trevsnn.train.guard import StepGuard, rate_warnings
 
 SMALL = [
     "--model.channels", "[4,8]", "--model.timesteps", "1", "--epochs", "2", "--batch_size", "64", "--ema_decay", "0.9",

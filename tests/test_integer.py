@@ -15,7 +15,7 @@ from trevsnn.data.sets import calibration_items, load
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.integer import export_integer, seen_ranges
 from trevsnn.deploy.onnx_model import OnnxModel
-from trevsnn.engine.evaluate import load_run
+from trevsnn.train.evaluate import load_run
 
 VARIANTS = [{}, {"input": "event"}, {"encoding": "grouped"}, {"timesteps": 1}]
 

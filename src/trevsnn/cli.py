@@ -164,9 +164,9 @@ def _config_checks() -> Iterator[None]:
 
 
 def _train(options: Namespace, arguments: list[str]) -> None:
-    from trevsnn.engine.processes import is_first
-    from trevsnn.engine.train import resume, train
     from trevsnn.run.folder import RunFolder
+    from trevsnn.train.processes import is_first
+    from trevsnn.train.train import resume, train
 
     console = Console(quiet=not is_first())
     if options.resume is not None:
@@ -190,7 +190,7 @@ def _train(options: Namespace, arguments: list[str]) -> None:
 
 
 def _evaluate(options: Namespace, arguments: list[str]) -> None:
-    from trevsnn.engine.evaluate import evaluate_run
+    from trevsnn.train.evaluate import evaluate_run
 
     result = evaluate_run(options.run, options.split, options.weights, options.accelerator, options.engine)
     if options.json:
@@ -205,7 +205,7 @@ def _evaluate(options: Namespace, arguments: list[str]) -> None:
 
 
 def _predict(options: Namespace, arguments: list[str]) -> None:
-    from trevsnn.engine.evaluate import predict_run
+    from trevsnn.train.evaluate import predict_run
 
     rows = predict_run(options.run, options.files, options.weights, options.accelerator, options.engine)
     if options.json:

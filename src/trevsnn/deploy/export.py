@@ -34,12 +34,12 @@ from trevsnn.deploy.integer import export_integer
 from trevsnn.deploy.mark import mark_of
 from trevsnn.deploy.onnx_model import OnnxModel, batch_axis, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
-from trevsnn.engine.evaluate import Weights, load_run
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.checkpoint import write_file
 from trevsnn.run.config import RunConfig, to_yaml
 from trevsnn.run.folder import ABOUT
+from trevsnn.train.evaluate import Weights, load_run
 from trevsnn.zoo.presets import pretrained_folder
 
 Format = Literal["onnx", "torch", "int8", "onnx-int8"]

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from trevsnn.data.events.frames import frame_numbers
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.sets import is_event, read_inputs
-from trevsnn.engine.evaluate import Weights, load_run
 from trevsnn.errors import UsageError
+from trevsnn.train.evaluate import Weights, load_run
 
 DRAWN = 5  # classes in the picture
 

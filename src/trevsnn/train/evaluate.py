@@ -19,12 +19,12 @@ from trevsnn.data.part import About, Part, Split
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import IGNORED, TensorDataset, batches, load, loading_deaths, make_loader, read_inputs, splits
 from trevsnn.deploy.engines import Engine, make_engine
-from trevsnn.engine.processes import local_batch, make_fabric
 from trevsnn.errors import RunError, UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint
 from trevsnn.run.config import Accelerator, RunConfig
 from trevsnn.run.folder import ABOUT, RunFolder
+from trevsnn.train.processes import local_batch, make_fabric
 from trevsnn.zoo.presets import pretrained_folder
 
 Weights = Literal["last", "best"]

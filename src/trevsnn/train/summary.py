@@ -15,12 +15,12 @@ from torch import nn
 
 from trevsnn.data.part import Part
 from trevsnn.data.sets import is_event
-from trevsnn.engine.optim import lr_factor
-from trevsnn.engine.processes import local_batch
-from trevsnn.engine.report import History
 from trevsnn.errors import UsageError
 from trevsnn.run.checkpoint import write_file
 from trevsnn.run.config import RunConfig, to_dict
+from trevsnn.train.optim import lr_factor
+from trevsnn.train.processes import local_batch
+from trevsnn.train.report import History
 
 
 def check_fit(config: RunConfig, part: Part) -> None:

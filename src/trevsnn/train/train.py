@@ -20,12 +20,6 @@ from trevsnn.data.part import Part, Split
 from trevsnn.data.pictures.transforms import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import TensorDataset, batches, load, loading_deaths, make_loader, splits
-from trevsnn.engine.evaluate import evaluate, evaluation_loader, load_weights, place_inputs
-from trevsnn.engine.guard import StepGuard, rate_warnings
-from trevsnn.engine.optim import build_optimizer, build_scheduler, clip_gradients
-from trevsnn.engine.processes import local_batch, make_fabric
-from trevsnn.engine.report import History, TensorBoard, epoch_line, progress_bar, write_metrics
-from trevsnn.engine.summary import check_fit, summarise, write_summary
 from trevsnn.errors import RunError
 from trevsnn.network.encoders import slope_at
 from trevsnn.network.heads import deep_supervision_loss, temporal_loss
@@ -34,6 +28,12 @@ from trevsnn.network.norm import share_statistics
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
+from trevsnn.train.evaluate import evaluate, evaluation_loader, load_weights, place_inputs
+from trevsnn.train.guard import StepGuard, rate_warnings
+from trevsnn.train.optim import build_optimizer, build_scheduler, clip_gradients
+from trevsnn.train.processes import local_batch, make_fabric
+from trevsnn.train.report import History, TensorBoard, epoch_line, progress_bar, write_metrics
+from trevsnn.train.summary import check_fit, summarise, write_summary
 
 STEP_CHECKPOINTS = 2  # the one before the latest is there for when the latest is damaged
 Build = Callable[[TRevSNNConfig], TRevSNN]
