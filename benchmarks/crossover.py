@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trevsnn.deploy.integer_layers import Hidden, IntegerConv, set_threads
+from trevsnn.deploy.int8.layers import Hidden, IntegerConv, set_threads
 
 LEVELS = ((64, 56), (128, 28), (256, 14), (384, 14))  # channels; pixels on each side
 RATES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)

@@ -13,10 +13,10 @@ from test_engine import SMALL
 from test_folded import example, trained_like
 from trevsnn import TRevSNN
 from trevsnn.cli import main
+from trevsnn.deploy.fingerprint import mark_of
 from trevsnn.deploy.folded import fold
-from trevsnn.deploy.integer import export_integer
-from trevsnn.deploy.mark import mark_of
-from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
+from trevsnn.deploy.onnx.int8 import export_integer
+from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.errors import RunError
 from trevsnn.train.evaluate import load_run

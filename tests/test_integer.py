@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 from test_folded import example, trained_like
 from trevsnn.data.sets import calibration_items, load
 from trevsnn.deploy.folded import fold
-from trevsnn.deploy.integer import export_integer, seen_ranges
-from trevsnn.deploy.onnx_model import OnnxModel
+from trevsnn.deploy.onnx.int8 import export_integer, seen_ranges
+from trevsnn.deploy.onnx.model import OnnxModel
 from trevsnn.train.evaluate import load_run
 
 VARIANTS = [{}, {"input": "event"}, {"encoding": "grouped"}, {"timesteps": 1}]

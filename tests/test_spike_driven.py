@@ -15,10 +15,10 @@ from torch.nn.functional import conv2d
 from test_folded import example, trained_like
 from trevsnn.deploy import integer_layers, integer_product, plain_kernel
 from trevsnn.deploy.folded import fold
-from trevsnn.deploy.integer import export_integer
-from trevsnn.deploy.integer_layers import Hidden, IntegerConv, IntegerDepthwise, filled, numbers
-from trevsnn.deploy.onnx_model import OnnxModel
-from trevsnn.deploy.spike_driven import SpikeDriven
+from trevsnn.deploy.int8.engine import SpikeDriven
+from trevsnn.deploy.int8.layers import Hidden, IntegerConv, IntegerDepthwise, filled, numbers
+from trevsnn.deploy.onnx.int8 import export_integer
+from trevsnn.deploy.onnx.model import OnnxModel
 
 VARIANTS = [
     {}, {"input": "event", "timesteps": 3}, {"encoding": "grouped"}, {"encoder_stride": 2}, {"kernel_size": 5},
@@ -265,7 +265,7 @@ def test_without_numba_it_gives_the_same(options, tmp_path, monkeypatch):
 def test_without_numba_it_says_so():
     program = (
         "import sys, warnings; sys.modules['numba'] = None\n"
-        "from trevsnn.deploy.integer_layers import compiled, set_threads\n"
+        "from trevsnn.deploy.int8.layers import compiled, set_threads\n"
         "with warnings.catch_warnings(record=True) as found: kernel = compiled()\n"
         "assert kernel.__name__.endswith('plain_kernel')\n"
         "set_threads()\n"
@@ -341,7 +341,7 @@ def test_a_processor_whose_products_run_over_computes_them_in_float32(tmp_path, 
 def test_it_leaves_pytorch_its_number_of_threads():
     """Numba's start sets the number of the OpenMP that both may use, and with it the order of PyTorch's sums."""
     program = (
-        "import numpy as np, torch; from trevsnn.deploy.integer_layers import set_threads, spikes_of\n"
+        "import numpy as np, torch; from trevsnn.deploy.int8.layers import set_threads, spikes_of\n"
         "torch.set_num_threads(1)\n"
         "set_threads()\n"
         "spikes_of(np.float32(0.5), np.ones((1, 2, 2, 32), np.float32))\n"

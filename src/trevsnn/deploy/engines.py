@@ -9,9 +9,9 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from trevsnn.deploy.folded import fold
-from trevsnn.deploy.onnx_model import OnnxModel
+from trevsnn.deploy.int8.engine import SpikeDriven
+from trevsnn.deploy.onnx.model import OnnxModel
 from trevsnn.deploy.quantised import load_quantised
-from trevsnn.deploy.spike_driven import SpikeDriven
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.zoo.presets import pretrained_folder

@@ -29,10 +29,10 @@ from torch import Tensor
 from trevsnn.data.part import About
 from trevsnn.data.sets import calibration_items, is_event, real_items
 from trevsnn.deploy.card import model_card
+from trevsnn.deploy.fingerprint import mark_of
 from trevsnn.deploy.folded import FoldedTRevSNN, fold, spike_differences
-from trevsnn.deploy.integer import export_integer
-from trevsnn.deploy.mark import mark_of
-from trevsnn.deploy.onnx_model import OnnxModel, batch_axis, export_onnx
+from trevsnn.deploy.onnx.int8 import export_integer
+from trevsnn.deploy.onnx.model import OnnxModel, batch_axis, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN

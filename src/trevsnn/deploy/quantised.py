@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from trevsnn.deploy.fingerprint import MARK, check_mark
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
-from trevsnn.deploy.mark import MARK, check_mark
 from trevsnn.errors import RunError
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.checkpoint import write_file

@@ -18,10 +18,10 @@ from torchvision.models import resnet18
 
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
-from trevsnn.deploy.integer import export_integer
-from trevsnn.deploy.onnx_model import OnnxModel, export_onnx
+from trevsnn.deploy.int8.engine import SpikeDriven
+from trevsnn.deploy.onnx.int8 import export_integer
+from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import quantise
-from trevsnn.deploy.spike_driven import SpikeDriven
 from trevsnn.network.model import TRevSNN, TRevSNNConfig
 from trevsnn.network.spike import THRESHOLD
 

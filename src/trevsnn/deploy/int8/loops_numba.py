@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from trevsnn.deploy.vectors import (
+from trevsnn.deploy.int8.vectors import (
     above,
     converted,
     fires,

@@ -1,7 +1,7 @@
 """Convolutions in 8-bit arithmetic on a CPU, dense or spike-driven, in the integers that ONNX's QLinearConv defines.
 
 Maps are codes (B, H, W, C), uint8, whose channels are filled up to a multiple of 32 by such as stand for 0. The loops are in
-:mod:`trevsnn.deploy.kernel`, dense matrix products PyTorch's.
+:mod:`trevsnn.deploy.int8.loops_numba`, dense matrix products PyTorch's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trevsnn.deploy.integer_product import IntegerProduct
+from trevsnn.deploy.int8.product import IntegerProduct
 
 LANES = 32  # of the kernels: channels are filled up to a multiple of it
 PART = 2**18  # hidden neurons computed at a time by a thread, whose sums fit a cache of 1 MiB
@@ -244,18 +244,18 @@ def numbers(zero: int, step: np.float32, times: int, size: tuple[int, int] | Non
 def compiled() -> Any:
     """The loops: those that Numba compiles, or without it dense ones."""
     try:
-        return import_module("trevsnn.deploy.kernel")
+        return import_module("trevsnn.deploy.int8.loops_numba")
     except ImportError:
         warnings.warn(
             "Numba is not installed: the spike-driven engine is dense and slow, with the same results; "
             "pip install 'trevsnn[deploy]'.", stacklevel=2,
         )  # fmt: skip
-        return import_module("trevsnn.deploy.plain_kernel")
+        return import_module("trevsnn.deploy.int8.loops_numpy")
 
 
 def set_threads() -> None:
     """Let the loops run in as many threads as PyTorch now has."""
-    if compiled().__name__ == "trevsnn.deploy.plain_kernel":
+    if compiled().__name__ == "trevsnn.deploy.int8.loops_numpy":
         return
     numba, threads = import_module("numba"), torch.get_num_threads()
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))

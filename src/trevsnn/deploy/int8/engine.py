@@ -1,6 +1,6 @@
 """The 8-bit network on a CPU with work only where spikes are: weight rows of the inputs that fire are added up.
 
-It runs the ONNX file of :mod:`trevsnn.deploy.integer` operator by operator, in the same integers as ONNX Runtime, which is
+It runs the ONNX file of :mod:`trevsnn.deploy.onnx.int8` operator by operator, in the same integers as ONNX Runtime, which is
 what to fall back on. Compiled by Numba, of the optional extra ``deploy``; without it dense, with the same results.
 """
 
@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, linear
 
 from trevsnn.deploy.extras import require
-from trevsnn.deploy.integer_layers import (
+from trevsnn.deploy.fingerprint import MARK, check_mark
+from trevsnn.deploy.int8.layers import (
     IntegerConv,
     IntegerDepthwise,
     channels_last,
@@ -29,8 +30,7 @@ from trevsnn.deploy.integer_layers import (
     set_threads,
     spikes_of,
 )
-from trevsnn.deploy.mark import MARK, check_mark
-from trevsnn.deploy.onnx_model import check_input, reading
+from trevsnn.deploy.onnx.model import check_input, reading
 from trevsnn.errors import RunError
 from trevsnn.network.model import TRevSNN
 
@@ -39,7 +39,7 @@ CROSSOVER = 0.2
 
 
 class SpikeDriven:
-    """A file of :func:`trevsnn.deploy.integer.export_integer`, called like the network, on the CPU.
+    """A file of :func:`trevsnn.deploy.onnx.int8.export_integer`, called like the network, on the CPU.
 
     Convolutions of spikes with long sums, PW2 and the links between levels, are spike-driven where they fire rarely and
     dense elsewhere, by the firing rates of the first call. DW1, a few additions for each output, and PW1 and DW2, whose

@@ -1,4 +1,4 @@
-"""What :mod:`trevsnn.deploy.kernel` computes, in NumPy's operations: dense and slower, to the same integers.
+"""What :mod:`trevsnn.deploy.int8.loops_numba` computes, in NumPy's operations: dense and slower, to the same integers.
 
 For machines without Numba. The functions take the same arguments and write to ``out``.
 """

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
+from trevsnn.deploy.fingerprint import MARK
 from trevsnn.deploy.folded import FoldedLevel, FoldedStep, FoldedTRevSNN
-from trevsnn.deploy.integer_graph import STEPS, ZERO, Alpha, Graph, Map, weight_scale
-from trevsnn.deploy.mark import MARK
+from trevsnn.deploy.onnx.graph import STEPS, ZERO, Alpha, Graph, Map, weight_scale
 from trevsnn.network.spike import THRESHOLD
 from trevsnn.reversible import unroll
 from trevsnn.run.checkpoint import write_file
@@ -110,7 +110,7 @@ def export_integer(folded: FoldedTRevSNN, calibration: Tensor, path: Path, mark:
     Args:
         folded: on the CPU, float32.
         calibration: inputs, as many as show the ranges of its maps: of the training part, of the size the file takes.
-        path: of the file, for :class:`trevsnn.deploy.onnx_model.OnnxModel`.
+        path: of the file, for :class:`trevsnn.deploy.onnx.model.OnnxModel`.
         mark: of the network that it is a form of, to be kept in the file's metadata.
 
     Raises:

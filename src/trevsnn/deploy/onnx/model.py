@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
-from trevsnn.deploy.mark import MARK, check_mark
+from trevsnn.deploy.fingerprint import MARK, check_mark
 from trevsnn.errors import RunError
 from trevsnn.network.model import TRevSNN
 
