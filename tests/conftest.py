@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn import TRevSNN, TRevSNNConfig
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 
 hypothesis.settings.register_profile("trevsnn", deadline=None)  # a machine's other work is no fault of ours
 hypothesis.settings.load_profile("trevsnn")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from trevsnn import __version__
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 
 TINY = ["--model.channels", "[4,4]", "--model.timesteps", "1", "--epochs", "1", "--batch_size", "256",
         "--optim.warmup_epochs", "0", "--accelerator", "cpu"]  # fmt: skip

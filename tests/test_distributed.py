@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from conftest import FORKSERVER, gradients, lively, start_two
 from trevsnn import TRevSNN, TRevSNNConfig, deep_supervision_loss
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 from trevsnn.errors import UsageError
 from trevsnn.network.norm import BatchNorm, share_statistics
 from trevsnn.run.config import DataConfig, RunConfig

@@ -9,7 +9,7 @@ from torch import nn
 from test_engine import SMALL
 from test_folded import example, trained_like
 from trevsnn import TRevSNN, TRevSNNConfig
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 from trevsnn.deploy.folded import fold
 from trevsnn.measure.energy import merged
 from trevsnn.measure.inference import set_firing_rates

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import trevsnn
 from test_data import imitate_fashion_mnist
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 from trevsnn.data.sets import TensorDataset, load
 from trevsnn.run.checkpoint import load_checkpoint, save_checkpoint
 from trevsnn.run.config import DataConfig, OptimConfig, RunConfig
@@ -117,7 +117,7 @@ def test_workers_change_nothing(finished, tmp_path):
 
 
 def start(*arguments: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "trevsnn.cli", *arguments], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-m", "trevsnn.cli.main", *arguments], stdout=subprocess.DEVNULL)
 
 
 def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):

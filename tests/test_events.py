@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import shared_data
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 from trevsnn.data.events.frames import EventDrop, bin_events, frames_transform
 from trevsnn.data.events.recordings import EVENT, read_recording
 from trevsnn.data.events.sets import GESTURES, list_recordings, load_events

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_engine import SMALL
 from test_folded import example, trained_like
 from trevsnn import TRevSNN
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 from trevsnn.deploy.fingerprint import mark_of
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.onnx.int8 import export_integer

@@ -17,7 +17,7 @@ import torch
 from conftest import start_two
 from test_engine import assert_same, metrics
 from test_folders import folder_of_pictures
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 from trevsnn.errors import RunError
 from trevsnn.train.guard import StepGuard, rate_warnings
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10
 
 from conftest import shared_data
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 from trevsnn.data import imagenet, small
 from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.folders import folder_splits, load_folder

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trevsnn import TRevSNNConfig
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 from trevsnn.measure.memory import footprint, measure_memory, measure_slopes
 from trevsnn.measure.speed import measure_speed, step_times
 from trevsnn.measure.step import Step

@@ -12,7 +12,7 @@ from timm import create_model as timm_create_model
 import trevsnn
 from conftest import shared_data
 from test_data import FASHION, needs_debian
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 from trevsnn.data.sets import load
 from trevsnn.run.config import DataConfig
 from trevsnn.zoo.presets import pretrained_folder

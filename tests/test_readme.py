@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trevsnn.cli import _expand_recipe, build_parser
+from trevsnn.cli.main import _expand_recipe, build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -2,6 +2,6 @@
 
 import sys
 
-from trevsnn.cli import main
+from trevsnn.cli.main import main
 
 sys.exit(main())

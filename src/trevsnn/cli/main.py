@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from trevsnn import __version__
-from trevsnn.data.cli import add_data_commands, run_data
-from trevsnn.deploy.cli import add_deploy_commands, run_export, run_stream
+from trevsnn.cli.data import add_data_commands, run_data
+from trevsnn.cli.deploy import add_deploy_commands, run_export, run_stream
+from trevsnn.cli.measure import add_measure_commands, run_measure
 from trevsnn.deploy.engines import ENGINES
 from trevsnn.errors import RunError, UsageError
-from trevsnn.measure.cli import add_measure_commands, run_measure
 from trevsnn.run.config import RunConfig, recipe_names, recipe_yaml
 
 
