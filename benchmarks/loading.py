@@ -18,10 +18,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from trevsnn.data.config import DataConfig
+from trevsnn.data.loading import TensorDataset, batches, make_loader
 from trevsnn.data.pictures.folders import list_classes, list_pictures
 from trevsnn.data.sampling import EpochSampler
-from trevsnn.data.sets import TensorDataset, batches, make_loader
-from trevsnn.run.config import DataConfig, recipe_yaml
+from trevsnn.run.config import recipe_yaml
 
 
 def measure(folder: Path, workers: int, training: bool, passes: int) -> list[float]:

@@ -26,11 +26,12 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from trevsnn import TRevSNN
+from trevsnn.data.loading import TensorDataset, batches, make_loader
 from trevsnn.data.part import Part, Split
 from trevsnn.data.pictures.transforms import BatchMixup
 from trevsnn.data.sampling import EpochSampler
-from trevsnn.data.sets import TensorDataset, batches, load, make_loader, splits
-from trevsnn.network.heads import deep_supervision_loss
+from trevsnn.data.sets import load, splits
+from trevsnn.network.losses import deep_supervision_loss
 from trevsnn.run.config import RunConfig, recipe_config
 from trevsnn.train.optim import build_optimizer, clip_gradients
 

@@ -15,13 +15,15 @@ import torch
 import yaml
 from torchvision.datasets import FashionMNIST
 
-from trevsnn.data import small
+from trevsnn.data.config import DataConfig
 from trevsnn.data.events.sets import SENSORS
+from trevsnn.data.loading import TensorDataset
+from trevsnn.data.pictures import in_memory as small
 from trevsnn.data.pictures.in_memory import find_idx, read_idx
 from trevsnn.data.sampling import EpochSampler, mix_seed
-from trevsnn.data.sets import TensorDataset, load, splits
+from trevsnn.data.sets import load, splits
 from trevsnn.errors import RunError
-from trevsnn.run.config import DataConfig, recipe_config, recipe_names, recipe_yaml
+from trevsnn.run.config import recipe_config, recipe_names, recipe_yaml
 
 FASHION = DataConfig(name="fashion-mnist", image_size=28, crop_padding=2, flip=True)
 needs_debian = pytest.mark.skipif(

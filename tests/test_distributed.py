@@ -17,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from conftest import FORKSERVER, gradients, lively, start_two
 from trevsnn import TRevSNN, TRevSNNConfig, deep_supervision_loss
 from trevsnn.cli.main import main
+from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.norm import BatchNorm, share_statistics
-from trevsnn.run.config import DataConfig, RunConfig
+from trevsnn.run.config import RunConfig
 from trevsnn.train.processes import _launched, is_first, local_batch
 
 MODES = ("exact", "reversible", "autograd")

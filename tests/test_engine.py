@@ -21,9 +21,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import trevsnn
 from test_data import imitate_fashion_mnist
 from trevsnn.cli.main import main
-from trevsnn.data.sets import TensorDataset, load
+from trevsnn.data.config import DataConfig
+from trevsnn.data.loading import TensorDataset
+from trevsnn.data.sets import load
 from trevsnn.run.checkpoint import load_checkpoint, save_checkpoint
-from trevsnn.run.config import DataConfig, OptimConfig, RunConfig
+from trevsnn.run.config import OptimConfig, RunConfig
 from trevsnn.train.optim import MUON_VECTORS, build_optimizer, build_scheduler, clip_gradients
 
 SMALL = [
@@ -365,7 +367,7 @@ def test_predict_gives_the_model_s_class_and_probability(finished, tmp_path, cap
     Image.fromarray(held_out.images[0]).convert("RGB").resize((64, 64)).save(big)
     assert main(["predict", str(finished), *files, big, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    from trevsnn.train.evaluate import load_run
+    from trevsnn.run.load import load_run
 
     model, config, _, _ = load_run(finished, "last")
     dataset = TensorDataset(held_out, config.data, 0, training=False)

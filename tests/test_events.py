@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from conftest import shared_data
 from trevsnn.cli.main import main
-from trevsnn.data.events.frames import EventDrop, bin_events, frames_transform
+from trevsnn.data.config import DataConfig
+from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import EVENT, read_recording
 from trevsnn.data.events.sets import GESTURES, list_recordings, load_events
+from trevsnn.data.events.transforms import EventDrop, frames_transform
 from trevsnn.data.part import UnreadableError, cut_tails
 from trevsnn.errors import RunError
-from trevsnn.run.config import DataConfig
 
 
 def some_events(n: int, sensor: tuple[int, int] = (34, 34), seed: int = 0) -> np.ndarray:

@@ -19,7 +19,7 @@ from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.errors import RunError
-from trevsnn.train.evaluate import load_run
+from trevsnn.run.load import load_run
 
 
 @pytest.fixture(scope="module")

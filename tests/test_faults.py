@@ -148,7 +148,7 @@ def test_a_loading_process_that_is_killed_is_said_and_the_run_goes_on(tmp_path: 
 
 
 def test_steps_with_a_gradient_that_is_not_finite_are_skipped_and_counted(tmp_path: Path, monkeypatch):
-    from trevsnn.data.sets import TensorDataset
+    from trevsnn.data.loading import TensorDataset
 
     plain = TensorDataset.__getitem__
 
@@ -165,7 +165,7 @@ def test_steps_with_a_gradient_that_is_not_finite_are_skipped_and_counted(tmp_pa
 
 
 def test_training_stops_where_gradients_stay_nan(tmp_path: Path, monkeypatch, capsys):
-    from trevsnn.data.sets import TensorDataset
+    from trevsnn.data.loading import TensorDataset
 
     plain = TensorDataset.__getitem__
     monkeypatch.setattr(TensorDataset, "__getitem__", lambda self, key: (plain(self, key)[0] * torch.nan, 1, -1))

@@ -21,14 +21,16 @@ from torchvision.datasets import CIFAR10
 
 from conftest import shared_data
 from trevsnn.cli.main import main
-from trevsnn.data import imagenet, small
+from trevsnn.data.config import DataConfig
+from trevsnn.data.loading import IGNORED, TensorDataset, batches, loading_deaths, make_loader
 from trevsnn.data.part import UnreadableError
+from trevsnn.data.pictures import imagenet
+from trevsnn.data.pictures import in_memory as small
 from trevsnn.data.pictures.folders import folder_splits, load_folder
 from trevsnn.data.pictures.transforms import BatchMixup, picture_transform
 from trevsnn.data.sampling import EpochSampler, seeded
-from trevsnn.data.sets import IGNORED, TensorDataset, batches, load, loading_deaths, make_loader
+from trevsnn.data.sets import load
 from trevsnn.errors import RunError
-from trevsnn.run.config import DataConfig
 
 
 def picture(value: int = 0, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Image.Image:

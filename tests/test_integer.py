@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from test_folded import example, trained_like
-from trevsnn.data.sets import calibration_items, load
+from trevsnn.data.loading import calibration_items
+from trevsnn.data.sets import load
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.onnx.int8 import export_integer, seen_ranges
 from trevsnn.deploy.onnx.model import OnnxModel
-from trevsnn.train.evaluate import load_run
+from trevsnn.run.load import load_run
 
 VARIANTS = [{}, {"input": "event"}, {"encoding": "grouped"}, {"timesteps": 1}]
 
@@ -130,7 +131,7 @@ def test_a_trained_network_keeps_its_accuracy(tmp_path):
     folded = fold(model.float())
     export_integer(folded, calibration_items(config.data, 2, 64), tmp_path / "model.onnx")
     part = load(config.data, "val", 2)
-    from trevsnn.data.sets import TensorDataset
+    from trevsnn.data.loading import TensorDataset
 
     items = TensorDataset(part, config.data, 0, training=False)
     x, labels = zip(*((items[0, i][0], items[0, i][1]) for i in range(len(items))), strict=True)

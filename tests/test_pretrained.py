@@ -13,8 +13,8 @@ import trevsnn
 from conftest import shared_data
 from test_data import FASHION, needs_debian
 from trevsnn.cli.main import main
+from trevsnn.data.config import DataConfig
 from trevsnn.data.sets import load
-from trevsnn.run.config import DataConfig
 from trevsnn.zoo.presets import pretrained_folder
 
 

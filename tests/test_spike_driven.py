@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
 from test_folded import example, trained_like
-from trevsnn.deploy import integer_layers, integer_product, plain_kernel
 from trevsnn.deploy.folded import fold
+from trevsnn.deploy.int8 import layers, loops_numpy
+from trevsnn.deploy.int8 import product as integer_product
 from trevsnn.deploy.int8.engine import SpikeDriven
 from trevsnn.deploy.int8.layers import Hidden, IntegerConv, IntegerDepthwise, filled, numbers
 from trevsnn.deploy.onnx.int8 import export_integer
@@ -257,7 +258,7 @@ def test_the_engine_gives_the_logits_of_onnx_runtime(options, crossover, tmp_pat
 def test_without_numba_it_gives_the_same(options, tmp_path, monkeypatch):
     path, x = exported(fold(trained_like(**options).float()), tmp_path)
     right = SpikeDriven(path)(x)
-    monkeypatch.setattr(integer_layers, "compiled", lambda: plain_kernel)
+    monkeypatch.setattr(layers, "compiled", lambda: loops_numpy)
     for crossover in (0.0, 1.1):
         assert torch.equal(SpikeDriven(path, crossover=crossover)(x), right)
 
@@ -267,7 +268,7 @@ def test_without_numba_it_says_so():
         "import sys, warnings; sys.modules['numba'] = None\n"
         "from trevsnn.deploy.int8.layers import compiled, set_threads\n"
         "with warnings.catch_warnings(record=True) as found: kernel = compiled()\n"
-        "assert kernel.__name__.endswith('plain_kernel')\n"
+        "assert kernel.__name__.endswith('loops_numpy')\n"
         "set_threads()\n"
         "print(found[0].message)"
     )
@@ -308,7 +309,7 @@ def test_a_silent_channel_of_a_trained_network_keeps_its_bias(tmp_path):
 def test_it_is_spike_driven_below_the_crossover_and_dense_from_it_on(crossover, tmp_path, monkeypatch):
     path, x = exported(fold(trained_like().float()), tmp_path)
     engine, used = SpikeDriven(path, crossover=crossover), []
-    kernel = integer_layers.compiled()
+    kernel = layers.compiled()
     accumulate = kernel.accumulate
     monkeypatch.setattr(kernel, "accumulate", lambda *arrays: (used.append(1), accumulate(*arrays)))
     engine(x)

@@ -1,7 +1,8 @@
 """Temporal reversible spiking neural networks: training memory independent of T, inference cost independent of T."""
 
-from trevsnn.network.heads import deep_supervision_loss, temporal_loss
-from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.config import TRevSNNConfig
+from trevsnn.network.losses import deep_supervision_loss, temporal_loss
+from trevsnn.network.model import TRevSNN
 from trevsnn.reversible.inversion import ReversibilityError
 from trevsnn.zoo.presets import create_model
 from trevsnn.zoo.published import from_published, published_names

@@ -190,7 +190,7 @@ def _train(options: Namespace, arguments: list[str]) -> None:
 
 
 def _evaluate(options: Namespace, arguments: list[str]) -> None:
-    from trevsnn.train.evaluate import evaluate_run
+    from trevsnn.deploy.inference import evaluate_run
 
     result = evaluate_run(options.run, options.split, options.weights, options.accelerator, options.engine)
     if options.json:
@@ -205,7 +205,7 @@ def _evaluate(options: Namespace, arguments: list[str]) -> None:
 
 
 def _predict(options: Namespace, arguments: list[str]) -> None:
-    from trevsnn.train.evaluate import predict_run
+    from trevsnn.deploy.inference import predict_run
 
     rows = predict_run(options.run, options.files, options.weights, options.accelerator, options.engine)
     if options.json:

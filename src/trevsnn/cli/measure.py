@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trevsnn.measure.step import PRECISIONS, Step
-from trevsnn.network.model import TRevSNNConfig
+from trevsnn.network.config import TRevSNNConfig
 from trevsnn.reversible import BACKPROP_MODES
 from trevsnn.reversible.memory_owner import PARTS
 from trevsnn.zoo.presets import PRESETS

@@ -26,8 +26,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from trevsnn.data.loading import calibration_items, real_items
 from trevsnn.data.part import About
-from trevsnn.data.sets import calibration_items, is_event, real_items
+from trevsnn.data.sets import is_event
 from trevsnn.deploy.card import model_card
 from trevsnn.deploy.fingerprint import mark_of
 from trevsnn.deploy.folded import FoldedTRevSNN, fold, spike_differences
@@ -35,11 +36,11 @@ from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, batch_axis, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.errors import UsageError
+from trevsnn.files import write_file
 from trevsnn.network.model import TRevSNN
-from trevsnn.run.checkpoint import write_file
 from trevsnn.run.config import RunConfig, to_yaml
 from trevsnn.run.folder import ABOUT
-from trevsnn.train.evaluate import Weights, load_run
+from trevsnn.run.load import Weights, load_run
 from trevsnn.zoo.presets import pretrained_folder
 
 Format = Literal["onnx", "torch", "int8", "onnx-int8"]

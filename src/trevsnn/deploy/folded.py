@@ -10,9 +10,10 @@ from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand, Level, LevelStep, Link, PointwiseDepthwise
+from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder
 from trevsnn.network.heads import LastHead
-from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.model import TRevSNN
 from trevsnn.network.spike import THRESHOLD, spikes_of
 from trevsnn.reversible import unroll
 

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from trevsnn.data.events.frames import frame_numbers
 from trevsnn.data.events.recordings import read_recording
-from trevsnn.data.sets import is_event, read_inputs
+from trevsnn.data.files import read_inputs
+from trevsnn.data.sets import is_event
 from trevsnn.errors import UsageError
-from trevsnn.train.evaluate import Weights, load_run
+from trevsnn.run.load import Weights, load_run
 
 DRAWN = 5  # classes in the picture
 

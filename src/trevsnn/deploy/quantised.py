@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from trevsnn.deploy.fingerprint import MARK, check_mark
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.errors import RunError
+from trevsnn.files import write_file
 from trevsnn.network.model import TRevSNN
-from trevsnn.run.checkpoint import write_file
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from trevsnn.data.sets import real_items
+from trevsnn.data.loading import real_items
 from trevsnn.deploy.folded import fold
 from trevsnn.measure.operations import Operation, count_operations, energy_joules
-from trevsnn.train.evaluate import Weights, load_run
+from trevsnn.run.load import Weights, load_run
 
 PJ_PER_MAC, PJ_PER_SYNOP = 4.6, 0.9
 

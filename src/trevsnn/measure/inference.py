@@ -22,7 +22,8 @@ from trevsnn.deploy.int8.engine import SpikeDriven
 from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import quantise
-from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.config import TRevSNNConfig
+from trevsnn.network.model import TRevSNN
 from trevsnn.network.spike import THRESHOLD
 
 

@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from trevsnn.measure.step import Step
 from trevsnn.measure.tracker import Bytes, LiveStorage
-from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.config import TRevSNNConfig
+from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import SLICE_BYTES_ACCELERATOR
 from trevsnn.reversible.inversion import alpha_values
 from trevsnn.reversible.memory_owner import owner

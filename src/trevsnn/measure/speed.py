@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.measure.step import Step
-from trevsnn.network.model import TRevSNNConfig
+from trevsnn.network.config import TRevSNNConfig
 
 
 def step_times(

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from trevsnn.errors import UsageError
-from trevsnn.network.heads import deep_supervision_loss
-from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.config import TRevSNNConfig
+from trevsnn.network.losses import deep_supervision_loss
+from trevsnn.network.model import TRevSNN
 
 #: Autocast dtype and the dtype of the weights.
 PRECISIONS: dict[str, tuple[torch.dtype | None, torch.dtype]] = {

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from trevsnn.errors import RunError
+from trevsnn.files import write_file
 from trevsnn.network.encoders import AnnealedLeakyReLU
-from trevsnn.run.checkpoint import write_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

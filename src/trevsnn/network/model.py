@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 
+from trevsnn.checks import choice, positive
 from trevsnn.network.blocks import Level, LevelStep, Link
+from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
 from trevsnn.network.heads import AuxiliaryHead, LastHead
 from trevsnn.network.hub import HubModel
@@ -22,72 +21,7 @@ from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.tape import Readout
 
-Input = Literal["image", "event"]
-Encoding = Literal["shared", "grouped"]
-
 AUXILIARY_HEADS = 3
-
-
-@dataclass(frozen=True)
-class TRevSNNConfig:
-    """Everything that determines a network's weights and what its backward pass keeps.
-
-    Attributes:
-        channels: C_l of the levels, lowest first, two at least. The resolution halves from level to level, except
-            from the last but one to the last.
-        timesteps: T, the number of sub-networks.
-        kernel_size: of the depthwise convolutions, odd.
-        num_classes: K.
-        in_chans: channels of a picture, or of an event frame; None for 3 and 2.
-        input: "image", (B, in_chans, H, W) for all timesteps, or "event", frames (B, T, in_chans, H, W).
-        encoding: "shared": every timestep of an image gets the same map (published code); "grouped": each has its own
-            part of the encoder (the paper). Event frames always have their own.
-        encoder_stride: pixels per element of the lowest level, 4, 2 or 1; None for 4 (image) and 1 (event).
-        backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
-        slice_bytes: what the widest map of one slice of the batch may take in "exact" and "reversible"; a slice is one
-            image at least. A backward pass needs about three times as much for a moment. Smaller slices need less
-            memory, larger ones fewer calls; no result depends on it but for the order of sums. None for 4 MiB on a CPU
-            and 128 MiB elsewhere.
-    """
-
-    channels: tuple[int, ...] = (64, 128, 256, 384)
-    timesteps: int = 4
-    kernel_size: int = 3
-    num_classes: int = 1000
-    in_chans: int | None = None
-    input: Input = "image"
-    encoding: Encoding = "shared"
-    encoder_stride: int | None = None
-    backprop: Backprop = "exact"
-    slice_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        _choice("input", self.input, get_args(Input))
-        _choice("encoding", self.encoding, get_args(Encoding))
-        _choice("backprop", self.backprop, BACKPROP_MODES)
-        if not isinstance(self.channels, list | tuple):
-            raise ValueError(f"channels is {self.channels!r}; give a list of positive integers, lowest level first.")
-        image = self.input == "image"
-        object.__setattr__(self, "channels", tuple(self.channels))
-        object.__setattr__(self, "in_chans", (3 if image else 2) if self.in_chans is None else self.in_chans)
-        object.__setattr__(
-            self, "encoder_stride", (4 if image else 1) if self.encoder_stride is None else self.encoder_stride
-        )
-        for i, channels in enumerate(self.channels):
-            _positive(f"channels[{i}]", channels)
-        if len(self.channels) < 2:
-            raise ValueError(f"channels is {self.channels}; a network has two levels at least.")
-        for name in ("timesteps", "kernel_size", "num_classes", "in_chans"):
-            _positive(name, getattr(self, name))
-        if self.slice_bytes is not None:
-            _positive("slice_bytes", self.slice_bytes)
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {self.kernel_size}; it must be odd, so that maps keep their size.")
-        _choice("encoder_stride", self.encoder_stride, (4, 2, 1))
-        if self.encoding == "grouped" and not image:
-            raise ValueError(
-                "encoding='grouped' is for images; each event frame has its own encoder already, use 'shared'."
-            )
 
 
 class TRevSNN(nn.Module, HubModel):
@@ -149,7 +83,7 @@ class TRevSNN(nn.Module, HubModel):
 
     def set_backprop(self, mode: Backprop) -> None:
         """Choose "exact", "reversible" or "autograd" for the passes to come; weights and results do not depend on it."""
-        _choice("backprop", mode, BACKPROP_MODES)
+        choice("backprop", mode, BACKPROP_MODES)
         self._backprop = mode
 
     def set_slope(self, slope: float) -> None:
@@ -227,7 +161,7 @@ class TRevSNN(nn.Module, HubModel):
         Raises:
             ValueError: the network is one of images, or in training mode, where it needs the statistics of a batch.
         """
-        _positive("batch", batch)
+        positive("batch", batch)
         if self.config.input != "event":
             raise ValueError("stream is for networks with input='event'; give an image to the network itself.")
         if self.training:
@@ -280,13 +214,3 @@ class TRevSNN(nn.Module, HubModel):
             )
         if not x.is_floating_point():
             raise ValueError(f"the input has dtype {x.dtype}; convert it to floating point and normalise it first.")
-
-
-def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(str, allowed))}.")
-
-
-def _positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a positive integer.")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from trevsnn.network.slicing import gather
 from trevsnn.reversible.memory_owner import Part, owner
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.replay import Replay, add_up
+from trevsnn.reversible.replay import Replay
+from trevsnn.reversible.two_pass import add_up
 
 
 class _OneInput(nn.Module):

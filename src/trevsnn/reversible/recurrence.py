@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from trevsnn.network.spike import PackedState
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.replay import Replay, TwoPass
+from trevsnn.reversible.replay import Replay
 from trevsnn.reversible.tape import Plan, Readout, Tape
+from trevsnn.reversible.two_pass import TwoPass
 
 Backprop = Literal["exact", "reversible", "autograd"]
 BACKPROP_MODES: tuple[str, ...] = get_args(Backprop)

@@ -13,7 +13,8 @@ from torch.autograd.graph import GradientEdge
 from trevsnn.network.spike import PackedState
 from trevsnn.reversible.inversion import alpha_values, check_reversible, plan_anchors
 from trevsnn.reversible.memory_owner import hand_over, owner
-from trevsnn.reversible.replay import Gradients, TwoPass, add_up, read_out
+from trevsnn.reversible.replay import read_out
+from trevsnn.reversible.two_pass import Gradients, TwoPass, add_up
 
 #: A timestep, and a function of the top level's state after it.
 Readout = tuple[int, Callable[[Tensor], Tensor]]

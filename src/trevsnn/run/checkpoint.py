@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,25 +19,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from trevsnn.errors import RunError
+from trevsnn.files import sync_folder, unwritable, write_through
 
 MANIFEST = "manifest.json"
 Nested = Any  # dicts, lists, tuples, scalars, None and tensors
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write beside and rename: at any moment ``path`` has its old content or its new one.
-
-    Raises:
-        RunError: it cannot be written; the old content is still there.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        _write_through(beside, content)
-        beside.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
 
 
 def save_checkpoint(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state: Nested) -> None:
@@ -62,15 +46,15 @@ def save_checkpoint(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], s
     try:
         beside.mkdir(parents=True)
         for name, content in files.items():
-            _write_through(beside / name, content)
-        _sync_folder(beside)
+            write_through(beside / name, content)
+        sync_folder(beside)
         if folder.exists():
             shutil.rmtree(folder)
         beside.rename(folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], Nested]:
@@ -123,25 +107,3 @@ def _put_tensors(value: Nested, tensors: Mapping[str, Tensor]) -> Nested:
     if isinstance(value, list):
         return [_put_tensors(v, tensors) for v in value]
     return value
-
-
-def _unwritable(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"{path} cannot be written ({error.strerror}): make room, and go on with trevsnn train --resume; what was saved "
-        "before is intact."
-    )
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,7 +16,7 @@ from pathlib import Path
 from jsonargparse import ArgumentError, ArgumentParser
 
 from trevsnn.errors import RunError, UsageError
-from trevsnn.run.checkpoint import write_file
+from trevsnn.files import write_file
 from trevsnn.run.config import RunConfig, to_yaml
 
 #: In a folder that trevsnn export made: what is to be known of the data.

@@ -17,7 +17,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from trevsnn.run.checkpoint import write_file
+from trevsnn.files import write_file
 
 History = list[dict[str, float]]
 

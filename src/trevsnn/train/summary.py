@@ -16,7 +16,7 @@ from torch import nn
 from trevsnn.data.part import Part
 from trevsnn.data.sets import is_event
 from trevsnn.errors import UsageError
-from trevsnn.run.checkpoint import write_file
+from trevsnn.files import write_file
 from trevsnn.run.config import RunConfig, to_dict
 from trevsnn.train.optim import lr_factor
 from trevsnn.train.processes import local_batch

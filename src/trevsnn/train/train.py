@@ -16,19 +16,22 @@ from timm.utils.distributed import distribute_bn
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
+from trevsnn.data.loading import TensorDataset, batches, loading_deaths, make_loader
 from trevsnn.data.part import Part, Split
 from trevsnn.data.pictures.transforms import BatchMixup
 from trevsnn.data.sampling import EpochSampler
-from trevsnn.data.sets import TensorDataset, batches, load, loading_deaths, make_loader, splits
+from trevsnn.data.sets import load, splits
 from trevsnn.errors import RunError
+from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import slope_at
-from trevsnn.network.heads import deep_supervision_loss, temporal_loss
-from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.losses import deep_supervision_loss, temporal_loss
+from trevsnn.network.model import TRevSNN
 from trevsnn.network.norm import share_statistics
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
-from trevsnn.train.evaluate import evaluate, evaluation_loader, load_weights, place_inputs
+from trevsnn.run.load import load_weights
+from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
 from trevsnn.train.guard import StepGuard, rate_warnings
 from trevsnn.train.optim import build_optimizer, build_scheduler, clip_gradients
 from trevsnn.train.processes import local_batch, make_fabric

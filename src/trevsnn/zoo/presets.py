@@ -8,7 +8,8 @@ from typing import Any
 
 from timm.models import register_model
 
-from trevsnn.network.model import TRevSNN, TRevSNNConfig
+from trevsnn.network.config import TRevSNNConfig
+from trevsnn.network.model import TRevSNN
 
 __all__ = [
     "PRESETS", "create_model", "pretrained_folder", "trevsnn_digits", "trevsnn_event_tiny", "trevsnn_fashion_mnist",

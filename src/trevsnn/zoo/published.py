@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from trevsnn.network.model import Input, TRevSNN, TRevSNNConfig
+from trevsnn.network.config import Input, TRevSNNConfig
+from trevsnn.network.model import TRevSNN
 from trevsnn.reversible import Backprop
 
 # Our name -> theirs, for one tensor's module path. Level and step are filled in from the match.

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from trevsnn.data.config import DataConfig
 from trevsnn.data.events.frames import EventFrames
 from trevsnn.data.events.recordings import READERS, Events, read_recording
 from trevsnn.data.part import CACHE, FileList, Split, cut_tails
 from trevsnn.data.pictures.folders import find_parts, list_classes, list_files, part_of
 from trevsnn.errors import RunError
-from trevsnn.run.config import DataConfig
 
 #: Width and height of the sensors, in pixels.
 SENSORS = {

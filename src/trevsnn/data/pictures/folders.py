@@ -10,9 +10,9 @@ from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from trevsnn.data.config import DataConfig
 from trevsnn.data.part import CACHE, FileList, Split, UnreadableError, cut
 from trevsnn.errors import RunError
-from trevsnn.run.config import DataConfig
 
 VALIDATION_SHARE = 0.1
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -13,10 +13,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
+from trevsnn.data.config import DataConfig
 from trevsnn.data.part import CACHE, Part, Split, cut
 from trevsnn.data.pictures.folders import find_parts, list_classes, list_pictures, read_rgb
 from trevsnn.errors import RunError
-from trevsnn.run.config import DataConfig
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 

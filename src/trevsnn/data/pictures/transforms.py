@@ -13,9 +13,9 @@ from timm.data.transforms_factory import transforms_imagenet_eval, transforms_im
 from torch import Tensor
 from torchvision.transforms import v2
 
+from trevsnn.data.config import DataConfig
 from trevsnn.data.part import About
 from trevsnn.data.sampling import mix_seed
-from trevsnn.run.config import DataConfig
 
 
 def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:

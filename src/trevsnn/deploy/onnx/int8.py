@@ -24,9 +24,9 @@ from trevsnn.deploy.extras import require
 from trevsnn.deploy.fingerprint import MARK
 from trevsnn.deploy.folded import FoldedLevel, FoldedStep, FoldedTRevSNN
 from trevsnn.deploy.onnx.graph import STEPS, ZERO, Alpha, Graph, Map, weight_scale
+from trevsnn.files import write_file
 from trevsnn.network.spike import THRESHOLD
 from trevsnn.reversible import unroll
-from trevsnn.run.checkpoint import write_file
 
 OPSET = 21  # of ONNX Runtime from 1.18 on
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
 from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.spike import THRESHOLD, PackedState, pack, spikes_of, window_of
-from trevsnn.reversible.replay import Gradients
+from trevsnn.reversible.two_pass import Gradients
 
 
 class HiddenSpikes(NamedTuple):

@@ -9,7 +9,7 @@ from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
 from trevsnn.reversible.memory_owner import owner
-from trevsnn.reversible.replay import Gradients
+from trevsnn.reversible.two_pass import Gradients
 
 
 class LeanConv:

@@ -12,7 +12,7 @@ from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.norm import BatchNorm, normalise, normalise_backward
 from trevsnn.network.slicing import gather
 from trevsnn.network.spike import PackedState, spikes_of, window_of
-from trevsnn.reversible.replay import Gradients
+from trevsnn.reversible.two_pass import Gradients
 
 
 class LeanInput:

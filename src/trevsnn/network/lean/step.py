@@ -16,7 +16,8 @@ from trevsnn.network.slicing import gather
 from trevsnn.network.spike import PackedState
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.replay import Gradients, Replay, TwoPass
+from trevsnn.reversible.replay import Replay
+from trevsnn.reversible.two_pass import Gradients, TwoPass
 
 _KNOWN = (LevelStep, PointwiseDepthwise, Expand, Link, BatchNorm, nn.Conv2d, ScaledStdConv2d, nn.Identity)
 

@@ -1,0 +1,84 @@
+"""What data a run is on: typed, validated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from trevsnn.checks import at_least, within
+
+DataSet = Literal[
+    "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder",
+    "n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings",
+]  # fmt: skip
+
+
+@dataclass
+class DataConfig:
+    """Which pictures or recordings, and how they are changed on their way into the network.
+
+    Attributes:
+        name: the data set; "folder" for your own pictures, "recordings" for your own event recordings.
+        root: folder it lies in; None looks where Debian's package and earlier downloads put it. Digits need none.
+        download: whether to fetch what is not found (MNIST, Fashion-MNIST, CIFAR).
+        image_size: side in pixels of what the network sees. Pictures are resized, events counted per larger pixel.
+        crop: "pad": training pictures keep their scale, "resized": a random share of each is scaled up.
+        crop_padding: for "pad", zero pixels added around before a random crop of the picture's own size; for events,
+            the largest shift.
+        crop_scale: for "resized", the smallest share of a picture's area.
+        crop_share: in evaluation, the share of a picture's shorter side that the middle crop takes.
+        flip: mirror half of the training items.
+        rotation: largest random rotation of a training picture, degrees.
+        auto_augment: timm's name of a policy, such as "rand-m9-mstd0.5-inc1"; None for none. Colour pictures only.
+        color_jitter: strength of changes of brightness, contrast and saturation where there is no ``auto_augment``.
+        erasing: share of the training items with a random rectangle replaced: by noise in pictures, by nothing in events.
+        mixup, cutmix: alphas of timm's mixup and cutmix of training batches; 0 for none.
+        bin_by: events into frames of equal "count" or equal "time".
+        event_drop: share of the training recordings that lose some events at random, in time or in space.
+        sensor: width and height of the sensor of "recordings", pixels.
+        cache: folder for binned frames; None for one in the home folder.
+        on_unreadable: what to do about a picture that cannot be read: "fail", naming it, or "skip" and count it.
+        workers: loading processes; 0 loads in the training process.
+    """
+
+    name: DataSet = "digits"
+    root: str | None = None
+    download: bool = True
+    image_size: int = 8
+    crop: Literal["pad", "resized"] = "pad"
+    crop_padding: int = 0
+    crop_scale: float = 0.08
+    crop_share: float = 1.0
+    flip: bool = False
+    rotation: float = 0.0
+    auto_augment: str | None = None
+    color_jitter: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    bin_by: Literal["count", "time"] = "count"
+    event_drop: float = 0.0
+    sensor: tuple[int, int] = (128, 128)
+    cache: str | None = None
+    on_unreadable: Literal["fail", "skip"] = "fail"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        at_least("data.image_size", self.image_size, 1)
+        at_least("data.crop_padding", self.crop_padding, 0)
+        at_least("data.workers", self.workers, 0)
+        for name in ("erasing", "event_drop", "color_jitter"):
+            within(f"data.{name}", getattr(self, name), 0, 1)
+        for name in ("crop_scale", "crop_share"):
+            within(f"data.{name}", getattr(self, name), 0.01, 1)
+        for name in ("mixup", "cutmix"):
+            within(f"data.{name}", getattr(self, name), 0, math.inf)
+        within("data.rotation", self.rotation, 0, 180)
+        for i, pixels in enumerate(self.sensor):
+            at_least(f"data.sensor[{i}]", pixels, 1)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training batches are mixed."""
+        return self.mixup > 0 or self.cutmix > 0

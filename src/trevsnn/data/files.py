@@ -1,0 +1,48 @@
+"""Single files as the inputs of a trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trevsnn.data.config import DataConfig
+from trevsnn.data.events.frames import bin_events
+from trevsnn.data.events.recordings import read_recording
+from trevsnn.data.events.sets import SENSORS
+from trevsnn.data.part import About, UnreadableError
+from trevsnn.data.pictures.folders import read_rgb
+from trevsnn.data.sets import is_event, transform_of
+
+
+def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: int) -> Tensor:
+    """Files of the kind a run was trained on as one batch, prepared as for evaluation.
+
+    Args:
+        paths: pictures or recordings.
+        config: data.* of the run.
+        about: the run's data.
+        timesteps: T of the run.
+
+    Raises:
+        UnreadableError: a file is missing or of another kind.
+    """
+    transform = transform_of(config, about, training=False)
+    if is_event(config):
+        sensor = SENSORS.get(config.name, config.sensor)
+        return torch.stack([transform(_frames(path, config, timesteps, sensor)) for path in paths])
+    return torch.stack([transform(_picture(path, about.channels)) for path in paths])
+
+
+def _picture(path: Path, channels: int) -> Any:
+    picture = read_rgb(path)
+    return picture.convert("L") if channels == 1 else picture
+
+
+def _frames(path: Path, config: DataConfig, timesteps: int, sensor: tuple[int, int]) -> Any:
+    try:
+        return bin_events(read_recording(path), timesteps, config.image_size, sensor, config.bin_by)
+    except ValueError as error:
+        raise UnreadableError(f"{path} does not fit the run's data set: {error}.") from error
