@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from test_folded import example, trained_like
+from helpers import example, trained_like
 from trevsnn.data.loading import calibration_items
 from trevsnn.data.sets import load
 from trevsnn.deploy.folded import fold

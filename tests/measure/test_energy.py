@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from test_engine import SMALL
-from test_folded import example, trained_like
+from helpers import SMALL, example, trained_like
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
 from trevsnn.deploy.folded import fold

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from test_engine import SMALL
-from test_folded import example, trained_like
+from helpers import SMALL, example, trained_like
 from trevsnn import TRevSNN
 from trevsnn.cli.main import main
 from trevsnn.deploy.fingerprint import mark_of

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from test_folded import example, trained_like
+from helpers import example, trained_like
 from trevsnn import TRevSNN, TRevSNNConfig
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10
 
 from conftest import shared_data
+from helpers import folder_of_pictures, picture
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.loading import IGNORED, TensorDataset, batches, loading_deaths, make_loader
@@ -31,21 +32,6 @@ from trevsnn.data.pictures.transforms import BatchMixup, picture_transform
 from trevsnn.data.sampling import EpochSampler, seeded
 from trevsnn.data.sets import load
 from trevsnn.errors import RunError
-
-
-def picture(value: int = 0, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Image.Image:
-    dice = np.random.default_rng(value)
-    return Image.fromarray(dice.integers(0, 256, (size[1], size[0], 3), np.uint8)).convert(mode)
-
-
-def folder_of_pictures(
-    root: Path, parts: tuple[str, ...], classes: tuple[str, ...] = ("cat", "dog"), n: int = 20
-) -> None:
-    for part in parts:
-        for label, name in enumerate(classes):
-            (root / part / name).mkdir(parents=True, exist_ok=True)
-            for i in range(n):
-                picture(1000 * label + i).save(root / part / name / f"{i:03}.png")
 
 
 def config(root: Path, **options: object) -> DataConfig:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import trevsnn
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = [("image", "image_k3_t4"), ("event", "event_k3_t8")]
 
 pytestmark = pytest.mark.filterwarnings("ignore:the weights hold no BatchNorm statistics")

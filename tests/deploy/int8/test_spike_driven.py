@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
-from test_folded import example, trained_like
+from helpers import example, trained_like
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.int8 import layers, loops_numpy
 from trevsnn.deploy.int8 import product as integer_product

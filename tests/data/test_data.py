@@ -7,7 +7,6 @@ import random
 import threading
 import tracemalloc
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import torch
 import yaml
 from torchvision.datasets import FashionMNIST
 
+from helpers import FASHION, imitate_fashion_mnist, needs_debian, write_idx
 from trevsnn.data.config import DataConfig
 from trevsnn.data.events.sets import SENSORS
 from trevsnn.data.loading import TensorDataset
@@ -24,25 +24,6 @@ from trevsnn.data.sampling import EpochSampler, mix_seed
 from trevsnn.data.sets import load, splits
 from trevsnn.errors import RunError
 from trevsnn.run.config import recipe_config, recipe_names, recipe_yaml
-
-FASHION = DataConfig(name="fashion-mnist", image_size=28, crop_padding=2, flip=True)
-needs_debian = pytest.mark.skipif(
-    not small.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
-)
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
-    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
-
-
-def imitate_fashion_mnist(folder: Path, n: int = 6000) -> np.ndarray:
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = np.random.default_rng(0).integers(0, 256, (n, 28, 28))
-    for part in small.IDX_FILES.values():
-        write_idx(folder / part[0], pictures)
-        write_idx(folder / part[1], np.arange(n) % 10)
-    return pictures
 
 
 @pytest.mark.parametrize("inside", ["", "FashionMNIST/raw"])

@@ -11,7 +11,7 @@ from timm import create_model as timm_create_model
 
 import trevsnn
 from conftest import shared_data
-from test_data import FASHION, needs_debian
+from helpers import FASHION, needs_debian
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.sets import load

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from conftest import start_two
-from test_engine import assert_same, metrics
-from test_folders import folder_of_pictures
+from helpers import assert_same, folder_of_pictures, metrics
 from trevsnn.cli.main import main
 from trevsnn.errors import RunError
 from trevsnn.train.guard import StepGuard, rate_warnings

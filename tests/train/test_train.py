@@ -1,6 +1,5 @@
 """Training, resuming, evaluating and predicting, through the command line on real digits."""
 
-import csv
 import json
 import random
 import shutil
@@ -19,7 +18,7 @@ from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import trevsnn
-from test_data import imitate_fashion_mnist
+from helpers import SMALL, assert_same, final_weights, imitate_fashion_mnist, metrics, train
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.loading import TensorDataset
@@ -27,33 +26,6 @@ from trevsnn.data.sets import load
 from trevsnn.run.checkpoint import load_checkpoint, save_checkpoint
 from trevsnn.run.config import OptimConfig, RunConfig
 from trevsnn.train.optim import MUON_VECTORS, build_optimizer, build_scheduler, clip_gradients
-
-SMALL = [
-    "--model.channels", "[4,8]", "--epochs", "3", "--batch_size", "128", "--ema_decay", "0.9",
-    "--optim.warmup_epochs", "1", "--accelerator", "cpu",
-]  # fmt: skip
-
-
-def train(*options: str) -> None:
-    assert main(["train", *SMALL, *options]) == 0
-
-
-def final_weights(run: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the last checkpoint: weights, averaged weights, optimizer."""
-    last = max((run / "checkpoints").glob("step-*"))
-    return {f"{file.name}/{name}": t for file in last.glob("*.safetensors") for name, t in load_file(file).items()}
-
-
-def metrics(run: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
-
-
-def assert_same(one: Path, other: Path) -> None:
-    a, b = final_weights(one), final_weights(other)
-    assert a.keys() == b.keys()
-    assert len(a) > 50
-    for name, tensor in a.items():
-        assert torch.equal(tensor, b[name]), name
 
 
 @pytest.fixture(scope="module")

@@ -5,26 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import lively
+from helpers import example, trained_like
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.deploy.folded import fires, fold, spike_differences
 from trevsnn.network.spike import spike
-
-
-def trained_like(slope: float = 1.0, **options) -> TRevSNN:
-    """A network with lively weights and batch statistics of its own."""
-    torch.manual_seed(0)
-    config = TRevSNNConfig(**{"channels": (6, 8, 10), "timesteps": 2, "num_classes": 5, "encoder_stride": 1, **options})
-    model = lively(TRevSNN(config)).double()
-    model.set_slope(slope)
-    for _ in range(3):
-        model(example(config))
-    return model.eval()
-
-
-def example(config: TRevSNNConfig, batch: int = 6, size: int = 12) -> torch.Tensor:
-    frames = (config.timesteps,) if config.input == "event" else ()
-    return torch.randn(batch, *frames, config.in_chans, size, size, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Small networks, runs and data sets that several tests share."""
+
+import csv
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from conftest import lively
+from trevsnn import TRevSNN, TRevSNNConfig
+from trevsnn.cli.main import main
+from trevsnn.data.config import DataConfig
+from trevsnn.data.pictures import in_memory as small
+
+
+def trained_like(slope: float = 1.0, **options) -> TRevSNN:
+    """A network with lively weights and batch statistics of its own."""
+    torch.manual_seed(0)
+    config = TRevSNNConfig(**{"channels": (6, 8, 10), "timesteps": 2, "num_classes": 5, "encoder_stride": 1, **options})
+    model = lively(TRevSNN(config)).double()
+    model.set_slope(slope)
+    for _ in range(3):
+        model(example(config))
+    return model.eval()
+
+
+def example(config: TRevSNNConfig, batch: int = 6, size: int = 12) -> torch.Tensor:
+    frames = (config.timesteps,) if config.input == "event" else ()
+    return torch.randn(batch, *frames, config.in_chans, size, size, dtype=torch.float64)
+
+
+SMALL = [
+    "--model.channels", "[4,8]", "--epochs", "3", "--batch_size", "128", "--ema_decay", "0.9",
+    "--optim.warmup_epochs", "1", "--accelerator", "cpu",
+]  # fmt: skip
+
+
+def train(*options: str) -> None:
+    assert main(["train", *SMALL, *options]) == 0
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the last checkpoint: weights, averaged weights, optimizer."""
+    last = max((run / "checkpoints").glob("step-*"))
+    return {f"{file.name}/{name}": t for file in last.glob("*.safetensors") for name, t in load_file(file).items()}
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
+def assert_same(one: Path, other: Path) -> None:
+    a, b = final_weights(one), final_weights(other)
+    assert a.keys() == b.keys()
+    assert len(a) > 50
+    for name, tensor in a.items():
+        assert torch.equal(tensor, b[name]), name
+
+
+FASHION = DataConfig(name="fashion-mnist", image_size=28, crop_padding=2, flip=True)
+
+
+needs_debian = pytest.mark.skipif(
+    not small.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
+)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
+def imitate_fashion_mnist(folder: Path, n: int = 6000) -> np.ndarray:
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (n, 28, 28))
+    for part in small.IDX_FILES.values():
+        write_idx(folder / part[0], pictures)
+        write_idx(folder / part[1], np.arange(n) % 10)
+    return pictures
+
+
+def picture(value: int = 0, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Image.Image:
+    dice = np.random.default_rng(value)
+    return Image.fromarray(dice.integers(0, 256, (size[1], size[0], 3), np.uint8)).convert(mode)
+
+
+def folder_of_pictures(
+    root: Path, parts: tuple[str, ...], classes: tuple[str, ...] = ("cat", "dog"), n: int = 20
+) -> None:
+    for part in parts:
+        for label, name in enumerate(classes):
+            (root / part / name).mkdir(parents=True, exist_ok=True)
+            for i in range(n):
+                picture(1000 * label + i).save(root / part / name / f"{i:03}.png")
