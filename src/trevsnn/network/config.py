@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.checks import choice, positive
-from trevsnn.reversible import BACKPROP_MODES, Backprop
 
 Input = Literal["image", "event"]
-
-
 Encoding = Literal["shared", "grouped"]
 
 

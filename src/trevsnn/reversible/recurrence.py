@@ -15,20 +15,18 @@ convolutions or spikes: transforms are any modules, states any tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.network.spike import PackedState
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import Replay
 from trevsnn.reversible.tape import Plan, Readout, Tape
 from trevsnn.reversible.two_pass import TwoPass
-
-Backprop = Literal["exact", "reversible", "autograd"]
-BACKPROP_MODES: tuple[str, ...] = get_args(Backprop)
 
 
 def unroll(
