@@ -22,7 +22,7 @@ from trevsnn import __version__
 from trevsnn.cli.data import add_data_commands, run_data
 from trevsnn.cli.deploy import add_deploy_commands, run_export, run_stream
 from trevsnn.cli.measure import add_measure_commands, run_measure
-from trevsnn.deploy.engines import ENGINES
+from trevsnn.deploy import ENGINES
 from trevsnn.errors import RunError, UsageError
 from trevsnn.run.config import RunConfig, recipe_names, recipe_yaml
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
 
 from torch import Tensor
 
+from trevsnn.deploy import Engine
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.int8.engine import SpikeDriven
 from trevsnn.deploy.onnx.model import OnnxModel
@@ -16,11 +16,6 @@ from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.zoo.presets import pretrained_folder
 
-#: "eager", the network itself; "folded"; "onnx", ONNX Runtime on an exported folder's model.onnx; "int8", the folded network
-#: with the weights of its model-int8.safetensors, in float32; "onnx-int8", ONNX Runtime on its model-int8.onnx, in 8-bit
-#: arithmetic; "spikes", the same arithmetic, spike-driven where it fires rarely.
-Engine = Literal["eager", "folded", "onnx", "int8", "onnx-int8", "spikes"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
 _FILES = {
     "onnx": "model.onnx", "int8": "model-int8.safetensors", "onnx-int8": "model-int8.onnx", "spikes": "model-int8.onnx",
 }  # fmt: skip

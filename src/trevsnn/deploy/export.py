@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from torch import Tensor
 from trevsnn.data.loading import calibration_items, real_items
 from trevsnn.data.part import About
 from trevsnn.data.sets import is_event
+from trevsnn.deploy import Format
 from trevsnn.deploy.card import model_card
 from trevsnn.deploy.fingerprint import mark_of
 from trevsnn.deploy.folded import FoldedTRevSNN, fold, spike_differences
@@ -43,7 +44,6 @@ from trevsnn.run.folder import ABOUT
 from trevsnn.run.load import Weights, load_run
 from trevsnn.zoo.presets import pretrained_folder
 
-Format = Literal["onnx", "torch", "int8", "onnx-int8"]
 CHECKED = 256  # items of real data on which every form is compared with the network
 CALIBRATING = 128  # items of the training part that 8-bit maps get their ranges from
 

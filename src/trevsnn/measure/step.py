@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from trevsnn.errors import UsageError
+from trevsnn.measure import Precision
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.losses import deep_supervision_loss
 from trevsnn.network.model import TRevSNN
 
 #: Autocast dtype and the dtype of the weights.
-PRECISIONS: dict[str, tuple[torch.dtype | None, torch.dtype]] = {
+PRECISIONS: dict[Precision, tuple[torch.dtype | None, torch.dtype]] = {
     "32-true": (None, torch.float32),
     "64-true": (None, torch.float64),
     "bf16-mixed": (torch.bfloat16, torch.float32),
@@ -34,7 +35,7 @@ class Step:
 
     batch: int = 8
     size: int = 224
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
