@@ -57,6 +57,16 @@ def small_model() -> Callable[..., TRevSNN]:
     return build
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run on digits, not to be changed."""
+    from helpers import train  # which imports from here
+
+    run = tmp_path_factory.mktemp("finished") / "run"
+    train("--run", str(run), "--slope_epochs", "2")
+    return run
+
+
 def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     """Every parameter's gradient of ``loss``, by name."""
     model.zero_grad()

@@ -14,7 +14,7 @@ from conftest import lively
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
-from trevsnn.data.pictures import in_memory as small
+from trevsnn.data.pictures import in_memory
 
 
 def trained_like(slope: float = 1.0, **options) -> TRevSNN:
@@ -65,7 +65,7 @@ FASHION = DataConfig(name="fashion-mnist", image_size=28, crop_padding=2, flip=T
 
 
 needs_debian = pytest.mark.skipif(
-    not small.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
+    not in_memory.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
 )
 
 
@@ -77,7 +77,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 def imitate_fashion_mnist(folder: Path, n: int = 6000) -> np.ndarray:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = np.random.default_rng(0).integers(0, 256, (n, 28, 28))
-    for part in small.IDX_FILES.values():
+    for part in in_memory.IDX_FILES.values():
         write_idx(folder / part[0], pictures)
         write_idx(folder / part[1], np.arange(n) % 10)
     return pictures
@@ -96,3 +96,7 @@ def folder_of_pictures(
             (root / part / name).mkdir(parents=True, exist_ok=True)
             for i in range(n):
                 picture(1000 * label + i).save(root / part / name / f"{i:03}.png")
+
+
+def folder_config(root: Path, **options: object) -> DataConfig:
+    return DataConfig(**{"name": "folder", "root": str(root), "image_size": 8, **options})

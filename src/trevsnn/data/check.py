@@ -1,4 +1,4 @@
-"""Looking at every file of a data set: what is there, what cannot be read, what is odd."""
+"""Reading every file of a data set once: counts, and which files are unreadable or odd."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from rich.table import Table
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.data.events.recordings import READERS, read_recording
+from trevsnn.data.listing import SPLITS, find_parts, list_classes
 from trevsnn.data.part import UnreadableError
-from trevsnn.data.pictures.folders import SPLITS, find_parts, list_classes, read_rgb
+from trevsnn.data.pictures.folders import read_rgb
 from trevsnn.errors import RunError
 
+#: Pillow's modes other than RGB, as they are reported.
 COLOURS = {
     "1": "grey",
     "L": "grey",
@@ -27,27 +29,33 @@ COLOURS = {
     "P": "palette",
     "RGBA": "transparency",
 }
-SHOWN = 20  # names of each kind in the table; JSON has all
+SHOWN = 20  # file names printed of each kind; the JSON has all
 
 
 def check_folder(root: Path, workers: int) -> dict[str, Any]:
     """Read every picture or recording below ``root``, PART/CLASS/file or CLASS/file.
 
+    Args:
+        root: the data set's folder.
+        workers: reading processes, at least one.
+
     Returns:
-        ``parts``: by part, ``classes``, ``files`` and the smallest and largest class; ``unreadable``: files and why;
-        ``odd``: by kind (grey, CMYK, palette, transparency, another format than its name says, neither picture nor
-        recording), files.
+        ``root``; ``parts``: for each part the number of ``classes`` and ``files`` and the files of the
+        ``smallest_class`` and ``largest_class``; ``unreadable``: by file, what is wrong; ``odd``: by kind (grey, CMYK,
+        palette, transparency, another format than its name says, neither picture nor recording), the files.
 
     Raises:
         RunError: there is no such folder, or it holds no class folders.
+        UsageError: the library that reads the recordings is not installed.
     """
     if not root.is_dir():
         raise RunError(f"{root} is no folder: give the one that holds train, val or test, or the class folders.")
-    found = find_parts(root) or {root.name: root}
+    folders = find_parts(root) or {root.name: root}
     parts: dict[str, Any] = {}
     files: list[Path] = []
-    for name in sorted(found, key=lambda n: SPLITS.index(n) if n in SPLITS else 0):
-        by_class = {c: [f for f in (found[name] / c).rglob("*") if f.is_file()] for c in list_classes(found[name])}
+    for name in sorted(folders, key=lambda n: SPLITS.index(n) if n in SPLITS else 0):
+        folder = folders[name]
+        by_class = {c: [f for f in (folder / c).rglob("*") if f.is_file()] for c in list_classes(folder)}
         counts = Counter({c: len(own) for c, own in by_class.items()})
         parts[name] = {
             "classes": len(counts), "files": counts.total(), "smallest_class": min(counts.values()),
@@ -67,7 +75,7 @@ def check_folder(root: Path, workers: int) -> dict[str, Any]:
 
 
 def look_at(file: Path) -> tuple[str, str]:
-    """The kind of oddness of one file, "" for none, and what there is to say."""
+    """What is odd about one file ("unreadable", a kind of :func:`check_folder`, or "") and the message if unreadable."""
     suffix = file.suffix.lower()
     try:
         if suffix in READERS:

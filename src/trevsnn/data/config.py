@@ -1,4 +1,4 @@
-"""What data a run is on: typed, validated."""
+"""The part of a run's config that is about its data: typed, validated, and free of torch and numpy."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ DataSet = Literal[
     "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder",
     "n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings",
 ]  # fmt: skip
+BinBy = Literal["count", "time"]
+Split = Literal["train", "val", "test"]
 
 
 @dataclass
 class DataConfig:
-    """Which pictures or recordings, and how they are changed on their way into the network.
+    """Which pictures or recordings, and how they are resized and augmented.
 
     Attributes:
         name: the data set; "folder" for your own pictures, "recordings" for your own event recordings.
-        root: folder it lies in; None looks where Debian's package and earlier downloads put it. Digits need none.
-        download: whether to fetch what is not found (MNIST, Fashion-MNIST, CIFAR).
-        image_size: side in pixels of what the network sees. Pictures are resized, events counted per larger pixel.
-        crop: "pad": training pictures keep their scale, "resized": a random share of each is scaled up.
-        crop_padding: for "pad", zero pixels added around before a random crop of the picture's own size; for events,
-            the largest shift.
-        crop_scale: for "resized", the smallest share of a picture's area.
-        crop_share: in evaluation, the share of a picture's shorter side that the middle crop takes.
+        root: folder of the data set; None: where Debian's package or an earlier download put it. Digits need none.
+        download: whether to download a missing set (MNIST, Fashion-MNIST, CIFAR).
+        image_size: side in pixels of the network's input. Pictures are resized, events counted in larger pixels.
+        crop: of training pictures: "pad" crops at random out of a zero-padded picture, "resized" scales a random crop.
+        crop_padding: for "pad", pixels of zeros added on each side; for events, the largest shift in pixels.
+        crop_scale: for "resized", the smallest crop as a share of the picture's area.
+        crop_share: in evaluation, the centre crop's share of the picture's shorter side.
         flip: mirror half of the training items.
         rotation: largest random rotation of a training picture, degrees.
         auto_augment: timm's name of a policy, such as "rand-m9-mstd0.5-inc1"; None for none. Colour pictures only.
         color_jitter: strength of changes of brightness, contrast and saturation where there is no ``auto_augment``.
-        erasing: share of the training items with a random rectangle replaced: by noise in pictures, by nothing in events.
+        erasing: share of the training items with a random rectangle replaced, by noise in pictures, by zeros in events.
         mixup, cutmix: alphas of timm's mixup and cutmix of training batches; 0 for none.
-        bin_by: events into frames of equal "count" or equal "time".
+        bin_by: cut recordings into frames of equal "count" of events or of equal "time".
         event_drop: share of the training recordings that lose some events at random, in time or in space.
         sensor: width and height of the sensor of "recordings", pixels.
         cache: folder for binned frames; None for one in the home folder.
-        on_unreadable: what to do about a picture that cannot be read: "fail", naming it, or "skip" and count it.
+        on_unreadable: "fail" at a picture that cannot be read, naming it, or "skip" and count it.
         workers: loading processes; 0 loads in the training process.
+
+    Raises:
+        ValueError: a value is out of its range.
     """
 
     name: DataSet = "digits"
@@ -57,7 +61,7 @@ class DataConfig:
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
-    bin_by: Literal["count", "time"] = "count"
+    bin_by: BinBy = "count"
     event_drop: float = 0.0
     sensor: tuple[int, int] = (128, 128)
     cache: str | None = None
@@ -80,5 +84,5 @@ class DataConfig:
 
     @property
     def mixes(self) -> bool:
-        """Whether training batches are mixed."""
+        """Whether training batches are mixed, by mixup or cutmix."""
         return self.mixup > 0 or self.cutmix > 0

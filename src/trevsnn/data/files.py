@@ -1,4 +1,4 @@
-"""Single files as the inputs of a trained network."""
+"""Single files, pictures or recordings, as inputs of a trained network."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ from trevsnn.data.sets import is_event, transform_of
 
 
 def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: int) -> Tensor:
-    """Files of the kind a run was trained on as one batch, prepared as for evaluation.
+    """Files of the kind that a run was trained on as one float32 batch, prepared as for evaluation.
 
     Args:
         paths: pictures or recordings.
         config: data.* of the run.
-        about: the run's data.
+        about: of the run's data.
         timesteps: T of the run.
 
+    Returns:
+        Pictures (B, C, S, S), or frames (B, T, 2, S, S), S being ``config.image_size``.
+
     Raises:
-        UnreadableError: a file is missing or of another kind.
+        UnreadableError: a file is missing, damaged, of another kind, or has events outside the run's sensor.
+        RunError: a recording's file name ends in something unknown.
+        UsageError: the library that reads the recordings is not installed.
     """
     transform = transform_of(config, about, training=False)
     if is_event(config):

@@ -1,4 +1,4 @@
-"""Items of a part of a data set as tensors, in batches, by loading processes."""
+"""Items of a part as tensors, and loaders of batches of them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,25 @@ from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
 from trevsnn.data.sets import load, splits, transform_of
 from trevsnn.errors import RunError
 
-IGNORED = -100  # the label of an item that counts for nothing, as torch's losses and metrics know it
+IGNORED = -100  # the label that torch's losses and metrics leave out
 
 
 class TensorDataset(Dataset[tuple[Tensor, int, int]]):
-    """Items of a part as (tensor, label, unreadable): the last is -1, or the index of an item that could not be read.
+    """Items of a part as (float32 tensor, label, unreadable), by (epoch, index).
 
-    An item is asked for as (epoch, index): its augmentation depends on these and the seed alone, whatever process loads
-    it and whatever was loaded before. With ``on_unreadable="skip"`` the next item that can be read stands in for one
-    that cannot in training; in evaluation it gets the label IGNORED.
+    An item's augmentation depends on epoch, index and seed alone, whatever process loads it and whatever was loaded
+    before. ``unreadable`` is -1, or the index if that item could not be read and was skipped
+    (``on_unreadable="skip"``): then tensor and label are those of the next item that can be read, in evaluation with
+    the label ``IGNORED``.
+
+    Args:
+        part: the items.
+        config: data.* of the run.
+        seed: of the augmentation.
+        training: whether to augment.
 
     Raises:
-        UnreadableError: of an item, with ``on_unreadable="fail"``; or of all of them.
+        UnreadableError: on access, an item cannot be read (``on_unreadable="fail"``), or none can.
     """
 
     def __init__(self, part: Part, config: DataConfig, seed: int, *, training: bool) -> None:
@@ -60,14 +67,15 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
 def make_loader(
     dataset: TensorDataset, sampler: EpochSampler, batch_size: int, config: DataConfig, *, pin: bool
 ) -> DataLoader[Any]:
-    """A loader with ``config.workers`` processes that stay, each four batches ahead; the last batch may be short only
-    in evaluation.
+    """A loader with ``config.workers`` persistent processes, each four batches ahead.
+
+    In training an incomplete last batch is dropped.
 
     Args:
         dataset, sampler: what is loaded, and in which order.
         batch_size: items of one process's batch.
         config: data.* of the run.
-        pin: in page-locked memory, for a CUDA device.
+        pin: put batches in page-locked memory, for a CUDA device.
     """
     ahead: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": True} if config.workers else {}
     return DataLoader(
@@ -77,27 +85,28 @@ def make_loader(
 
 
 def batches(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The batches of a loader, with what goes wrong in its processes in one sentence.
+    """The batches (inputs, labels, unreadable) of a loader; errors of its processes become one sentence.
 
     Raises:
-        RunError: an item cannot be read, or a loading process died.
+        UnreadableError: an item cannot be read.
+        RunError: a loading process died.
     """
     try:
         with loading_deaths():
             yield from loader
-    except RunError as error:  # of another process: its text ends with the original's
+    except RunError as error:  # raised in a loading process: its text is a traceback that ends with the original text
         _, _, own = str(error).rpartition("Error: ")
         raise type(error)(own.strip()) from error
-    except (ConnectionError, EOFError) as error:  # it died while it handed a batch over
+    except (ConnectionError, EOFError) as error:  # the process died while it handed a batch over
         raise _loading_death(error) from error
 
 
 @contextmanager
 def loading_deaths() -> Iterator[None]:
-    """Say in one sentence that a loading process died.
+    """Turn the death of a loading process into one sentence. A context manager, or a decorator.
 
-    PyTorch notices it by a signal, whose handler raises wherever the process that trains happens to be: this belongs
-    around all that is done while a loader is there, and also serves as a decorator.
+    PyTorch learns of the death by a signal, whose handler raises wherever the training process happens to be, so this
+    must enclose everything that is done while there is a loader.
 
     Raises:
         RunError: a loading process died.
@@ -105,7 +114,7 @@ def loading_deaths() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):  # nor is an error "in DataLoader worker process N" a death
+        if "DataLoader worker (pid" not in str(error):  # "in DataLoader worker process N" is an error of one that lives
             raise
         raise _loading_death(error) from error
 
@@ -119,13 +128,21 @@ def _loading_death(error: Exception) -> RunError:
 
 
 def real_items(config: DataConfig, timesteps: int, most: int) -> Tensor:
-    """The first items, up to ``most``, of the part that a run is judged by, prepared as for evaluation."""
+    """The first items, up to ``most``, of the last part (test, else val), prepared as for evaluation, (N, ...).
+
+    Raises:
+        RunError, UsageError: as :func:`trevsnn.data.sets.load`.
+    """
     dataset = TensorDataset(load(config, splits(config)[-1], timesteps), config, 0, training=False)
     return torch.stack([dataset[0, index][0] for index in range(min(most, len(dataset)))])
 
 
 def calibration_items(config: DataConfig, timesteps: int, most: int) -> Tensor:
-    """Up to ``most`` items from all over the training part, prepared as for evaluation."""
+    """Up to ``most`` items, evenly spread over the training part, prepared as for evaluation, (N, ...).
+
+    Raises:
+        RunError, UsageError: as :func:`trevsnn.data.sets.load`.
+    """
     dataset = TensorDataset(load(config, "train", timesteps), config, 0, training=False)
     count = min(most, len(dataset))
     return torch.stack([dataset[0, number * len(dataset) // count][0] for number in range(count)])

@@ -1,4 +1,4 @@
-"""Which items an epoch asks for, in which order, and the random numbers that belong to each."""
+"""The order of an epoch's items, and the random numbers that belong to each item."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.utils.data import Sampler
 
 
 def mix_seed(*numbers: int) -> int:
-    """One 63-bit seed from several numbers, so that neighbouring ones give unrelated random streams."""
+    """A 63-bit seed from several numbers; neighbouring numbers give unrelated random streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run under generators of Python, NumPy and the CPU's torch that start from ``seed``; as before afterwards.
+    """Run with the random generators of Python, NumPy and torch (CPU) seeded; their states are restored afterwards.
 
     Augmentations of timm draw from the first two, those of torchvision from the third.
     """
@@ -26,7 +26,7 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        # The CPU's generator alone: torch.manual_seed would visit every device, for a millisecond a picture.
+        # torch.manual_seed would seed every device's generator, which takes a millisecond per picture.
         torch.default_generator.manual_seed(seed)
         try:
             yield
@@ -36,18 +36,19 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """The keys (epoch, index) of one process in one epoch, from the ``start``-th item of all processes on.
+    """The keys (epoch, index) that one process of a run loads in one epoch.
 
-    The order is shuffled by (seed, epoch) alone, or not at all; process r of W takes every W-th item from the r-th on,
-    so that W processes with batches of b see together what one sees with batches of W * b, and each item has one
-    process. Set ``epoch`` and ``start`` before iterating.
+    The order depends on (seed, epoch) alone, or is that of the part without shuffling. Process r of W takes every W-th
+    item from the r-th on: W processes with batches of b see together what one process sees with batches of W * b, and
+    each item goes to one process. Set ``epoch``, and ``start``, the items of the epoch (of all processes together) to
+    leave out at its beginning, before iterating.
 
     Args:
         size: items of an epoch.
         seed: of the order.
         shuffle: whether to shuffle.
         rank, world: r and W.
-        of: items of the part, if an epoch leaves some out; shuffling gives each epoch others.
+        of: items of the part, if an epoch takes fewer than all; shuffling leaves out others in each epoch.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Events binned to frames, kept on disk, and their way into tensors."""
+"""Events counted into frames, once, and kept on disk."""
 
 from __future__ import annotations
 
@@ -10,31 +10,29 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from trevsnn.data.config import DataConfig
+from trevsnn.data.config import BinBy, DataConfig
 from trevsnn.data.events.recordings import Events
 from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
 
-BinBy = Literal["count", "time"]
-CACHE_VERSION = 1  # to be raised when the same parameters give other frames
+CACHE_VERSION = 1  # raise it when the same parameters come to give other frames
 
 
 def bin_events(events: Events, frames: int, size: int, sensor: tuple[int, int], by: BinBy) -> NDArray[np.uint8]:
     """Count events per frame, polarity and pixel.
 
     Args:
-        events: in the order of time (:func:`trevsnn.data.events.recordings.read_recording`).
-        frames: T. "count" gives every frame as many events, "time" as many microseconds.
-        size: S; pixel x of a sensor W wide counts to column x S // W, so events are neither lost nor invented.
-        sensor: its width and height W, H in pixels.
-        by: how frames are cut.
+        events: at least one, in the order of time (:func:`trevsnn.data.events.recordings.read_recording`).
+        frames: T.
+        size: S; an event at pixel x of a sensor W wide is counted in column x S // W, so none is lost or counted twice.
+        sensor: width W and height H in pixels.
+        by: "count" gives every frame as many events, "time" as many microseconds.
 
     Returns:
         (T, 2, S, S), polarities darker and brighter; 255 stands for 255 events or more.
@@ -53,7 +51,7 @@ def bin_events(events: Events, frames: int, size: int, sensor: tuple[int, int], 
 
 
 def frame_numbers(events: Events, frames: int, by: BinBy) -> NDArray[np.int64]:
-    """Which of T frames each event belongs to; never less than the event before it."""
+    """The frame in 0..T-1 that each event belongs to, never decreasing. See :func:`bin_events`."""
     if by == "count":
         return np.arange(len(events)) * frames // len(events)
     since = events["t"] - events["t"][0]
@@ -61,16 +59,21 @@ def frame_numbers(events: Events, frames: int, by: BinBy) -> NDArray[np.int64]:
 
 
 class EventFrames(FileList):
-    """Recordings as frames, binned once and kept in one file of the cache.
+    """Recordings as frames (T, 2, S, S), uint8, binned once and kept in one file of the cache.
 
     The file is named by a hash of everything its content depends on: the recordings' paths, sizes and times of change,
     and the parameters of :func:`bin_events`.
 
     Args:
         listing: the recordings and labels.
-        read: an item's name to its events.
+        read: from the listing's root and a file to its events.
         frames, sensor: see :func:`bin_events`.
-        config: for size, ``bin_by``, cache folder, and processes.
+        config: for ``image_size``, ``bin_by``, ``cache`` and ``workers``.
+
+    Raises:
+        RunError: ``image_size`` is larger than the sensor, or the cache cannot be written.
+        UnreadableError: a recording is missing, damaged, or has events outside the sensor.
+        UsageError: the library that reads the recordings is not installed.
     """
 
     channels = 2
@@ -103,6 +106,7 @@ class EventFrames(FileList):
         return np.asarray(self._frames_NTCHW[index])
 
     def _stamp(self, file: str) -> tuple[str, int, int]:
+        """A recording's name, size and time of change; a trial (FILE@START-END) has its file's."""
         try:
             about = (self.root / file.partition("@")[0]).stat()
         except OSError as error:
@@ -110,14 +114,15 @@ class EventFrames(FileList):
         return file, about.st_size, about.st_mtime_ns
 
     def _fill(self, binned: Callable[[str], NDArray[np.uint8]], workers: int) -> None:
-        """Write the cache's file beside and rename it; another process may do the same at the same time."""
+        """Write the cache's file under another name and rename it: another process may do the same at the same time."""
         beside = self.cache.with_name(f".{self.cache.stem}.{os.getpid()}.part")
         try:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             out = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=self._shape)
             every = _each(binned, self.files, workers)
-            shown = track(every, "binning events", len(self), console=Console(stderr=True))  # stdout may be JSON
-            for index, frames_TCHW in enumerate(shown):
+            # On stderr, as stdout may be JSON.
+            every = track(every, "binning events", len(self), console=Console(stderr=True))
+            for index, frames_TCHW in enumerate(every):
                 out[index] = frames_TCHW
             out.flush()
             beside.replace(self.cache)

@@ -1,4 +1,4 @@
-"""Recordings of event cameras: files to arrays of events.
+"""Reading recordings of event cameras: from files to arrays of events.
 
 Formats of fixed-width words are decoded here, by their published layouts; AEDAT 4 and HDF5 by ``aedat`` (MIT) and
 ``h5py`` (BSD), the optional extra ``events``.
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trevsnn.data.part import UnreadableError
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UsageError
 
-#: x, y in pixels, t in microseconds, p 0 (darker) or 1 (brighter).
+#: x and y in pixels, t in microseconds, p 0 (darker) or 1 (brighter).
 EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.uint8)])
 Events = NDArray[np.void]
 
@@ -36,15 +36,16 @@ def read_recording(path: Path) -> Events:
     ===========  =====================================================================
 
     Raises:
-        UnreadableError: missing, truncated, empty, or not of its format.
-        RunError: the extra that reads it is not installed, or nothing reads files that end so.
+        UnreadableError: the file is missing, truncated, empty, or not of its format.
+        RunError: the file's ending is none of these.
+        UsageError: the library that reads it, of the extra ``events``, is not installed.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise RunError(f"{path}: no recordings end in {path.suffix or 'nothing'}; known are {', '.join(READERS)}.")
     try:
         events = reader(path)
-    except RunError:
+    except UsageError:
         raise
     except FileNotFoundError as error:
         raise UnreadableError(f"{path} does not exist: has the data folder moved?") from error
@@ -63,7 +64,7 @@ def _events(x: Any, y: Any, t: Any, p: Any) -> Events:
 
 
 def _words(path: Path, dtype: Any, offset: int = 0) -> NDArray[Any]:
-    """A file's records of fixed width. A part of a record at the end means that the file was cut off."""
+    """A file's fixed-width words from a byte on. An incomplete word at the end means that the file was cut off."""
     content = path.read_bytes()[offset:]
     width = np.dtype(dtype).itemsize
     if len(content) % width:
@@ -116,14 +117,14 @@ def _read_aedat(path: Path) -> Events:
 
 def _aedat2(words: NDArray[Any]) -> Events:
     """Addresses of a DVS128: y7 x7 p1 in the low 15 bits, p = 0 brighter; y counts from below."""
-    polarity = words[(words["a"] & 0x8000) == 0]  # the others are marks from outside
+    polarity = words[(words["a"] & 0x8000) == 0]  # the others are signals from outside the sensor
     address = polarity["a"]
     return _events(127 - (address >> 1 & 127), 127 - (address >> 8 & 127), polarity["t"], 1 - (address & 1))
 
 
 def _aedat3(content: bytes, offset: int) -> Events:
     """Packets with a header of 28 bytes; polarity events, type 1, are x15 y15 p1 valid1 t32, little endian."""
-    found = []
+    packets = []
     while offset < len(content):
         header = content[offset : offset + 28]
         if len(header) < 28:
@@ -134,10 +135,10 @@ def _aedat3(content: bytes, offset: int) -> Events:
             raise ValueError("it ends within a packet")
         if kind == 1:
             words = np.frombuffer(packet, np.dtype([("a", "<u4"), ("t", "<i4")]))
-            words = words[words["a"] & 1 == 1]  # valid ones
-            found.append(_events(words["a"] >> 17, words["a"] >> 2 & 0x7FFF, words["t"], words["a"] >> 1 & 1))
+            words = words[words["a"] & 1 == 1]  # the valid ones
+            packets.append(_events(words["a"] >> 17, words["a"] >> 2 & 0x7FFF, words["t"], words["a"] >> 1 & 1))
         offset += 28 + size * count
-    return np.concatenate(found) if found else np.empty(0, EVENT)
+    return np.concatenate(packets) if packets else np.empty(0, EVENT)
 
 
 def _read_aedat4(path: Path) -> Events:
@@ -160,7 +161,7 @@ def _extra(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise RunError(f"reading these recordings needs {module}: pip install 'trevsnn[events]'.") from error
+        raise UsageError(f"reading these recordings needs {module}: pip install 'trevsnn[events]'.") from error
 
 
 READERS: dict[str, Callable[[Path], Events]] = {

@@ -1,4 +1,4 @@
-"""Event-camera data sets with fixed splits: DVS128 Gesture, CIFAR10-DVS, N-MNIST, N-Caltech101, a user's recordings."""
+"""Event-camera data sets and their parts: DVS128 Gesture, CIFAR10-DVS, N-MNIST, N-Caltech101, a user's recordings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from trevsnn.data.config import DataConfig
 from trevsnn.data.events.frames import EventFrames
 from trevsnn.data.events.recordings import READERS, Events, read_recording
-from trevsnn.data.part import CACHE, FileList, Split, cut_tails
-from trevsnn.data.pictures.folders import find_parts, list_classes, list_files, part_of
+from trevsnn.data.listing import find_parts, list_classes, list_files, part_of
+from trevsnn.data.part import CACHE, FileList, Split
+from trevsnn.data.splitting import ordered_split
 from trevsnn.errors import RunError
 
-#: Width and height of the sensors, in pixels.
+#: Width and height of the sensors in pixels.
 SENSORS = {
     "dvs128-gesture": (128, 128), "cifar10-dvs": (128, 128), "n-mnist": (34, 34), "n-caltech101": (240, 180),
 }  # fmt: skip
@@ -25,13 +26,13 @@ GESTURES = (
 
 
 def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
-    """Read a part of an event data set as T frames per recording.
+    """Read one part of an event data set, each recording as T frames.
 
-    Folders train/CLASS and test/CLASS (N-MNIST has them) are taken as they are; without val/CLASS, validation is a
-    stratified tenth of train. Sets of CLASS folders alone (CIFAR10-DVS, N-Caltech101) have no official split: of each
-    class, by file name, the last tenth is for test and the tenth before for validation. DVS128 Gesture is cut by its
-    own trials_to_train.txt and trials_to_test.txt, which are of different people; the last tenth of the people to train
-    on are for validation.
+    Folders train/CLASS and test/CLASS (N-MNIST has them) are used as they are; without val/CLASS, validation is a
+    stratified tenth of train. Sets that are only CLASS folders (CIFAR10-DVS, N-Caltech101) have no official split: of
+    each class, in the natural order of file names, the last tenth is for test and the tenth before for validation.
+    DVS128 Gesture is split by person, by its own trials_to_train.txt and trials_to_test.txt; the last tenth of the
+    training people is for validation.
 
     Args:
         config: data.* of the run.
@@ -39,8 +40,9 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
         frames: T.
 
     Raises:
-        RunError: files are missing or do not belong to the set.
+        RunError: files are missing or do not belong to the set, or the cache cannot be written.
         UnreadableError: a recording is damaged.
+        UsageError: the library that reads the recordings is not installed.
     """
     root = Path(config.root) if config.root is not None else CACHE / config.name
     sensor = SENSORS.get(config.name) or tuple(config.sensor)
@@ -52,17 +54,21 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
 
 
 def list_recordings(root: Path, split: Split) -> FileList:
-    """The recordings of one part of a folder; see :func:`load_events`."""
+    """The recordings of one part of a folder, split as :func:`load_events` says.
+
+    Raises:
+        RunError: as :func:`trevsnn.data.listing.list_files` and :func:`trevsnn.data.splitting.ordered_split`.
+    """
     folders = find_parts(root)
     if not {"train", "test"} <= folders.keys():
         whole = _list(root, list_classes(root))
-        return whole.select(cut_tails(whole.labels_N)[split])
+        return whole.select(ordered_split(whole.labels_N)[split])
     return part_of(folders, split, _list)
 
 
 def _list(folder: Path, classes: Sequence[str]) -> FileList:
     files, labels = list_files(folder, list(READERS), classes)
-    order = sorted(range(len(files)), key=lambda i: (labels[i], len(files[i]), files[i]))  # 2 before 10
+    order = sorted(range(len(files)), key=lambda i: (labels[i], len(files[i]), files[i]))  # natural: 2 before 10
     return FileList(folder, [files[i] for i in order], [labels[i] for i in order], classes)
 
 
@@ -71,7 +77,7 @@ def _read(root: Path, file: str) -> Events:
 
 
 def _gestures(root: Path, split: Split) -> FileList:
-    """Trials FILE.aedat@START-END (microseconds), one for each line of the recordings' _labels.csv."""
+    """Trials named FILE.aedat@START-END (microseconds), one for each line of the recordings' _labels.csv."""
     listed = "test" if split == "test" else "train"
     recordings = (root / f"trials_to_{listed}.txt").read_text().split()
     if listed == "train":

@@ -1,4 +1,4 @@
-"""ImageNet's official archives into train/WNID and val/WNID folders."""
+"""Extracting ImageNet's official archives to train/WNID and val/WNID folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WNID = re.compile(r"n\d{8}")
 
 
 def prepare(archives: Path, out: Path, console: Console, *, check_hashes: bool = True) -> dict[str, int]:
-    """Extract the archives; what an interrupted call has extracted is kept.
+    """Extract the archives. After an interruption, call it again: it keeps what is complete.
 
     A class folder of train, and val as a whole, get their final names when they are complete.
 
@@ -34,14 +34,14 @@ def prepare(archives: Path, out: Path, console: Console, *, check_hashes: bool =
         archives: folder with ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz.
         out: folder to fill.
         console: for progress.
-        check_hashes: compare the archives' MD5 with the official ones, and the pictures' number too.
+        check_hashes: compare the archives' MD5 and the number of pictures with the official ones.
 
     Returns:
-        The number of pictures of train and val.
+        The number of pictures, by part.
 
     Raises:
-        RunError: an archive is missing, damaged or not the official one, names a path outside its folder, or does not
-            fit on the disk; or pictures are missing in the end.
+        RunError: an archive is missing, damaged, not the official one, or holds anything but files with plain names; the
+            pictures do not fit on the disk; or some are missing in the end.
     """
     paths = {part: archives / name for part, (name, _) in ARCHIVES.items()}
     for path in paths.values():
@@ -80,7 +80,7 @@ def _names() -> str:
 
 
 def _check_space(paths: dict[str, Path], out: Path) -> None:
-    """Whether what is still to be extracted fits; tar does not compress, so the archives are as large as the pictures."""
+    """Raise RunError if the pictures yet to be extracted do not fit: tar does not compress, so they need the archives' size."""
     there = sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) if out.is_dir() else 0
     needed = sum(paths[part].stat().st_size for part in ("train", "val")) - there
     base = next(p for p in (out, *out.absolute().parents) if p.is_dir())
@@ -107,11 +107,11 @@ def _check_hash(path: Path, md5: str, progress: Progress) -> None:
 
 
 def _read_devkit(path: Path) -> tuple[dict[int, str], list[int]]:
-    """WNIDs by ImageNet's class numbers, and the numbers of the validation pictures in order."""
+    """WNIDs by ImageNet's class numbers, and the class number of each validation picture."""
     with tarfile.open(path) as archive:
-        found = {Path(member.name).name: member for member in archive if member.isfile()}
-        meta = _content(archive, found["meta.mat"])
-        truth = _content(archive, found["ILSVRC2012_validation_ground_truth.txt"])
+        members = {Path(member.name).name: member for member in archive if member.isfile()}
+        meta = _content(archive, members["meta.mat"])
+        truth = _content(archive, members["ILSVRC2012_validation_ground_truth.txt"])
     synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
     leaves = [row for row in np.atleast_1d(synsets) if int(row["num_children"]) == 0]
     wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
@@ -149,7 +149,7 @@ def _extract_train(path: Path, out: Path, wnids: set[str], progress: Progress) -
 
 
 def _extract_val(path: Path, out: Path, wnids: list[str], progress: Progress) -> None:
-    """The n-th picture to the folder of the n-th line of the ground truth."""
+    """The picture of number n goes to the class folder that line n of the ground truth names."""
     if (out / "val").is_dir():
         return
     task = progress.add_task(f"extracting {path.name}", total=path.stat().st_size)
@@ -169,7 +169,7 @@ def _extract_val(path: Path, out: Path, wnids: list[str], progress: Progress) ->
 
 
 def _pictures(archive: tarfile.TarFile, where: str) -> Iterator[tuple[str, bytes]]:
-    """The files of an archive. Raises RunError for anything but files with plain names."""
+    """The names and contents of an archive's files. Raises RunError for anything but files with plain names."""
     for member in archive:
         if not member.isfile() or os.path.basename(member.name) != member.name or member.name.startswith("."):  # noqa: PTH119
             raise RunError(

@@ -1,4 +1,4 @@
-"""Picture sets small enough to live in memory: digits, MNIST, Fashion-MNIST, CIFAR."""
+"""Picture sets that are held in memory as arrays: digits, MNIST, Fashion-MNIST, CIFAR."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
 from trevsnn.data.config import DataConfig
-from trevsnn.data.part import CACHE, Part, Split, cut
-from trevsnn.data.pictures.folders import find_parts, list_classes, list_pictures, read_rgb
+from trevsnn.data.listing import find_parts, list_classes
+from trevsnn.data.part import CACHE, Part, Split
+from trevsnn.data.pictures.folders import list_pictures, read_rgb
+from trevsnn.data.splitting import stratified_split
 from trevsnn.errors import RunError
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # pictures and labels
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 IDX_FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
-VALIDATION = 5000  # pictures cut from the training set where a set has no validation part of its own
+VALIDATION = 5000  # pictures held out of the training set; of digits, a fifth
 
 
 class Pictures(Part):
     """Pictures in memory.
 
-    Attributes:
-        images: uint8, (N, H, W) grey or (N, H, W, 3) RGB.
+    Args:
+        images: uint8, grey (N, H, W) or RGB (N, H, W, 3).
+        labels_N: class indices.
+        classes: their names.
     """
 
     def __init__(self, images: NDArray[np.uint8], labels_N: NDArray[np.int64], classes: tuple[str, ...]) -> None:
@@ -46,31 +50,31 @@ class Pictures(Part):
         return f"picture {index}"
 
     def digest(self) -> str:
-        """Of pictures and labels."""
+        """SHA-256 of pixels and labels."""
         return hashlib.sha256(self.images.tobytes() + self.labels_N.tobytes()).hexdigest()
 
 
-def load_small(config: DataConfig, split: Split) -> Pictures:
-    """Read a part of a set that fits into memory, with mean and standard deviation of its training part.
+def load_in_memory(config: DataConfig, split: Split) -> Pictures:
+    """Read one part of a set into memory, with mean and standard deviation of the training part.
 
-    Digits (1,797 scans of 8 x 8 of the UCI test set, with scikit-learn) have "train" and, a stratified fifth, "val". The
-    others have their own "test", and as "val" a stratified 5,000 of their training pictures.
+    Digits (1,797 scans of 8 x 8 pixels of the UCI test set, which scikit-learn ships) have "train", and as "val" a
+    stratified fifth. The other sets have their own "test", and as "val" a stratified 5,000 of their training pictures.
 
     Raises:
         RunError: there is no such part, or files are missing or damaged.
     """
     if config.name == "digits" and split == "test":
         raise RunError("digits has no test part: evaluate on 'val', the fifth held out of training.")
-    classes, read = _open(config)
+    classes, read = _find_set(config)
     images, labels = read("train")
-    train, val = cut(labels, 0.2 if config.name == "digits" else VALIDATION)
-    share = images[train].reshape(len(train), -1, 1 if images.ndim == 3 else 3) / np.float32(255)
-    mean, std = share.mean((0, 1), dtype=np.float64), share.std((0, 1), dtype=np.float64)
+    train, val = stratified_split(labels, 0.2 if config.name == "digits" else VALIDATION)
+    pixels_NPC = images[train].reshape(len(train), -1, 1 if images.ndim == 3 else 3) / np.float32(255)
+    mean, std = pixels_NPC.mean((0, 1), dtype=np.float64), pixels_NPC.std((0, 1), dtype=np.float64)
     if split == "test":
         part = Pictures(*read("test"), classes)
     else:
-        wanted = val if split == "val" else train
-        part = Pictures(images[wanted], labels[wanted], classes)
+        indices = val if split == "val" else train
+        part = Pictures(images[indices], labels[indices], classes)
     part.mean, part.std = tuple(mean.tolist()), tuple(std.tolist())
     return part
 
@@ -81,8 +85,8 @@ def _digits() -> Arrays:
     return images, np.asarray(labels, np.int64)
 
 
-def _open(config: DataConfig) -> tuple[tuple[str, ...], Callable[[str], Arrays]]:
-    """The classes of a set, and how to read its "train" or "test" pictures."""
+def _find_set(config: DataConfig) -> tuple[tuple[str, ...], Callable[[str], Arrays]]:
+    """The classes of a set, and the function that reads its "train" or "test" pictures."""
     if config.name == "digits":
         return tuple("0123456789"), lambda split: _digits()
     if config.name in ("mnist", "fashion-mnist"):
@@ -102,7 +106,7 @@ def _read_idx_pair(folder: Path, split: str) -> Arrays:
 
 
 def _read_folder(config: DataConfig, root: Path) -> tuple[tuple[str, ...], Callable[[str], Arrays]]:
-    """A set as folders of pictures, {train,test}/CLASS/*, all of one size."""
+    """A set as folders of pictures, train/CLASS and test/CLASS, all of one size."""
     folders = find_parts(root)
     classes = list_classes(folders["train"])
 
@@ -117,19 +121,19 @@ def _read_folder(config: DataConfig, root: Path) -> tuple[tuple[str, ...], Calla
 
 
 def _read_cifar(kind: type[CIFAR10], config: DataConfig) -> tuple[tuple[str, ...], Callable[[str], Arrays]]:
-    """torchvision's files. They are pickles: torchvision checks their hashes before it opens them."""
+    """CIFAR as torchvision stores it, in pickles; torchvision checks their hashes before it opens them."""
     root = Path(config.root) if config.root is not None else CACHE
 
     def read(split: str) -> Arrays:
         try:
-            found = kind(str(root), train=split == "train", download=config.download)
+            dataset = kind(str(root), train=split == "train", download=config.download)
         except (OSError, RuntimeError) as error:
             first = str(error).splitlines()[0].rstrip(".")
             raise RunError(
                 f"{config.name} is not in {root} ({first}): set data.root to a folder with {kind.base_folder}, or with "
                 "train/CLASS and test/CLASS folders of pictures."
             ) from error
-        return np.asarray(found.data, np.uint8), np.asarray(found.targets, np.int64)
+        return np.asarray(dataset.data, np.uint8), np.asarray(dataset.targets, np.int64)
 
     return tuple(_cifar_classes(kind, root, config.download)), read
 
@@ -138,15 +142,18 @@ def _cifar_classes(kind: type[CIFAR10], root: Path, download: bool) -> list[str]
     try:
         return kind(str(root), train=False, download=download).classes
     except (OSError, RuntimeError):
-        return []  # the same is raised, in words, as soon as pictures are read
+        return []  # reading the pictures, which comes next, raises the same as RunError
 
 
 def find_idx(kind: type[MNIST], root: str | None, download: bool) -> Path:
-    """The folder with a set's four .gz files: ``root`` as it is or as torchvision fills it, else Debian's
-    (Fashion-MNIST), else the cache, else downloaded by torchvision (checked by its hashes) into ``root`` or the cache.
+    """The folder with the four .gz files of MNIST or Fashion-MNIST.
+
+    With ``root``: that folder, or KIND/raw in it, which is where torchvision downloads to. Without: the folder of
+    Debian's package (Fashion-MNIST), or the cache. If the files are in neither, torchvision downloads them, to ``root``
+    or the cache, and checks their hashes.
 
     Raises:
-        RunError: not found and not to be had.
+        RunError: the files are not there and cannot be downloaded.
     """
     fashion = kind is FashionMNIST
     base = Path(root) if root is not None else CACHE
@@ -173,7 +180,11 @@ def find_idx(kind: type[MNIST], root: str | None, download: bool) -> Path:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read a gzipped IDX file of bytes, the format of MNIST. Raises RunError where it is damaged."""
+    """Read a gzipped IDX file of bytes, the format of MNIST, as an array of the shape it gives.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
         content = gzip.decompress(path.read_bytes())
         if content[:3] != b"\0\0\x08":

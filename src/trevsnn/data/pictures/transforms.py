@@ -22,16 +22,21 @@ def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
     return picture if bits >= 8 else ImageOps.posterize(picture, max(1, bits))
 
 
-# At the highest magnitudes timm 1.0 asks for 0 bits, which Pillow 13 refuses.
+# At its highest magnitude timm 1.0 asks for 0 bits, which Pillow 13 refuses.
 auto_augment.NAME_TO_OP["PosterizeIncreasing"] = _posterize
 
 
 def picture_transform(config: DataConfig, about: About, *, training: bool) -> Any:
     """The transform from a PIL picture to a normalised float32 tensor (C, S, S), augmented in training.
 
-    Resizing is bilinear. In training, ``crop="pad"`` takes the picture at its size and crops it at random out of a
-    border of zeros, ``crop="resized"`` takes a random share of it (timm); then flip, rotation, timm's RandAugment or
-    colour jitter, normalisation, and timm's random erasing with noise. In evaluation the middle of the picture.
+    Resizing is bilinear. In training, ``crop="pad"`` crops the picture at random out of a border of zeros,
+    ``crop="resized"`` resizes a random crop (timm); then come flip, rotation, timm's RandAugment or colour jitter,
+    normalisation, and timm's random erasing with noise. In evaluation the centre crop.
+
+    Args:
+        config: data.* of the run.
+        about: with the mean and standard deviation to normalise by.
+        training: whether to augment.
     """
     size, mean, std = config.image_size, about.mean, about.std
     if not training:
@@ -41,20 +46,20 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
         auto_augment=config.auto_augment, interpolation="bilinear", mean=mean, std=std,
         re_prob=config.erasing, re_mode="pixel", separate=True,
     )  # type: ignore[misc] # fmt: skip
-    steps: list[Any] = [crop]
+    transforms: list[Any] = [crop]
     if config.crop == "pad":
-        steps = [v2.Resize(size), v2.CenterCrop(size)]
+        transforms = [v2.Resize(size), v2.CenterCrop(size)]
         if config.crop_padding > 0:
-            steps.append(v2.RandomCrop(size, padding=config.crop_padding))
+            transforms.append(v2.RandomCrop(size, padding=config.crop_padding))
         if config.flip:
-            steps.append(v2.RandomHorizontalFlip())
+            transforms.append(v2.RandomHorizontalFlip())
     if config.rotation > 0:
-        steps.append(v2.RandomRotation([-config.rotation, config.rotation], v2.InterpolationMode.BILINEAR))
-    return v2.Compose([*steps, colours, tensor])
+        transforms.append(v2.RandomRotation([-config.rotation, config.rotation], v2.InterpolationMode.BILINEAR))
+    return v2.Compose([*transforms, colours, tensor])
 
 
 class BatchMixup:
-    """timm's mixup and cutmix of a batch, with random numbers that depend on (seed, step, rank) alone.
+    """timm's mixup and cutmix of a batch, with random numbers that depend on the seed and the call's key alone.
 
     Args:
         config: with ``mixup`` or ``cutmix`` above 0.
@@ -68,7 +73,15 @@ class BatchMixup:
         self.mixup = Mixup(config.mixup, config.cutmix, label_smoothing=label_smoothing, num_classes=classes)
 
     def __call__(self, inputs: Tensor, labels: Tensor, *key: int) -> tuple[Tensor, Tensor]:
-        """Inputs (B, ...), B even, and labels (B,) to mixed inputs and probabilities (B, K)."""
+        """Mix inputs (B, ...), B even, and labels (B,).
+
+        Args:
+            inputs, labels: of a batch; they are not changed.
+            key: training step, rank, and whatever else tells this batch from others.
+
+        Returns:
+            Mixed inputs (B, ...) and target probabilities (B, K).
+        """
         before = np.random.get_state()
         np.random.seed(mix_seed(self.seed, *key) % 2**32)
         try:

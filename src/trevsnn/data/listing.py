@@ -1,0 +1,79 @@
+"""Data sets that are folders, PART/CLASS/file: which parts and classes there are, and the files of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from trevsnn.data.part import FileList, Split
+from trevsnn.data.splitting import stratified_split
+from trevsnn.errors import RunError
+
+VALIDATION_SHARE = 0.1  # of the training files, where a folder has no val
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Files = TypeVar("Files", bound=FileList)
+
+
+def find_parts(root: Path) -> dict[str, Path]:
+    """The folders below ``root`` named train, val or test, in upper or lower case, by their names in lower case."""
+    if not root.is_dir():
+        return {}
+    return {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in SPLITS}
+
+
+def list_classes(folder: Path) -> tuple[str, ...]:
+    """The names of a part's class folders, sorted.
+
+    Raises:
+        RunError: there are none.
+    """
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
+        raise RunError(f"{folder} holds no folders: it must hold one for each class, with the class's files.")
+    return tuple(names)
+
+
+def list_files(folder: Path, extensions: Sequence[str], classes: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The files of a part with one of the extensions, at any depth below its class folders, and their labels.
+
+    Returns:
+        Paths relative to ``folder``, class by class, sorted; indices into ``classes``.
+
+    Raises:
+        RunError: a class of ``classes`` has no files, or a folder is no class.
+    """
+    strange = set(list_classes(folder)) - set(classes)
+    if strange:
+        raise RunError(f"{folder} has a folder {min(strange)!r} that is no class of the training part.")
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        own = sorted(str(p.relative_to(folder)) for p in (folder / name).rglob("*") if p.suffix.lower() in extensions)
+        if not own:
+            raise RunError(
+                f"{folder / name} holds no file that ends in {', '.join(extensions)}: every class needs one."
+            )
+        files += own
+        labels += [label] * len(own)
+    return files, labels
+
+
+def part_of(folders: Mapping[str, Path], split: Split, read: Callable[[Path, Sequence[str]], Files]) -> Files:
+    """A part from its own folder; where there is none for validation, "val" is a stratified tenth of the training files.
+
+    Args:
+        folders: of :func:`find_parts`, train among them.
+        split: "train", "val", or "test" if that has a folder.
+        read: lists a folder's files, given the training part's classes.
+
+    Raises:
+        RunError: as :func:`list_files`; or too few training files to take a tenth of.
+    """
+    classes = list_classes(folders["train"])
+    if split == "test" or (split == "val" and "val" in folders):
+        return read(folders[split], classes)
+    whole = read(folders["train"], classes)
+    if "val" in folders:
+        return whole
+    train, val = stratified_split(whole.labels_N, VALIDATION_SHARE)
+    return whole.select(val if split == "val" else train)

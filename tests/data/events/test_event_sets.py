@@ -1,0 +1,118 @@
+"""Event data sets: their parts, and real recordings."""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import shared_data
+from event_files import event_config, folder_of_recordings, some_events, write_aedat3
+from trevsnn.data.config import DataConfig
+from trevsnn.data.events.frames import bin_events
+from trevsnn.data.events.recordings import read_recording
+from trevsnn.data.events.sets import GESTURES, list_recordings, load_events
+from trevsnn.data.splitting import ordered_split
+from trevsnn.errors import RunError
+
+
+def test_folders_without_a_split_are_cut_by_the_ends_of_their_classes(tmp_path):
+    folder_of_recordings(tmp_path, 20)
+    parts = {split: list_recordings(tmp_path, split) for split in ("train", "val", "test")}
+    assert [len(p) for p in parts.values()] == [32, 4, 4]
+    assert parts["test"].files == [f"{c}/{c}_{i}.bin" for c in ("cat", "dog") for i in (18, 19)]  # 9 before 10
+    assert parts["val"].files == [f"{c}/{c}_{i}.bin" for c in ("cat", "dog") for i in (16, 17)]
+    assert len({f for p in parts.values() for f in p.files}) == 40
+    with pytest.raises(RunError, match="class 0 has 2 items"):
+        ordered_split(np.zeros(2, np.int64))
+
+
+def test_the_split_of_cifar10_dvs_is_fixed(tmp_path):
+    """By name alone: 1,000 recordings of each class, as the published archive holds them."""
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    for name in names:
+        (tmp_path / name).mkdir()
+        for i in range(1000):
+            (tmp_path / name / f"cifar10_{name}_{i}.aedat").touch()
+    parts = {split: list_recordings(tmp_path, split) for split in ("train", "val", "test")}
+    assert [len(p) for p in parts.values()] == [8000, 1000, 1000]
+    assert {split: p.digest()[:12] for split, p in parts.items()} == SPLITS_OF_CIFAR10_DVS
+    assert parts["test"].files[0] == "airplane/cifar10_airplane_900.aedat"
+
+
+SPLITS_OF_CIFAR10_DVS = {"train": "c01c7132ae85", "val": "07745eba0c5d", "test": "944ef6551b8f"}
+
+
+def test_train_and_test_folders_are_taken_and_validation_is_cut_from_train(tmp_path):
+    folder_of_recordings(tmp_path, 20, ("Train", "Test"))
+    parts = {split: list_recordings(tmp_path, split) for split in ("train", "val", "test")}
+    assert [len(p) for p in parts.values()] == [36, 4, 40]
+    assert parts["test"].root.name == "Test"
+    assert np.bincount(parts["val"].labels_N).tolist() == [2, 2]
+    assert not set(parts["train"].files) & set(parts["val"].files)
+    folder_of_recordings(tmp_path, 3, ("val",))
+    parts = {split: list_recordings(tmp_path, split) for split in ("train", "val", "test")}
+    assert [len(p) for p in parts.values()] == [40, 6, 40]
+
+
+def gestures(root: Path) -> np.ndarray:
+    """Twelve people, one recording each with all gestures, in the layout of DVS128 Gesture."""
+    root.mkdir(parents=True, exist_ok=True)
+    events = some_events(1100, (128, 128))
+    events["t"] = np.arange(1100) * 10
+    names = [f"user{i:02d}_led.aedat" for i in range(1, 13)]
+    for name in names:
+        write_aedat3(root / name, events)
+        lines = [f"{g + 1},{g * 1000},{g * 1000 + 500}" for g in range(11)]
+        (root / f"{Path(name).stem}_labels.csv").write_text("\n".join(["class,startTime_usec,endTime_usec", *lines]))
+    (root / "trials_to_train.txt").write_text("\n".join(names[:10]) + "\n")
+    (root / "trials_to_test.txt").write_text("\n".join(names[10:]) + "\n")
+    return events
+
+
+def test_gestures_are_cut_out_of_recordings_by_person(tmp_path):
+    events = gestures(tmp_path / "g")
+    config = DataConfig(name="dvs128-gesture", root=str(tmp_path / "g"), image_size=32, cache=str(tmp_path / "c"))
+    parts = {split: load_events(config, split, 5) for split in ("train", "val", "test")}
+    assert [len(p) for p in parts.values()] == [99, 11, 22]
+    assert {f[:6] for f in parts["val"].files} == {"user10"}
+    assert {f[:6] for f in parts["test"].files} == {"user11", "user12"}
+    assert parts["train"].classes == GESTURES
+    assert parts["train"].labels_N[:11].tolist() == list(range(11))
+    expected = bin_events(events[300:350], 5, 32, (128, 128), "count")
+    assert np.array_equal(parts["test"].read(3), expected)
+    (tmp_path / "g" / "user12_led_labels.csv").write_text("class,startTime_usec,endTime_usec\n12,0,5\n")
+    with pytest.raises(RunError, match=r"user12_led_labels.csv names a class outside 1..11"):
+        load_events(config, "test", 5)
+    (tmp_path / "g" / "user12_led_labels.csv").unlink()
+    with pytest.raises(RunError, match=r"user12_led_labels.csv is missing or damaged"):
+        load_events(config, "test", 5)
+
+
+def test_real_nmnist_recordings(tmp_path):
+    archive = shared_data("nmnist-small.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path, filter="data")
+    config = DataConfig(name="n-mnist", root=str(tmp_path / "NMNIST"), image_size=34, cache=str(tmp_path / "cache"))
+    parts = {split: load_events(config, split, 4) for split in ("train", "val", "test")}
+    assert [len(p) for p in parts.values()] == [900, 100, 100]
+    digests = {split: part.digest()[:12] for split, part in parts.items()}
+    assert digests == SPLITS_OF_SMALL_NMNIST
+    counts = parts["train"].read(0)
+    assert counts.shape == (4, 2, 34, 34)
+    assert counts.sum() == len(read_recording(Path(parts["train"].name(0))))
+
+
+SPLITS_OF_SMALL_NMNIST = {"train": "1feb004bb43a", "val": "b920ab40ba0b", "test": "48dd78cb1c7c"}
+
+
+def test_real_gesture_clips_make_a_folder_of_recordings(tmp_path):
+    for clip in shared_data("dvsgesture-clips").iterdir():
+        for copy in range(3):
+            target = tmp_path / "data" / clip.stem / f"{copy}.bs3"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(clip)
+    config = event_config(tmp_path, sensor=(128, 128), image_size=32, workers=2)
+    part = load_events(config, "train", 8)
+    assert len(part) == 10
+    assert part.read(0).sum() == min(255 * 10**6, len(read_recording(Path(part.name(0)))))

@@ -1,0 +1,100 @@
+"""From pictures to tensors: augmentation, normalisation, mixup."""
+
+import shutil
+import zipfile
+
+import numpy as np
+import torch
+from PIL import Image
+
+from conftest import shared_data
+from helpers import folder_config, folder_of_pictures, picture
+from trevsnn.data.config import DataConfig
+from trevsnn.data.loading import TensorDataset, batches, make_loader
+from trevsnn.data.pictures import in_memory
+from trevsnn.data.pictures.folders import load_folder
+from trevsnn.data.pictures.transforms import BatchMixup, picture_transform
+from trevsnn.data.sampling import EpochSampler, seeded
+from trevsnn.data.sets import load
+
+
+def test_evaluation_pictures_are_normalised_and_nothing_else():
+    pictures = load(DataConfig(), "val", 1)
+    tensor, label, unreadable = TensorDataset(pictures, DataConfig(), 0, training=False)[0, 5]
+    expected = (torch.from_numpy(pictures.images[5] / 255) - pictures.mean[0]) / pictures.std[0]
+    assert torch.allclose(tensor[0].double(), expected, atol=1e-6)
+    assert (label, unreadable) == (pictures.labels_N[5], -1)
+
+
+def test_augmentations_of_timm_are_at_work(tmp_path):
+    folder_of_pictures(tmp_path, ("train", "val"))
+    part = load_folder(folder_config(tmp_path), "train")
+    seen = {}
+    for name, options in {
+        "none": {}, "policy": {"auto_augment": "rand-m9-mstd0.5-inc1"}, "jitter": {"color_jitter": 0.4},
+        "erasing": {"erasing": 1.0}, "resized": {"crop": "resized", "crop_scale": 0.2}, "flip": {"flip": True},
+    }.items():  # fmt: skip
+        dataset = TensorDataset(part, folder_config(tmp_path, **options), 0, training=True)
+        items = torch.stack([dataset[1, i][0] for i in range(10)])
+        assert torch.equal(items, torch.stack([dataset[1, i][0] for i in range(10)]))
+        assert items.shape == (10, 3, 8, 8)
+        seen[name] = items
+    changed = {name: int((items != seen["none"]).flatten(1).any(1).sum()) for name, items in seen.items()}
+    assert changed["none"] == 0
+    assert all(changed[name] >= 8 for name in ("jitter", "erasing", "resized"))
+    assert changed["policy"] >= 5
+    assert 2 <= changed["flip"] <= 8
+
+
+def test_the_policy_of_imagenet_runs_at_its_highest_magnitude():
+    """Posterising to 0 bits, which Pillow refuses, among it."""
+    about = in_memory.Pictures(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int64), ("a",))
+    about.mean, about.std = (0.5,) * 3, (0.5,) * 3
+    transform = picture_transform(DataConfig(image_size=8, auto_augment="rand-m10-mstd0.5-inc1"), about, training=True)
+    for seed in range(400):
+        with seeded(seed):
+            assert bool(torch.isfinite(transform(picture(seed))).all())
+
+
+def test_evaluation_takes_the_middle():
+    about = in_memory.Pictures(np.zeros((1, 20, 30, 3), np.uint8), np.zeros(1, np.int64), ("a",))
+    about.mean, about.std = (0.0,) * 3, (1.0,) * 3
+    ramp = Image.fromarray(np.repeat(np.arange(30, dtype=np.uint8)[None, :, None], 20, 0).repeat(3, 2))
+    tensor = picture_transform(DataConfig(image_size=10, crop_share=0.5), about, training=False)(ramp)
+    assert torch.allclose(tensor[0, 0] * 255, torch.arange(10.0, 20.0))
+
+
+def test_mixup_depends_on_seed_and_step_alone_and_mixes_labels():
+    mix = BatchMixup(DataConfig(mixup=0.8, cutmix=1.0), classes=3, label_smoothing=0.1, seed=5)
+    x, y = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
+    before = x.clone()
+    a, b, c = mix(x, y, 7, 0), mix(x, y, 7, 0), mix(x, y, 8, 0)
+    assert torch.equal(x, before)
+    assert torch.equal(a[0], b[0])
+    assert torch.equal(a[1], b[1])
+    assert not torch.equal(a[0], c[0])
+    assert torch.allclose(a[1].sum(1), torch.ones(4))
+    lam = (a[1][0, 0] - 0.1 / 3) / 0.9  # the first picture's own share; its partner is the last
+    assert torch.allclose(a[1][0, 1], 0.1 / 3 + 0.9 * (1 - lam))
+
+
+def test_real_imagenet_pictures_are_read_and_augmented(tmp_path):
+    with zipfile.ZipFile(shared_data("imagenet-sample.zip")) as file:
+        file.extractall(tmp_path)
+    root = tmp_path / "imagenet-sample"
+    shutil.copytree(root / "val", root / "train")
+    options = DataConfig(
+        name="imagenet", root=str(root), image_size=224, crop="resized", crop_share=0.966, flip=True, erasing=0.25,
+        auto_augment="rand-m9-mstd0.5-inc1", workers=2,
+    )  # fmt: skip
+    for training in (True, False):
+        part = load(options, "train" if training else "val", 1)
+        loader = make_loader(
+            TensorDataset(part, options, 0, training=training), EpochSampler(100, 0, shuffle=training), 10, options,
+            pin=False,
+        )  # fmt: skip
+        found = [inputs for inputs, _, unreadable in batches(loader) if bool((unreadable == -1).all())]
+        inputs = torch.cat(found)
+        assert inputs.shape == (100, 3, 224, 224)
+        assert abs(float(inputs.mean())) < 0.5
+        assert 0.7 < float(inputs.std()) < 1.5

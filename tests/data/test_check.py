@@ -1,0 +1,37 @@
+"""The check of a data set."""
+
+import json
+import re
+from pathlib import Path
+
+from helpers import folder_of_pictures, picture
+from trevsnn.cli.main import main
+
+
+def test_the_check_names_what_is_odd(tmp_path, capsys):
+    folder_of_pictures(tmp_path, ("train", "val"), n=3)
+    odd = tmp_path / "train" / "cat"
+    picture(1, mode="L").save(odd / "grey.png")
+    picture(1, mode="CMYK").save(odd / "print.jpg")
+    picture(1, mode="P").save(odd / "palette.png")
+    picture(1, mode="RGBA").save(odd / "clear.png")
+    picture(1).save(odd / "wrong.jpg", "PNG")
+    (odd / "notes.txt").write_text("x")
+    (odd / "cut.png").write_bytes((odd / "000.png").read_bytes()[:80])
+    (odd / "events.bin").write_bytes(b"123")
+    assert main(["data", "check", str(tmp_path), "--json"]) == 1
+    captured = capsys.readouterr()
+    assert re.search("2 files below .* cannot be read: replace them, or train with --data.on_unreadable", captured.err)
+    result = json.loads(captured.out)
+    assert result["parts"]["train"] == {"classes": 2, "files": 14, "smallest_class": 3, "largest_class": 11}
+    assert {Path(f).name for f in result["unreadable"]} == {"cut.png", "events.bin"}
+    assert {kind: [Path(f).name for f in files] for kind, files in result["odd"].items()} == {
+        "grey": ["grey.png"], "CMYK": ["print.jpg"], "palette": ["palette.png"], "transparency": ["clear.png"],
+        "PNG named .jpg": ["wrong.jpg"], "neither picture nor recording": ["notes.txt"],
+    }  # fmt: skip
+    for name in ("cut.png", "events.bin"):
+        (odd / name).unlink()
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert "0 unreadable files" in capsys.readouterr().out
+    assert main(["data", "check", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere is no folder" in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""Training, evaluating and predicting on recordings, through the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from event_files import folder_of_recordings
+from trevsnn.cli.main import main
+from trevsnn.data.events.recordings import read_recording
+
+SMALL = [
+    "--model.channels", "[4,8]", "--model.timesteps", "3", "--batch_size", "8", "--optim.warmup_epochs", "0",
+    "--accelerator", "cpu", "--recipe", "n-mnist",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", ["temporal", "deep_supervision"])
+def test_training_evaluating_and_predicting_recordings(tmp_path, capsys, loss):
+    folder_of_recordings(tmp_path / "data", 20, ("train", "test"))
+    run = str(tmp_path / "run")
+    options = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--data.event_drop", "0.2",
+               "--model.num_classes", "2", "--run", run, "--epochs", "20", "--loss", loss, "--optim.lr", "0.008",
+               "--data.image_size", "16", "--ema_decay", "null"]  # fmt: skip
+    assert main(["train", *SMALL, *options]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["items"] == {"train": 36, "val": 4, "test": 40}
+    assert summary["test_accuracy"] > 0.8
+    capsys.readouterr()
+    file = str(tmp_path / "data" / "test" / "dog" / "dog_3.bin")
+    assert main(["predict", run, file, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["class"] == "dog"
+    shutil.rmtree(tmp_path / "cache")  # binning again, with a bar that must not stand in the JSON
+    assert main(["evaluate", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == summary["test_accuracy"]
+    picture = tmp_path / "over-time.png"
+    assert main(["stream", run, file, "--json", "--picture", str(picture)]) == 0
+    frames = json.loads(capsys.readouterr().out)
+    assert [frame["frame"] for frame in frames] == [1, 2, 3, 4]
+    events = read_recording(Path(file))
+    assert frames[-1]["until"] == events["t"][-1] - events["t"][0] > frames[0]["until"] > 0
+    assert frames[-1]["probabilities"] == row["probabilities"]  # those of the whole clip, bit for bit
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert main(["stream", run, file]) == 0
+    assert capsys.readouterr().out.count("dog") >= 1
+    (tmp_path / "short.bin").write_bytes(b"12345678")
+    for command in ("predict", "stream"):
+        assert main([command, run, str(tmp_path / "short.bin")]) == 1
+        assert "short.bin cannot be read as a recording" in capsys.readouterr().err
+    assert main(["stream", "digits", file]) == 2
+    assert "digits was trained on pictures: use trevsnn predict" in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""Interrupted trainings go on to the same weights, bit for bit."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers import SMALL, assert_same, metrics, train
+from trevsnn.cli.main import main
+
+
+def start(*arguments: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-m", "trevsnn.cli.main", *arguments], stdout=subprocess.DEVNULL)
+
+
+def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
+    """kill -9 at arbitrary moments of a run that saves after every step: most of them hit the writing."""
+    run = tmp_path / "killed"
+    process = start("train", *SMALL, "--slope_epochs", "2", "--run", str(run), "--checkpoint_seconds", "0")
+    dice = random.Random(0)
+    for after in (2, 17):
+        deadline = time.monotonic() + 120
+        steps = run / "checkpoints"
+        while not any(int(p.name[5:]) >= after for p in steps.glob("step-*") if p.is_dir()):
+            assert process.poll() is None, "ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(dice.uniform(0, 0.2))
+        process.kill()
+        process.wait()
+        if after == 2:
+            process = start("train", "--resume", str(run))
+    assert not (run / "summary.json").exists()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert_same(finished, run)
+    ours, theirs = (json.loads((r / "summary.json").read_text()) for r in (run, finished))
+    for name in ("last_accuracy", "best_accuracy", "best_epoch", "steps", "firing_rates"):
+        assert ours[name] == theirs[name]
+    best = [load_file(max((r / "checkpoints").glob("best-*")) / "model.safetensors") for r in (run, finished)]
+    assert all(torch.equal(tensor, best[1][name]) for name, tensor in best[0].items())
+
+
+def unfinish(run: Path, copy: Path, *, keep: int = 2) -> Path:
+    """A copy of a run as it stood before its last epoch's checkpoint."""
+    shutil.copytree(run, copy)
+    (copy / "summary.json").unlink()
+    for folder in sorted((copy / "checkpoints").glob("step-*"))[keep:]:
+        shutil.rmtree(folder)
+    return copy
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "all"])
+def test_a_damaged_checkpoint_is_said_and_the_one_before_used(finished, tmp_path, capsys, damage):
+    run = unfinish(finished, tmp_path / "damaged")
+    earlier, latest = sorted((run / "checkpoints").glob("step-*"))
+    file = latest / "model.safetensors"
+    if damage == "flip":
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(content)
+    elif damage == "truncate":
+        file.write_bytes(file.read_bytes()[:1000])
+    elif damage == "remove":
+        file.unlink()
+    else:
+        (latest / "manifest.json").write_text("{")
+    if damage == "all":
+        (earlier / "manifest.json").write_text("{}")
+    assert main(["train", "--resume", str(run)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{latest.name} is damaged" in printed
+    assert ("no intact checkpoint" if damage == "all" else f"going on from {earlier.name}") in printed
+    assert_same(finished, run)
+
+
+def test_an_interrupted_writing_leaves_nothing_behind(finished, tmp_path):
+    run = unfinish(finished, tmp_path / "half", keep=1)
+    half = run / "checkpoints" / ".step-000000099.part"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    assert main(["train", "--resume", str(run)]) == 0
+    assert not half.exists()
+    assert_same(finished, run)
+
+
+def test_resuming_before_the_first_checkpoint_begins_anew(finished, tmp_path, capsys):
+    run = unfinish(finished, tmp_path / "none", keep=0)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "starting from the beginning" in capsys.readouterr().out
+    assert_same(finished, run)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
+    run = tmp_path / "done"
+    shutil.copytree(finished, run)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert_same(finished, run)
+    accuracies = [json.loads((r / "summary.json").read_text())["last_accuracy"] for r in (run, finished)]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_muon_trains_and_resumes(tmp_path):
+    whole = tmp_path / "whole"
+    train("--run", str(whole), "--optim.name", "muon", "--optim.lr", "0.02")
+    loss = [float(row["train_loss"]) for row in metrics(whole)]
+    assert loss[2] < loss[0]
+    run = unfinish(whole, tmp_path / "resumed", keep=1)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert_same(whole, run)
