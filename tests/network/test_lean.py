@@ -12,13 +12,14 @@ import trevsnn
 from conftest import gradients, lively, worst
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.measure.tracker import LiveStorage
-from trevsnn.network.blocks import BatchNorm, LevelStep, Link, PointwiseDepthwise
+from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise
 from trevsnn.network.lean.block import LeanBlock
 from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.lean.step import LeanStep, is_lean
+from trevsnn.network.norm import BatchNorm
 from trevsnn.network.slicing import slices
+from trevsnn.reversible import Neighbour, Replay
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.replay import Replay
 
 CPU = torch.device("cpu")
 PLAIN = Precision(CPU, False, torch.bfloat16)
@@ -86,25 +87,16 @@ def step_and_inputs(dtype, *, kernel_size=3, projection=False, seed=0):
     return step, shared, torch.randn(5, 3, 9, 12, dtype=dtype), torch.randn(5, 7, 3, 3, dtype=dtype)
 
 
-class Joined(nn.Module):
-    def __init__(self, step, shared):
-        super().__init__()
-        self.step, self.shared = step, shared
-
-    def forward(self, below, above):
-        return self.step(below, above, self.shared)
-
-
 def both_passes(kind, step, shared, below, above, adjoint, precision, slice_bytes=None):
-    passes = (
-        Replay(Joined(step, shared), precision) if kind is Replay else LeanStep(step, shared, precision, slice_bytes)
-    )
+    twin = Replay(lambda below, above: step(below, above, shared), step, shared)
+    passes = twin if kind is Replay else LeanStep(step, shared, slice_bytes)
     with precision.context(), torch.no_grad():
         value, kept = passes.first_pass(below, above)
     sinks = torch.ones_like(below), torch.ones_like(above)
     state = torch.zeros_like(value)
     grads = {}
-    for parameter, grad in passes.second_pass(below, above, adjoint, kept, *sinks, state):
+    neighbours = (Neighbour(seen, sink) for seen, sink in zip((below, above), sinks, strict=True))
+    for parameter, grad in passes.second_pass(*neighbours, adjoint, kept, state):
         grads[parameter] = grads.get(parameter, 0) + grad
     return value, -state, sinks, grads
 
@@ -251,7 +243,7 @@ def test_changed_modules_and_hooks_are_replayed_and_right(small_model):
     old = step.expand1.dw1
     step.expand1.dw1 = Noisy(4, 4, 3, padding=1, groups=4).double()
     step.expand1.dw1.load_state_dict(old.state_dict())
-    assert not is_lean(step)
+    assert not is_lean(step, model.levels[0].shared)
     rates = []
     model.levels[2].steps[0].expand1.register_forward_hook(lambda _, args, out: rates.append(out.mean().item()))
     x, target = torch.randn(3, 1, 16, 16, dtype=torch.float64), torch.randint(5, (3,))

@@ -235,7 +235,7 @@ def test_presets(name):
 )
 def test_heads_stand_after_each_quarter(small_model, timesteps, expected):
     model = small_model(timesteps=timesteps, in_chans=1)
-    assert model.head_steps() == expected
+    assert model.head_timesteps() == expected
     x = torch.randn(2, 1, 8, 8)
     heads = model.forward_heads(x)
     assert len(heads) == 4

@@ -150,7 +150,7 @@ def _encoder(encoder: nn.Module) -> nn.Module:
 
 def _level(level: Level) -> FoldedLevel:
     steps: list[LevelStep] = list(level.steps)  # type: ignore[arg-type]
-    alphas = [level.alpha(t).detach().clone() for t in range(1, len(steps))]
+    alphas = [level.bounded_alpha_(t).detach().clone() for t in range(1, len(steps))]
     return FoldedLevel([_step(step) for step in steps], _projecting(level.shared), alphas)
 
 

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
@@ -16,7 +18,7 @@ from trevsnn.measure.tracker import Bytes, LiveStorage
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import SLICE_BYTES_ACCELERATOR
-from trevsnn.reversible.inversion import alpha_values
+from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.memory_owner import owner
 
 # The one operation of a training step for which PyTorch has no rule on tensors without data.
@@ -135,15 +137,17 @@ def _step_footprint(model: TRevSNN, step: Step) -> Footprint:
         return footprint(model, [x, target], lambda: step.loss(model, x, target))
 
 
-def _forget_data(model: nn.Module) -> None:
-    """Replace weights by fake ones; those of the alphas, which decide how many anchors are kept, stay at hand."""
+def _forget_data(model: TRevSNN) -> None:
+    """Replace weights by fake ones. The alphas' numbers, which decide how many anchors are kept, are handed in."""
+    numbers: dict[Tensor, NDArray[np.float64]] = {}
+    model.read_alpha = numbers.__getitem__
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 fake = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype))
                 if isinstance(module, nn.ParameterList):
                     with unset_fake_temporarily():
-                        fake.numbers = alpha_values(parameter)  # type: ignore[attr-defined]
+                        numbers[fake] = read_alpha(parameter)
                 module._parameters[name] = fake
         for name, buffer in module._buffers.items():
             if buffer is not None:

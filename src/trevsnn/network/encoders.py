@@ -7,8 +7,6 @@ import math
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.network.blocks import fast_layout
-
 
 class AnnealedLeakyReLU(nn.Module):
     """Leaky ReLU whose negative slope is annealed from 0 to 1 in training; from 1 on it is the identity.
@@ -66,7 +64,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, C_0, H / stride, W / stride); before the projection where steps own theirs."""
-        return self.projection(self.stem(fast_layout(image)))
+        return self.projection(self.stem(image))
 
     def stem_elements(self, height: int, width: int) -> int:
         """Elements of the stem's map, the widest one, for one image."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trevsnn.checks import choice, positive
@@ -11,15 +15,15 @@ from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
 from trevsnn.network.heads import AuxiliaryHead, LastHead
 from trevsnn.network.hub import HubModel
-from trevsnn.network.lean.step import two_pass
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes
-from trevsnn.network.sliced import sliced
-from trevsnn.network.slicing import in_slices, slices
+from trevsnn.network.slicing import fast_layout, in_slices, sliced, slices
 from trevsnn.network.spike import pack, spike
 from trevsnn.network.stream import Stream
+from trevsnn.network.transform import Transform
 from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
+from trevsnn.reversible.inversion import read_alpha
+from trevsnn.reversible.plan import Readout
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.tape import Readout
 
 AUXILIARY_HEADS = 3
 
@@ -27,14 +31,19 @@ AUXILIARY_HEADS = 3
 class TRevSNN(nn.Module, HubModel):
     """Temporal reversible spiking neural network (Hu et al., ICML 2024).
 
-    State of level l after step t: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, with the encoded
-    input x[t] below the lowest level. Images have a head after each quarter of the steps, events one after the last.
+    State of level l after timestep t: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, with the
+    encoded input x[t] below the lowest level. Images have a head after each quarter of the timesteps, events one after
+    the last.
 
     Args:
         config: see :class:`TRevSNNConfig`; kept as ``model.config``.
+
+    Attributes:
+        read_alpha: the numbers of an alpha, for weights whose tensors hold none; see :func:`trevsnn.reversible.run`.
     """
 
     config_type = TRevSNNConfig
+    read_alpha: Callable[[Tensor], NDArray[np.float64]] = staticmethod(read_alpha)
 
     def __init__(self, config: TRevSNNConfig) -> None:
         super().__init__()
@@ -55,17 +64,14 @@ class TRevSNN(nn.Module, HubModel):
                 return event_projection(in_chans, channels[0], stride)
             return image_projection(channels[0], stride) if config.encoding == "grouped" else nn.Identity()
 
-        def above(step: int, level: int) -> nn.Module | None:
-            if step == 0 or level == len(channels) - 1:
+        def above(t: int, level: int) -> nn.Module | None:
+            if t == 0 or level == len(channels) - 1:
                 return None
             return Link(channels[level + 1], channels[level], kernel_size=1, stride=1)
 
         self.levels = nn.ModuleList(
             Level(
-                [
-                    LevelStep(width, config.kernel_size, below(level), above(step, level))
-                    for step in range(config.timesteps)
-                ],
+                [LevelStep(width, config.kernel_size, below(level), above(t, level)) for t in range(config.timesteps)],
                 width,
                 config.kernel_size,
             )
@@ -97,10 +103,10 @@ class TRevSNN(nn.Module, HubModel):
         many of them have four axes."""
         return {name for name, value in self.named_parameters() if value.numel() == max(value.shape, default=1)}
 
-    def head_steps(self) -> list[int]:
-        """The timestep after which each head reads the top level: image heads after each quarter of the steps."""
-        n, steps = len(self.heads), self.config.timesteps
-        return [-(-steps * (i + 1) // n) - 1 for i in range(n)]
+    def head_timesteps(self) -> list[int]:
+        """The timestep after which each head reads the top level: image heads after each quarter of them."""
+        n, timesteps = len(self.heads), self.config.timesteps
+        return [-(-timesteps * (i + 1) // n) - 1 for i in range(n)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of the last head.
@@ -118,7 +124,7 @@ class TRevSNN(nn.Module, HubModel):
     def forward_heads(self, x: Tensor) -> list[Tensor]:
         """Logits (B, K) of every head in the order of time: four for images, one for events. See :meth:`forward`."""
         heads: list[AuxiliaryHead | LastHead] = list(self.heads)  # type: ignore[assignment]
-        pooled = self._run(x, [(step, head.pool) for head, step in zip(heads, self.head_steps(), strict=True)])
+        pooled = self._run(x, [(t, head.pool) for head, t in zip(heads, self.head_timesteps(), strict=True)])
         return [head(rates) for head, rates in zip(heads, pooled, strict=True)]
 
     def forward_time(self, x: Tensor) -> Tensor:
@@ -133,7 +139,7 @@ class TRevSNN(nn.Module, HubModel):
         """Logits (B, K) as :meth:`forward` gives them, and the firing rates of the same pass."""
         transforms, alphas, inputs = self._recurrence(x)
         rates, states = [], []
-        with counting_hidden_spikes(self._levels) as counts_LTN:
+        with counting_hidden_spikes(self.levels) as counts_LTN:
             for states in unroll(transforms, alphas, inputs):
                 rates.append(torch.stack([spike(state).double().mean() for state in states]))
         hidden = [torch.stack([count.rate() for step in level for count in step]) for level in counts_LTN]
@@ -150,8 +156,8 @@ class TRevSNN(nn.Module, HubModel):
             backprop=self._backprop,
             code=pack,
             readouts=readouts,
-            passes=two_pass,
             once=True,
+            read_alpha=self.read_alpha,
         )
         return values
 
@@ -167,24 +173,21 @@ class TRevSNN(nn.Module, HubModel):
         if self.training:
             raise ValueError("stream needs the network in evaluation mode: call model.eval() first.")
         head = self._get_last_head()
-        return Stream(*self._steps(), lambda state: head(head.pool(state)), (batch, self.config.in_chans or 0))
+        return Stream(*self._transforms(), lambda state: head(head.pool(state)), (batch, self.config.in_chans or 0))
 
-    def _recurrence(self, x: Tensor) -> tuple[list[list[nn.Module]], list[list[Tensor] | None], list[Tensor]]:
+    def _recurrence(self, x: Tensor) -> tuple[list[list[Transform]], list[list[Tensor] | None], list[Tensor]]:
+        """F[l,t], alpha[l,t] and x[t] of all timesteps."""
         self._check(x)
         image = self.config.input == "image"
-        return *self._steps(), [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
+        return *self._transforms(), [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
 
-    def _steps(self) -> tuple[list[list[nn.Module]], list[list[Tensor] | None]]:
-        """The transforms and alphas of all steps."""
-        steps = range(self.config.timesteps)
-        transforms: list[list[nn.Module]] = [
-            [level.transform(t, self.config.slice_bytes) for level in self._levels] for t in steps
-        ]
-        return transforms, [None if t == 0 else [level.alpha(t) for level in self._levels] for t in steps]
-
-    @property
-    def _levels(self) -> list[Level]:
-        return list(self.levels)  # type: ignore[arg-type]
+    def _transforms(self) -> tuple[list[list[Transform]], list[list[Tensor] | None]]:
+        """F[l,t] and alpha[l,t] of all timesteps."""
+        levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
+        timesteps = range(self.config.timesteps)
+        slice_bytes = self.config.slice_bytes
+        transforms = [[Transform(level.steps[t], level.shared, slice_bytes) for level in levels] for t in timesteps]  # type: ignore[arg-type]
+        return transforms, [None if t == 0 else [level.bounded_alpha_(t) for level in levels] for t in timesteps]
 
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder
@@ -193,7 +196,7 @@ class TRevSNN(nn.Module, HubModel):
         widest = encoder.stem_elements(*image.shape[2:]) * dtype.itemsize
         rows = slices(len(image), widest, self.config.slice_bytes, image.device)
         if self._backprop == "autograd" or not torch.is_grad_enabled():
-            return in_slices(encoder, image, rows)
+            return in_slices(lambda part: encoder(fast_layout(part)), image, rows)
         return sliced(encoder, image, rows, "encoder")  # type: ignore[call-arg]
 
     def _get_last_head(self) -> LastHead:

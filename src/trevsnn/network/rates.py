@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from trevsnn.network.blocks import Expand, Level, LevelStep
+from trevsnn.network.blocks import Expand
 
 
 class FiringRates(NamedTuple):
@@ -29,10 +29,10 @@ class FiringRates(NamedTuple):
 
 
 @contextmanager
-def counting_hidden_spikes(levels: Iterable[Level]) -> Iterator[list[list[list[HiddenSpikes]]]]:
+def counting_hidden_spikes(levels: nn.ModuleList) -> Iterator[list[list[list[SpikeCounter]]]]:
     """Count the hidden neurons' spikes, by level, timestep and block, while it is entered."""
     counts_LTN = [
-        [[HiddenSpikes(expand) for expand in _expands(step)] for step in level.steps]  # type: ignore[arg-type]
+        [[SpikeCounter(expand) for expand in (step.expand1, step.expand2)] for step in level.steps]  # type: ignore[union-attr]
         for level in levels
     ]
     try:
@@ -42,7 +42,7 @@ def counting_hidden_spikes(levels: Iterable[Level]) -> Iterator[list[list[list[H
             count.handle.remove()
 
 
-class HiddenSpikes:
+class SpikeCounter:
     """Adds up the spikes of one block's hidden neurons, which come in slices of the batch."""
 
     def __init__(self, expand: Expand) -> None:
@@ -57,7 +57,3 @@ class HiddenSpikes:
     def rate(self) -> Tensor:
         """Share of spikes, a float64 scalar."""
         return self.spikes / self.neurons
-
-
-def _expands(step: LevelStep) -> tuple[Expand, Expand]:
-    return step.expand1, step.expand2

@@ -1,23 +1,36 @@
-"""Cutting a batch into slices.
+"""Every decision about slices of the batch.
 
-A block without normalisation acts on each image alone, so it can run on a few images at a time; its temporaries shrink
-by the number of slices. A library may pick another algorithm, with other rounding, for another batch size, so every
-pass in every mode uses the same slices, and all of them see the same spikes.
+A block without normalisation acts on each item alone, so it can run on a few items at a time; its temporaries shrink by
+the number of slices. A library may pick another algorithm, with other rounding, for another batch size, so every pass
+in every mode uses the same slices, and all of them see the same spikes. The equations (:mod:`trevsnn.network.blocks`,
+:mod:`trevsnn.network.encoders`) know nothing of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from timm.layers import ScaledStdConv2d
+from torch import Tensor, nn
+
+from trevsnn.network.blocks import Expand, LevelStep, Link, PointwiseDepthwise, fuse
+from trevsnn.network.norm import BatchNorm
+from trevsnn.reversible import Code, Neighbour, Replay
+from trevsnn.reversible.memory_owner import Part, owner
+from trevsnn.reversible.precision import Precision
+from trevsnn.reversible.replay import Circumstances
+from trevsnn.reversible.two_pass import add_up
 
 #: Default of ``TRevSNNConfig.slice_bytes``: about a CPU's cache, and enough work to fill a GPU.
 SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 13 * 2**18, 128 * 2**20
 
+_PARTS_OF_A_STEP = (Expand, PointwiseDepthwise, Link, BatchNorm, nn.Conv2d, ScaledStdConv2d, nn.Identity)
 
-def slices(batch: int, bytes_per_image: int, slice_bytes: int | None, device: torch.device) -> list[slice]:
-    """Cut a batch into slices of as many images as fit into ``slice_bytes``, one at least; None for the default.
+
+def slices(batch: int, bytes_per_item: int, slice_bytes: int | None, device: torch.device) -> list[slice]:
+    """Cut a batch into slices of as many items as fit into ``slice_bytes``, one at least; None for the default.
 
     A compiler gets one slice: it would unroll them all, and arranges memory in its own way.
     """
@@ -25,8 +38,8 @@ def slices(batch: int, bytes_per_image: int, slice_bytes: int | None, device: to
         return [slice(0, batch)]
     if slice_bytes is None:
         slice_bytes = SLICE_BYTES_CPU if device.type == "cpu" else SLICE_BYTES_ACCELERATOR
-    images = max(1, slice_bytes // max(1, bytes_per_image))
-    return [slice(start, min(batch, start + images)) for start in range(0, batch, images)]
+    items = max(1, slice_bytes // max(1, bytes_per_item))
+    return [slice(start, min(batch, start + items)) for start in range(0, batch, items)]
 
 
 def in_slices(function: Callable[[Tensor], Tensor], x: Tensor, rows: list[slice]) -> Tensor:
@@ -47,6 +60,109 @@ def gather(parts: Iterator[tuple[slice, Tensor]], batch: int) -> Tensor:
         whole[rows] = part
     assert whole is not None
     return whole
+
+
+def fast_layout(maps: Tensor) -> Tensor:
+    """(B, C, H, W) in the memory layout this device is fastest in: channels-last on a CPU, the given one elsewhere."""
+    return maps.contiguous(memory_format=torch.channels_last) if maps.device.type == "cpu" else maps
+
+
+def is_sliceable(step: nn.Module, shared: nn.Module) -> bool:
+    """Whether all of a step but the links' batch statistics may be computed on a few items at a time.
+
+    It consists of nothing but this network's own modules, which act on each item alone; any other may look across the
+    batch, and is given the whole of it. So is a hook on the step or on a link, which are not called in slices.
+    """
+    parts = [part for whole in (step, shared) for part in whole.modules() if part is not step]
+    called_whole = [step, *(part for part in parts if isinstance(part, Link))]
+    return (
+        type(step) is LevelStep
+        and all(type(part) in _PARTS_OF_A_STEP for part in parts)
+        and not any(map(has_hooks, called_whole))
+    )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody looks at what a module is given or gives."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def step_slices(
+    step: LevelStep, below: Tensor | Code, precision: Precision, slice_bytes: int | None
+) -> tuple[list[int], list[slice]]:
+    """The size (H, W) of a step's maps, and its slices, cut by the size of the hidden map.
+
+    Args:
+        step: sliceable.
+        below: what it is given, (B, C', H', W').
+        precision: of the pass.
+        slice_bytes: for the hidden map, (b, 4C, H, W), of one slice.
+    """
+    conv = step.below.conv if isinstance(step.below, Link) else step.below
+    stride = conv.stride if isinstance(conv, nn.Conv2d) else (1, 1)
+    height, width = (-(-n // s) for n, s in zip(below.shape[2:], stride, strict=True))
+    hidden = step.expand1.pw1.out_channels * height * width * precision.compute_dtype(below.dtype).itemsize
+    return [height, width], slices(below.shape[0], hidden, slice_bytes, precision.device)
+
+
+def sliced_step(
+    step: LevelStep, below: Tensor, above: Tensor | None, shared: PointwiseDepthwise, slice_bytes: int | None
+) -> Tensor:
+    """``step(below, above, shared)`` in plain torch operations and in slices: the slow twin of
+    :class:`trevsnn.network.lean.step.LeanStep`."""
+    if torch.compiler.is_compiling() or not is_sliceable(step, shared):  # a compiler sees one slice
+        return step(below if isinstance(step.below, Link) else fast_layout(below), above, shared)
+    _, rows = step_slices(step, below, Precision.current(below.device), slice_bytes)
+
+    def link(module: nn.Module, seen: Tensor) -> Tensor:
+        if isinstance(module, Link):  # statistics are the whole batch's
+            return module.bn(in_slices(module.convolve, seen, rows))
+        return in_slices(lambda part: module(fast_layout(part)), seen, rows)
+
+    from_above = None if above is None or step.above is None else link(step.above, above)
+    potential = fuse(link(step.below, below), from_above)
+    return in_slices(lambda part: step.blocks(part, shared), potential, rows)
+
+
+class _Sliced(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, module: nn.Module, rows: list[slice], part: Part, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *parameters)
+        ctx.module, ctx.rows, ctx.part, ctx.parameters = module, rows, part, parameters
+        ctx.circumstances = Circumstances(Precision.current(x.device), random=None)
+        with owner(part):
+            return gather(((r, module(fast_layout(x[r]))) for r in rows), x.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """dL/dx and dL/dtheta of each slice, by autograd on a module that runs again."""
+        x, *_ = ctx.saved_tensors
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[3] else None
+        totals: dict[Tensor, Tensor] = {}
+        replay = Replay(lambda below, _: ctx.module(fast_layout(below)), ctx.module)
+        for r in reversed(ctx.rows):  # the order in which autograd sums
+            seen = Neighbour(x[r], None if grad_x is None else grad_x[r])
+            with owner(ctx.part):
+                gradients = replay.second_pass(seen, None, grad_outputs[0][r], ctx.circumstances, None)
+            add_up(totals, gradients)
+        return (None, None, None, grad_x, *(totals.get(p) for p in ctx.parameters))
+
+
+@torch.compiler.disable
+def sliced(module: nn.Module, x: Tensor, rows: list[slice], part: Part) -> Tensor:
+    """``module(x)``, keeping nothing but ``x`` and running the module again, slice by slice, in the backward pass.
+
+    Args:
+        module: of one input; each row of its output depends on the same row of ``x`` alone, and nothing is random.
+        x: (B, C, H, W).
+        rows: the slices of the batch, in order.
+        part: whose memory it is (:mod:`trevsnn.reversible.memory_owner`).
+
+    A compiler breaks its graph here.
+    """
+    return _Sliced.apply(module, rows, part, x, *module.parameters())  # type: ignore[no-any-return]
 
 
 def _empty(like: Tensor, batch: int) -> Tensor:

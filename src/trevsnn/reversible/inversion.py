@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 #: Largest error of an inverted state, relative to the largest state, in units of rounding: beyond it, ``exact``
 #: keeps a float anchor. 256 units are 1.5e-5 in float32 and 2.8e-14 in float64.
@@ -23,10 +23,8 @@ class ReversibilityError(ValueError):
     """The rounding error of chained inversion may exceed what ``backprop="reversible"`` accepts."""
 
 
-def alpha_values(alpha: Tensor) -> np.ndarray:
-    """The numbers of an alpha, float64. A fake tensor, which has none, is given them as its ``numbers``."""
-    if isinstance(alpha, FakeTensor):
-        return alpha.numbers  # type: ignore[attr-defined]
+def read_alpha(alpha: Tensor) -> NDArray[np.float64]:
+    """The numbers of an alpha, of its shape."""
     return alpha.detach().cpu().double().numpy()
 
 

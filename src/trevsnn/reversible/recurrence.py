@@ -1,15 +1,6 @@
-"""Temporal reversible recurrence over all timesteps, with backward passes of its own.
+"""The recurrence in plain torch operations, and as a chain of pieces with a backward pass of its own.
 
-The recurrence has L levels with one state each, and one transform F[l,t] for every level and timestep::
-
-    c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])
-
-with the input x[t] in place of c[-1,t], and nothing in place of c[L,t-1]. Its inverse, top level first, is::
-
-    c[l,t-1] = (c[l,t] - F[l,t](c[l-1,t], c[l+1,t-1])) / alpha[l,t]
-
-so that the backward pass can do without stored states (Hu et al., ICML 2024). Nothing here knows of images,
-convolutions or spikes: transforms are any modules, states any tensors.
+The equations, and the names used for their terms, stand in :mod:`trevsnn.reversible`.
 """
 
 from __future__ import annotations
@@ -17,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trevsnn.backprop import BACKPROP_MODES, Backprop
-from trevsnn.network.spike import PackedState
+from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.memory_owner import owner
+from trevsnn.reversible.plan import Plan, Readout, alpha_row
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import Replay
-from trevsnn.reversible.tape import Plan, Readout, Tape
-from trevsnn.reversible.two_pass import TwoPass
+from trevsnn.reversible.tape import Tape
+from trevsnn.reversible.two_pass import Code, TwoPass
 
 
 def unroll(
@@ -48,7 +42,7 @@ def unroll(
         After each timestep the list of all L states.
     """
     current: list[Tensor] | None = None if states is None else list(states)
-    for step, (row, x) in enumerate(zip(transforms, inputs, strict=True)):
+    for t, (row, x) in enumerate(zip(transforms, inputs, strict=True)):
         previous = current
         current = []
         below = x
@@ -56,23 +50,23 @@ def unroll(
             above = previous[level + 1] if previous is not None and level + 1 < len(row) else None
             state = transform(below, above)
             if previous is not None:
-                state = _row(alphas, step)[level] * previous[level] + state
+                state = alpha_row(alphas, t)[level] * previous[level] + state
             current.append(state)
             below = state
         yield current
 
 
 def run(
-    transforms: Sequence[Sequence[nn.Module]],
+    transforms: Sequence[Sequence[nn.Module | TwoPass]],
     alphas: Sequence[Sequence[Tensor] | None],
     inputs: Sequence[Tensor],
     states: Sequence[Tensor] | None = None,
     *,
     backprop: Backprop = "exact",
-    code: Callable[[Tensor], PackedState] | None = None,
+    code: Callable[[Tensor], Code] | None = None,
     readouts: Sequence[Readout] = (),
-    passes: Callable[[nn.Module, Precision], TwoPass] = Replay,
     once: bool = False,
+    read_alpha: Callable[[Tensor], NDArray[np.float64]] = read_alpha,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run the recurrence of :func:`unroll` and return the last states, with a choice of what backward keeps.
 
@@ -84,15 +78,18 @@ def run(
     Buffers (batch statistics) change in the forward pass only; random state and autocast are replayed.
 
     Args:
-        transforms, alphas, inputs, states: see :func:`unroll`. Transforms may share modules and parameters.
+        transforms, alphas, inputs, states: see :func:`unroll`. A transform is any module, replayed under autograd in
+            the backward pass (:class:`trevsnn.reversible.Replay`), or an object with two passes of its own
+            (:class:`trevsnn.reversible.TwoPass`). Transforms may share modules and parameters.
         backprop: what the backward pass rests on.
-        code: for ``exact``, :func:`trevsnn.network.spike.pack` where transforms see states through their spikes alone; None
-            keeps the states themselves, which is right for transforms of any kind.
-        readouts: ``(t, function)`` of the top level's state after step t, without parameters. What autograd keeps for
-            the function stays alive until the backward pass; the state does not, unless the function keeps it.
-        passes: how a transform is run twice, from the transform and the precision of the pass.
+        code: for ``exact``, a state's code, where no transform sees more of a state than its code keeps, such as
+            :func:`trevsnn.network.spike.pack` for transforms that see states through their spikes alone. None keeps
+            the states themselves, which is right for transforms of any kind.
+        readouts: ``(t, function)`` of the top level's state after timestep t, without parameters. What autograd keeps
+            for the function stays alive until the backward pass; the state does not, unless the function keeps it.
         once: promise that the backward pass runs once and that the last states are not wanted: none are returned, and
             backward overwrites and frees what it has used.
+        read_alpha: the numbers of an alpha, float64, for those whose tensors hold none.
 
     Returns:
         The last states ``c[l,T-1]`` (none with ``once``) and the values of the readouts.
@@ -104,60 +101,44 @@ def run(
     """
     _check(transforms, alphas, inputs, states, backprop, readouts)
     if backprop != "autograd" and torch.is_grad_enabled():
-        return _run_pieces(transforms, alphas, inputs, states, backprop, code, readouts, passes, once)  # type: ignore[call-arg]
+        plan = Plan(
+            transforms=[[Replay(f) if isinstance(f, nn.Module) else f for f in row] for row in transforms],
+            alphas=alphas, inputs=inputs, initial=states, exact=backprop == "exact", code=code, readouts=readouts,
+            once=once, read_alpha=read_alpha,
+        )  # fmt: skip
+        return _run_pieces(plan)  # type: ignore[call-arg]
     given: list[Any] = [None] * len(readouts)
     last: list[Tensor] = []
-    for step, last in enumerate(unroll(transforms, alphas, inputs, states)):
-        for i, (at, function) in enumerate(readouts):
-            if at == step:
-                given[i] = function(last[-1])
+    for t, last in enumerate(unroll(transforms, alphas, inputs, states)):
+        for place, (at, function) in enumerate(readouts):
+            if at == t:
+                given[place] = function(last[-1])
     return [] if once else last, given
 
 
 @torch.compiler.disable
-def _run_pieces(
-    transforms: Sequence[Sequence[nn.Module]],
-    alphas: Sequence[Sequence[Tensor] | None],
-    inputs: Sequence[Tensor],
-    states: Sequence[Tensor] | None,
-    backprop: Backprop,
-    code: Callable[[Tensor], PackedState] | None,
-    readouts: Sequence[Readout],
-    passes: Callable[[nn.Module, Precision], TwoPass],
-    once: bool,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """:func:`run` in the modes that have their own backward pass, which a compiler is not to look into."""
-    precision = Precision.current(inputs[0].device)
-    plan = Plan(
-        passes=[[passes(module, precision) for module in row] for row in transforms],
-        parameters=[[[p for p in module.parameters() if p.requires_grad] for module in row] for row in transforms],
-        alphas=alphas,
-        inputs=inputs,
-        initial=states,
-        exact=backprop == "exact",
-        code=code,
-        readouts=readouts,
-        once=once,
-    )
+def _run_pieces(plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
+    """:func:`run` in the modes that have their own backward pass, which a compiler is not to look into.
+
+    The graph is a chain of pieces, (0,0), (0,1), ..., (T-1,L-1), between a beginning and an end. What runs along it is
+    an empty token; states and adjoints lie on the tape, where they are changed in place. Each piece hands the gradients
+    of its own parameters to autograd as soon as it is through.
+    """
     tape = Tape(plan)
-    token = _Begin.apply(tape, *plan.distinct_inputs, *(states or ()))
-    with precision.context(), owner("states"):
-        for step, row in enumerate(transforms):
-            for level in range(len(row)):
-                alpha = _row(alphas, step)[level] if step >= plan.first_alpha else None
-                token = _Piece.apply(tape, step, level, token, alpha, *plan.parameters[step][level])
-            tape.end_step(step)
+    token = _Begin.apply(tape, *plan.distinct_inputs, *(plan.initial or ()))
+    with Precision.current(plan.inputs[0].device).context(), owner("states"):
+        for t in range(plan.timesteps):
+            for level in range(plan.levels):
+                token = _Piece.apply(tape, t, level, token, plan.alpha(t, level), *plan.parameters[t][level])
+            tape.end_timestep(t)
     outputs = _End.apply(tape, token)
-    levels = 0 if once else plan.levels
+    levels = 0 if plan.once else plan.levels
     return list(outputs[:levels]), list(outputs[levels:])
 
 
-# The graph of a recurrence is a chain of pieces, (0,0), (0,1), ..., (T-1,L-1), between a beginning and an end. What runs
-# along it is an empty token; states and adjoints lie on the tape, where they are changed in place. Each piece hands the
-# gradients of its own parameters to autograd as soon as it is through.
-
-
 class _Begin(torch.autograd.Function):
+    """Where the inputs and the initial states come in, and their gradients go out."""
+
     @staticmethod
     def forward(ctx: Any, tape: Tape, *tensors: Tensor) -> Tensor:
         ctx.tape = tape
@@ -166,49 +147,55 @@ class _Begin(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
-        found = ctx.tape.final_adjoints()
-        return (None, *(g if g is None else g.to(x.dtype) for g, x in zip(found, ctx.saved_tensors, strict=True)))
+        grads = ctx.tape.adjoints.final()
+        return (None, *(g if g is None else g.to(x.dtype) for g, x in zip(grads, ctx.saved_tensors, strict=True)))
 
 
 class _Piece(torch.autograd.Function):
-    """``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``; in the backward pass the other way round."""
+    """One state: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, and its adjoint."""
 
     @staticmethod
     def forward(
-        ctx: Any, tape: Tape, step: int, level: int, token: Tensor, alpha: Tensor | None, *parameters: Tensor
+        ctx: Any, tape: Tape, t: int, level: int, token: Tensor, alpha: Tensor | None, *parameters: Tensor
     ) -> Tensor:
-        ctx.tape, ctx.step, ctx.level = tape, step, level
+        ctx.tape, ctx.t, ctx.level = tape, t, level
         ctx.save_for_backward(*parameters, *(() if alpha is None else (alpha,)))
-        value, ctx.kept = tape.plan.passes[step][level].first_pass(*tape.neighbours(step, level))
+        value, ctx.kept = tape.plan.transforms[t][level].first_pass(*tape.neighbours(t, level))
         tape.advance(level, value, alpha)
         return token.clone()
 
     @staticmethod
     def backward(ctx: Any, *token: Tensor) -> tuple[Tensor | None, ...]:
-        tape, step, level = ctx.tape, ctx.step, ctx.level
+        """With y[l,t] complete on the tape::
+
+        y[l-1,t], y[l+1,t-1], dL/dtheta   += (dF[l,t]/d...)^T y[l,t]          (the transform's second pass)
+        c[l,t-1]       = (c[l,t] - F[l,t]) / alpha[l,t]
+        dL/dalpha[l,t] = sum y[l,t] c[l,t-1]        over the axes along which alpha is broadcast
+        y[l,t-1]       = alpha[l,t] y[l,t]          to which F[l+1,t-1] and F[l-1,t] still add
+        """
+        tape, t, level = ctx.tape, ctx.t, ctx.level
         saved = ctx.saved_tensors  # raises where one was changed in place since
-        alpha = saved[-1] if step >= tape.plan.first_alpha else None
-        tape.begin_piece(step, level)
-        found = tape.plan.passes[step][level].second_pass(
-            *tape.seen_neighbours(step, level),
-            tape.adjoint(level),
-            ctx.kept,
-            *tape.neighbour_adjoints(step, level),
-            tape.state_to_invert(step, level),
+        alpha = saved[-1] if t >= tape.plan.first_alpha else None
+        adjoints = tape.adjoints
+        adjoints.add_readouts(t, level, tape.readouts)
+        gradients = tape.plan.transforms[t][level].second_pass(
+            *tape.seen(t, level), adjoints.of(level), ctx.kept, tape.state_to_invert(t, level)
         )
-        grads = tape.collect(step, level, found)
-        del found
+        grads = adjoints.collect(t, level, gradients)
+        del gradients
         alpha_grad = None
         if alpha is not None:
-            previous, adjoint = tape.retreat(step, level, alpha), tape.adjoint(level)
+            previous, adjoint = tape.retreat(t, level, alpha), adjoints.of(level)
             if ctx.needs_input_grad[4]:
                 alpha_grad = (adjoint * previous).sum_to_size(alpha.shape).to(alpha.dtype)
             adjoint.mul_(alpha)
-        tape.end_piece(step, level)
+        tape.end_piece(t, level)
         return (None, None, None, token[0], alpha_grad, *grads)
 
 
 class _End(torch.autograd.Function):
+    """Where the last states and the readouts are given out, and their gradients come in."""
+
     @staticmethod
     def forward(ctx: Any, tape: Tape, token: Tensor) -> tuple[Tensor, ...]:
         ctx.tape = tape
@@ -226,15 +213,8 @@ class _End(torch.autograd.Function):
         return None, torch.zeros_like(token)
 
 
-def _row(alphas: Sequence[Sequence[Tensor] | None], step: int) -> Sequence[Tensor]:
-    row = alphas[step]
-    if row is None:
-        raise ValueError(f"alphas[{step}] is None, but timestep {step} has an earlier state to multiply.")
-    return row
-
-
 def _check(
-    transforms: Sequence[Sequence[nn.Module]],
+    transforms: Sequence[Sequence[Any]],
     alphas: Sequence[Sequence[Tensor] | None],
     inputs: Sequence[Tensor],
     states: Sequence[Tensor] | None,
@@ -243,13 +223,15 @@ def _check(
 ) -> None:
     if backprop not in BACKPROP_MODES:
         raise ValueError(f"backprop is {backprop!r}; it must be one of {', '.join(BACKPROP_MODES)}.")
-    steps, levels = len(transforms), {len(row) for row in transforms}
-    if steps == 0 or len(levels) != 1 or levels == {0}:
-        raise ValueError(f"transforms must be T rows of L modules each; got {steps} rows of lengths {sorted(levels)}.")
+    timesteps, levels = len(transforms), {len(row) for row in transforms}
+    if timesteps == 0 or len(levels) != 1 or levels == {0}:
+        raise ValueError(
+            f"transforms must be T rows of L modules each; got {timesteps} rows of lengths {sorted(levels)}."
+        )
     for name, given in (("alphas", alphas), ("inputs", inputs)):
-        if len(given) != steps:
-            raise ValueError(f"{name} has {len(given)} entries for {steps} timesteps: give one for each.")
+        if len(given) != timesteps:
+            raise ValueError(f"{name} has {len(given)} entries for {timesteps} timesteps: give one for each.")
     if states is not None and {len(states)} != levels:
         raise ValueError(f"states has {len(states)} entries for {levels.pop()} levels: give one for each.")
-    if any(not 0 <= step < steps for step, _ in readouts):
-        raise ValueError(f"readouts are at steps {[step for step, _ in readouts]}; they must lie in 0..{steps - 1}.")
+    if any(not 0 <= t < timesteps for t, _ in readouts):
+        raise ValueError(f"readouts are at timesteps {[t for t, _ in readouts]}; they must lie in 0..{timesteps - 1}.")

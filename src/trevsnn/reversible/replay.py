@@ -3,61 +3,76 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
 
-from trevsnn.network.spike import PackedState
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.two_pass import Gradients
+from trevsnn.reversible.two_pass import Gradients, Neighbour
+
+
+class Circumstances(NamedTuple):
+    """What a module ran under: device and autocast, and the random state it started from if it drew from it."""
+
+    precision: Precision
+    random: list[Tensor] | None
 
 
 class Replay:
-    """Two passes through any module F(below, above): the second one runs it again, under a graph."""
+    """Both passes of any function F(below, above): the second one runs it again, under a graph.
 
-    def __init__(self, module: nn.Module, precision: Precision) -> None:
-        self.module, self.precision = module, precision
+    Args:
+        function: F; a module, or a function that calls ``modules``.
+        modules: whose parameters and buffers the function uses, where it is no module itself.
+    """
 
-    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, list[Tensor] | None]:
-        """The value, and the random state the module started from if it drew from it."""
-        before = _random_states(self.precision.device.type)
+    def __init__(self, function: Callable[..., Tensor], *modules: nn.Module) -> None:
+        self.module = function if isinstance(function, nn.Module) else _Bound(function, modules)
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Those of the modules, each once."""
+        return self.module.parameters()
+
+    def __call__(self, below: Tensor, above: Tensor | None) -> Tensor:
+        """F(below, above) under plain autograd."""
+        return self.module(below, above)
+
+    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, Circumstances]:
+        """The value, and what it was computed under."""
+        before = _random_states(below.device.type)
         value = self.module(below, above)
-        drew = not all(map(torch.equal, before, _random_states(self.precision.device.type)))
-        return value, before if drew else None
+        drew = not all(map(torch.equal, before, _random_states(below.device.type)))
+        return value, Circumstances(Precision.current(below.device), before if drew else None)
 
     def second_pass(
-        self,
-        below: Tensor | PackedState,
-        above: Tensor | PackedState | None,
-        adjoint: Tensor,
-        kept: list[Tensor] | None,
-        below_adjoint: Tensor | None,
-        above_adjoint: Tensor | None,
-        state: Tensor | None,
+        self, below: Neighbour, above: Neighbour | None, adjoint: Tensor, kept: Circumstances, state: Tensor | None
     ) -> Gradients:
-        """See :class:`TwoPass`.
+        """See :class:`trevsnn.reversible.TwoPass`; the chain rule is autograd's.
 
         Parameters stand in as detached aliases, so that hooks on them see the whole gradient once, from autograd;
         buffers as copies, so that batch statistics do not change a second time.
         """
-        seen = [(_decoded(below), below_adjoint), (_decoded(above), above_adjoint)]
         parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         aliases = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         buffers = {name: b.clone() for name, b in self.module.named_buffers()}
-        inputs = [x if x is None else x.detach().requires_grad_(sink is not None) for x, sink in seen]
-        with torch.enable_grad(), self.precision.context(), _random_state(kept, self.precision.device.type):
+        inputs = [_leaf(neighbour) for neighbour in (below, above)]
+        with torch.enable_grad(), kept.precision.context(), _random_state(kept.random, kept.precision.device.type):
             value = functional_call(self.module, {**aliases, **buffers}, (inputs[0], inputs[1]))
         if state is not None:
             state.sub_(value.detach())
         if not value.requires_grad:
             return []
-        sources = [(x, sink) for x, (_, sink) in zip(inputs, seen, strict=True) if x is not None and sink is not None]
-        wanted = [x for x, _ in sources] + list(aliases.values())
+        sources = [
+            (leaf, neighbour.adjoint)
+            for leaf, neighbour in zip(inputs, (below, above), strict=True)
+            if leaf is not None and neighbour is not None and neighbour.adjoint is not None
+        ]
+        wanted = [leaf for leaf, _ in sources] + list(aliases.values())
         grads = torch.autograd.grad(value, wanted, adjoint.to(value.dtype), allow_unused=True)
         for (_, sink), grad in zip(sources, grads, strict=False):
             if grad is not None:
@@ -65,6 +80,18 @@ class Replay:
         own = zip(parameters.values(), grads[len(sources) :], strict=True)
         # Autograd may return one tensor for two parameters, or an expanded one.
         return [(parameter, grad.clone()) for parameter, grad in own if grad is not None]
+
+
+class _Bound(nn.Module):
+    """A function with the modules it uses, as one module."""
+
+    def __init__(self, function: Callable[..., Tensor], modules: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.function = function
+        self.used = nn.ModuleList(modules)
+
+    def forward(self, below: Tensor, above: Tensor | None) -> Tensor:
+        return self.function(below, above)
 
 
 class _Entry(torch.autograd.Function):
@@ -86,8 +113,11 @@ def read_out(function: Callable[[Tensor], Tensor], state: Tensor) -> tuple[Gradi
         return get_gradient_edge(entry), function(entry)
 
 
-def _decoded(seen: Tensor | PackedState | None) -> Tensor | None:
-    return seen.decode() if isinstance(seen, PackedState) else seen
+def _leaf(neighbour: Neighbour | None) -> Tensor | None:
+    """The value as the beginning of a graph, if a gradient is asked for."""
+    if neighbour is None:
+        return None
+    return neighbour.decode().detach().requires_grad_(neighbour.adjoint is not None)
 
 
 def _random_states(device: str) -> list[Tensor]:

@@ -1,46 +1,99 @@
-"""A transform that runs twice: in the forward pass without a graph, and again in the backward pass."""
+"""What the recurrence asks of a transform F[l,t] that runs twice, and the records it hands over."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
-from torch import Tensor
-
-from trevsnn.network.spike import PackedState
+import torch
+from torch import Tensor, nn
 
 #: Parameters and their gradients.
 Gradients = list[tuple[Tensor, Tensor]]
 
 
-def add_up(totals: dict[Tensor, Tensor], found: Gradients) -> None:
-    """Add gradients to the totals of their parameters, in place; the first of each becomes the total."""
-    for parameter, grad in found:
-        totals[parameter] = totals[parameter].add_(grad) if parameter in totals else grad
+class Code(Protocol):
+    """A state in fewer bytes, of which a transform can still be told all that it looks at."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the state."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the state."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> Self:
+        """The code of some rows of the first axis."""
+        ...
+
+    def decode(self) -> Tensor:
+        """A state on which the transform has the value and the gradients that it has on the one that was coded."""
+        ...
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """What a transform saw of the level below or above it, and where the gradient goes that leads there.
+
+    Attributes:
+        value: c[l-1,t], x[t] or c[l+1,t-1], or its code.
+        adjoint: dL/dvalue so far, to be added to in place; None where nobody asks for it.
+    """
+
+    value: Tensor | Code
+    adjoint: Tensor | None
+
+    def decode(self) -> Tensor:
+        """The value as a tensor."""
+        return self.value if isinstance(self.value, Tensor) else self.value.decode()
 
 
 class TwoPass(Protocol):
-    """One transform F[l,t], run in the forward pass without a graph and again in the backward pass."""
+    """One transform F[l,t], called under plain autograd, or run in the forward pass without a graph and again in the
+    backward pass.
+    """
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What it is trained by."""
+        ...
+
+    def __call__(self, below: Tensor, above: Tensor | None) -> Tensor:
+        """F(below, above) in plain torch operations."""
+        ...
 
     def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, Any]:
         """F(below, above), and what the second pass needs to know of this one."""
         ...
 
     def second_pass(
-        self,
-        below: Tensor | PackedState,
-        above: Tensor | PackedState | None,
-        adjoint: Tensor,
-        kept: Any,
-        below_adjoint: Tensor | None,
-        above_adjoint: Tensor | None,
-        state: Tensor | None,
+        self, below: Neighbour, above: Neighbour | None, adjoint: Tensor, kept: Any, state: Tensor | None
     ) -> Gradients:
-        """Backpropagate ``adjoint`` through F(below, above).
+        """Compute F(below, above) once more, and take y[l,t] through it.
 
-        Added in place: the gradients of ``below`` and ``above`` to their adjoints, where these are given. Subtracted in
-        place: the value F(below, above) from ``state``, where that is given.
+        ::
+
+            y[l-1,t]   += (dF/dbelow)^T y[l,t]        in place, in below.adjoint
+            y[l+1,t-1] += (dF/dabove)^T y[l,t]        in place, in above.adjoint
+            dL/dtheta   = (dF/dtheta)^T y[l,t]        returned
+            c[l,t]     -= F                           in place, in state, the first half of the inverse
+
+        Args:
+            below, above: what F saw; ``above`` is None where it had none.
+            adjoint: y[l,t] = dL/dc[l,t], not to be changed.
+            kept: from the first pass.
+            state: c[l,t], or None where it is not to be inverted.
 
         Returns:
             Parameters and their gradients, the receiver's to change; a parameter may stand there more than once.
         """
         ...
+
+
+def add_up(totals: dict[Tensor, Tensor], gradients: Gradients) -> None:
+    """Add gradients to the totals of their parameters, in place; the first of each becomes the total."""
+    for parameter, gradient in gradients:
+        totals[parameter] = totals[parameter].add_(gradient) if parameter in totals else gradient

@@ -14,7 +14,7 @@ from trevsnn.network.spike import THRESHOLD, PackedState, pack, spikes_of, windo
 from trevsnn.reversible.two_pass import Gradients
 
 
-class HiddenSpikes(NamedTuple):
+class UnpackedSpikes(NamedTuple):
     """Spikes and surrogate of a hidden map whose backward pass follows at once, so that codes would save nothing."""
 
     values: Tensor
@@ -34,7 +34,7 @@ class BlockTrace:
     """What the backward pass of a block needs of its forward pass on one slice. It uses the trace up."""
 
     potential: Tensor
-    hidden: PackedState | HiddenSpikes | None
+    hidden: PackedState | UnpackedSpikes | None
     projected: Tensor | None
 
 
@@ -73,7 +73,7 @@ class LeanBlock:
         """
         hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
         inside = window_of(hidden, self.dtype).to(torch.bool) if at_once else None
-        trace = pack(hidden) if inside is None else HiddenSpikes(hidden, inside)
+        trace = pack(hidden) if inside is None else UnpackedSpikes(hidden, inside)
         projected = self.pw2(hidden.ge_(THRESHOLD))
         return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
 

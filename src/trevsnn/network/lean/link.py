@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from trevsnn.network.blocks import Link, fast_layout
+from trevsnn.network.blocks import Link
 from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.norm import BatchNorm, normalise, normalise_backward
-from trevsnn.network.slicing import gather
+from trevsnn.network.slicing import fast_layout, gather
 from trevsnn.network.spike import PackedState, spikes_of, window_of
-from trevsnn.reversible.two_pass import Gradients
+from trevsnn.reversible import Code, Gradients, Neighbour
+
+#: Mean and variance, (C,).
+Statistics = tuple[Tensor, Tensor]
 
 
 class LeanInput:
@@ -22,80 +23,71 @@ class LeanInput:
         self.conv = LeanConv(module, dtype) if isinstance(module, nn.Conv2d) else None
         self.dtype = dtype
 
-    def prepare(self, below: Any, rows: list[slice], statistics: Any = None) -> None:
-        """Take the input x, float."""
-        self.x: Tensor = below
+    def prepare(self, x: Tensor | Code, rows: list[slice], statistics: Statistics | None = None) -> tuple[Tensor, None]:
+        """The input itself, which has no batch statistics."""
+        assert isinstance(x, Tensor)
+        return x, None
 
-    @property
-    def statistics(self) -> None:
-        """There are none."""
-
-    def forward(self, rows: slice) -> Tensor:
-        """A slice of the fused potential."""
-        x = fast_layout(self.x[rows])
+    def forward(self, x: Tensor, statistics: Statistics | None) -> Tensor:
+        """A slice of the input, (b, C', H', W'), to a slice of the potential, (b, C, H, W)."""
+        x = fast_layout(x)
         return x if self.conv is None else self.conv(x.to(self.dtype))
 
-    def backward(self, rows: slice, grad: Tensor, adjoint: Tensor | None) -> None:
-        """Add the slice's gradient to the input's adjoint, if it is wanted."""
+    def backward(self, grad: Tensor, x: Tensor, adjoint: Tensor | None) -> None:
+        """``dL/dx += (dconv/dx)^T grad`` of a slice, in place, if it is wanted."""
         if self.conv is not None:
-            x = fast_layout(self.x[rows]).to(self.dtype)
+            x = fast_layout(x).to(self.dtype)
             grad = self.conv.backward(grad.to(self.dtype), x, to_input=adjoint is not None)
         if adjoint is not None:
-            adjoint[rows] += grad
-
-    def finish(self, rows: list[slice], adjoint: Tensor | None) -> None:
-        """Nothing is left to do after the last slice."""
+            adjoint += grad
 
     def gradients(self) -> Gradients:
+        """The projection's parameters and their gradients, once the last slice is through."""
         return [] if self.conv is None else self.conv.gradients()
 
 
 class LeanLink:
-    """``BN(conv(s(c)))``: convolutions and what lies behind them in slices, batch statistics over the whole batch.
+    """``BN(conv(s(c)))``: the convolution in slices, batch statistics over the whole batch.
 
     The statistics of the first pass serve the second, so that it gives the same bits without another reduction.
     """
 
     def __init__(self, link: Link, dtype: torch.dtype) -> None:
+        assert isinstance(link.bn, BatchNorm)
         self.conv, self.bn, self.dtype = LeanConv(link.conv, dtype), link.bn, dtype
-        self.grad: Tensor | None = None
-        self.bn_grads: tuple[Tensor, Tensor] | None = None
 
-    def prepare(self, seen: Any, rows: list[slice], statistics: tuple[Tensor, Tensor] | None = None) -> None:
-        """Convolve the spikes of a state, or of its codes; count them into the running statistics in the first pass."""
-        self.seen: Tensor | PackedState = seen
-        self.maps = gather(((r, self.conv(spikes_of(seen[r], self.dtype))) for r in rows), seen.shape[0])
-        assert isinstance(self.bn, BatchNorm)
-        self.statistics = self.bn.statistics(self.maps) if statistics is None else statistics
+    def prepare(
+        self, seen: Tensor | Code, rows: list[slice], statistics: Statistics | None = None
+    ) -> tuple[Tensor, Statistics]:
+        """``conv(s(c))`` of the whole batch, and what to normalise it by; the first pass, which has no statistics yet,
+        counts it into the running ones."""
+        maps = gather(((r, self.conv(spikes_of(_state(seen[r]), self.dtype))) for r in rows), seen.shape[0])
+        return maps, self.bn.statistics(maps) if statistics is None else statistics
 
-    def forward(self, rows: slice) -> Tensor:
-        """A slice of the normalised map."""
-        return normalise(self.maps[rows], *self.statistics, self.bn.weight, self.bn.bias, self.bn.eps)
+    def forward(self, maps: Tensor, statistics: Statistics | None) -> Tensor:
+        """A slice of the convolved maps to a slice of what the level is given, of one shape."""
+        assert statistics is not None
+        return normalise(maps, *statistics, self.bn.weight, self.bn.bias, self.bn.eps)
 
-    def backward(self, rows: slice, grad: Tensor, adjoint: Tensor | None) -> None:
-        """Take a slice's gradient; it is led on by :meth:`finish`."""
-        if self.grad is None:
-            self.grad = torch.empty_like(self.maps)
-        self.grad[rows] = grad
-
-    def finish(self, rows: list[slice], adjoint: Tensor | None) -> None:
-        """Through the normalisation of the whole batch, and in slices on to the state's adjoint."""
-        assert self.grad is not None
-        assert isinstance(self.bn, BatchNorm)
+    def norm_backward(self, grad: Tensor, maps: Tensor, statistics: Statistics) -> tuple[Tensor, Gradients]:
+        """``(dBN/dmaps)^T grad`` of the whole batch, and the gradients of BN's parameters."""
         grad_maps, *grads = normalise_backward(
-            self.grad, self.maps, *self.statistics, self.bn.weight, self.bn.eps,
-            training=self.bn.training, shared=self.bn.shared,
-        )  # fmt: skip
-        self.bn_grads = grads[0], grads[1]
-        del self.grad, self.maps
-        for r in reversed(rows):
-            seen = self.seen[r]
-            grad_spikes = self.conv.backward(grad_maps[r], spikes_of(seen, self.dtype))
-            if adjoint is not None:
-                adjoint[r] += grad_spikes.mul_(window_of(seen, self.dtype))
+            grad, maps, *statistics, self.bn.weight, self.bn.eps, training=self.bn.training, shared=self.bn.shared
+        )
+        own = zip((self.bn.weight, self.bn.bias), grads, strict=True)
+        return grad_maps, [(parameter, g) for parameter, g in own if parameter.requires_grad]
 
-    def gradients(self) -> Gradients:
-        """The link's parameters and their gradients."""
-        assert self.bn_grads is not None
-        own = zip((self.bn.weight, self.bn.bias), self.bn_grads, strict=True)
-        return self.conv.gradients() + [(p, grad) for p, grad in own if p.requires_grad]
+    def conv_backward(self, grad: Tensor, neighbour: Neighbour, rows: list[slice]) -> Gradients:
+        """``dL/dc += ds/dc * (conv^T grad)``, in place and in slices, and the gradients of the convolution's parameters."""
+        for r in reversed(rows):
+            seen = _state(neighbour.value[r])
+            grad_spikes = self.conv.backward(grad[r], spikes_of(seen, self.dtype))
+            if neighbour.adjoint is not None:
+                neighbour.adjoint[r] += grad_spikes.mul_(window_of(seen, self.dtype))
+        return self.conv.gradients()
+
+
+def _state(seen: Tensor | Code) -> Tensor | PackedState:
+    """A state, or the one code of it that this network uses."""
+    assert isinstance(seen, Tensor | PackedState)
+    return seen

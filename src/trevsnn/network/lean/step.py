@@ -2,148 +2,177 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
-from trevsnn.network.blocks import Expand, LevelStep, Link, PointwiseDepthwise, Transform
+from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise, fuse
 from trevsnn.network.lean.block import LeanBlock
-from trevsnn.network.lean.link import LeanInput, LeanLink
-from trevsnn.network.norm import BatchNorm
-from trevsnn.network.slicing import gather
-from trevsnn.network.spike import PackedState
+from trevsnn.network.lean.link import LeanInput, LeanLink, Statistics
+from trevsnn.network.slicing import gather, has_hooks, is_sliceable, step_slices
+from trevsnn.reversible import Code, Gradients, Neighbour
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.replay import Replay
-from trevsnn.reversible.two_pass import Gradients, TwoPass
-
-_KNOWN = (LevelStep, PointwiseDepthwise, Expand, Link, BatchNorm, nn.Conv2d, ScaledStdConv2d, nn.Identity)
 
 
-def two_pass(module: nn.Module, precision: Precision) -> TwoPass:
-    """The lean way to run a transform twice, or, where somebody changed its modules, replay, which takes any."""
-    if isinstance(module, Transform) and is_lean(module.step, module.shared):
-        return LeanStep(module.step, module.shared, precision, module.slice_bytes)  # type: ignore[arg-type]
-    return Replay(module, precision)
-
-
-def is_lean(*modules: nn.Module) -> bool:
+def is_lean(step: nn.Module, shared: nn.Module) -> bool:
     """Whether modules are nothing but what :class:`LeanStep` computes: no other class, no hook, anywhere in them."""
-    return all(
-        type(part) in _KNOWN
-        and not (part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
-        for module in modules
-        for part in module.modules()
-    )
+    return is_sliceable(step, shared) and not any(map(has_hooks, (*step.modules(), *shared.modules())))
+
+
+class Kept(NamedTuple):
+    """What the second pass needs of the first: autocast, and the batch statistics of the links."""
+
+    precision: Precision
+    below: Statistics | None
+    above: Statistics | None
 
 
 class LeanStep:
-    """Both passes of ``F = Block2(Block1(below + above))``, a slice of the batch at a time.
+    """Both passes of ``F = Block2(Block1(v))``, a slice of the batch at a time; the fast twin of
+    :func:`trevsnn.network.slicing.sliced_step`.
 
-    Of the first pass nothing is kept but batch statistics. The second recomputes the fused potential, and slice by
-    slice runs both blocks forward and at once backward, so that no map of the hidden width outlives its slice, nor any
-    other its level.
+    ``v`` is the sum of what comes from below and from above. Of the first pass nothing is kept but batch statistics.
+    The second recomputes v, and slice by slice runs both blocks forward and at once backward, so that no map of the
+    hidden width outlives its slice, nor any other its level.
 
     Args:
         step: the level's modules at one timestep.
         shared: PW2 and DW2 of the second block.
-        precision: of the forward pass.
-        slice_bytes: that the hidden map of one slice may take; a slice is one image at least.
+        slice_bytes: that the hidden map of one slice may take; a slice is one item at least. None for the default.
     """
 
-    def __init__(
-        self, step: LevelStep, shared: PointwiseDepthwise, precision: Precision, slice_bytes: int | None
-    ) -> None:
-        self.step, self.shared, self.precision, self.slice_bytes = step, shared, precision, slice_bytes
+    def __init__(self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None) -> None:
+        self.step, self.shared, self.slice_bytes = step, shared, slice_bytes
 
-    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, Any]:
-        """F(below, above), and the batch statistics of the links."""
-        with owner("blocks"), self._explicit_precision(), torch.no_grad():
-            run = _Run(self, below, above, (None, None))
-            parts = ((r, run.second.forward(run.first.forward(run.potential(r)))) for r in run.rows)
-            value = gather(parts, below.shape[0])
-            return value, tuple(source and source.statistics for source in (run.below, run.above))
+    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, Kept]:
+        """F(below, above), (B, C, H, W), and what the second pass needs."""
+        precision = Precision.current(below.device)
+        with owner("blocks"), _explicit(precision), torch.no_grad():
+            layers = _Layers(self, below, precision)
+            below_maps, below_statistics = layers.below.prepare(below, layers.rows)
+            above_maps, above_statistics = layers.prepare_above(above)
+
+            def value(rows: slice) -> Tensor:
+                from_above = layers.from_above(above_maps, above_statistics, rows)
+                potential = fuse(layers.below.forward(below_maps[rows], below_statistics), from_above)
+                return layers.block2.forward(layers.block1.forward(potential))
+
+            whole = gather(((rows, value(rows)) for rows in layers.rows), below.shape[0])
+            return whole, Kept(precision, below_statistics, above_statistics)
 
     def second_pass(
-        self,
-        below: Tensor | PackedState,
-        above: Tensor | PackedState | None,
-        adjoint: Tensor,
-        kept: Any,
-        below_adjoint: Tensor | None,
-        above_adjoint: Tensor | None,
-        state: Tensor | None,
+        self, below: Neighbour, above: Neighbour | None, adjoint: Tensor, kept: Kept, state: Tensor | None
     ) -> Gradients:
-        """See :class:`trevsnn.reversible.replay.TwoPass`."""
-        with owner("blocks"), self._explicit_precision(), torch.no_grad():
-            run = _Run(self, below, above, kept)
-            for rows in reversed(run.rows):  # the order in which autograd sums gradients
-                middle, trace1 = run.first.forward_traced(run.potential(rows))
-                assert middle is not None
-                run.first.release()
-                value, trace2 = run.second.forward_traced(middle, value=state is not None, at_once=True)
-                del middle
-                if state is not None and value is not None:
-                    state[rows] -= value
-                del value
-                grad = run.second.backward(adjoint[rows], trace2)
-                del trace2
-                run.second.release()
-                run.backward(rows, run.first.backward(grad, trace1), below_adjoint)
-                del trace1, grad
-            return run.finish(below_adjoint, above_adjoint)
+        """See :class:`trevsnn.reversible.TwoPass`. In each slice, with y = dL/dF::
 
-    def _explicit_precision(self) -> torch.autocast:
-        # Dtypes are chosen here, once for a pass; autocast would cast weights again for every slice.
-        return torch.autocast(self.precision.device.type, enabled=False)
+            dL/dv     = (dBlock1/dv)^T (dBlock2/dBlock1)^T y
+            dL/dbelow = (dbelow/dc)^T dL/dv
+            dL/dabove = (dabove/dc)^T upsample^T dL/dv
+
+        A link's batch statistics depend on the whole batch, so dL/dv is gathered before it goes through a link.
+        """
+        with owner("blocks"), _explicit(kept.precision), torch.no_grad():
+            layers = _Layers(self, below.value, kept.precision)
+            below_maps, _ = layers.below.prepare(below.value, layers.rows, kept.below)
+            above_maps, _ = layers.prepare_above(None if above is None else above.value, kept.above)
+            below_grad = above_grad = None
+            for rows in reversed(layers.rows):  # the order in which autograd sums gradients
+                from_above = layers.from_above(above_maps, kept.above, rows)
+                potential = fuse(layers.below.forward(below_maps[rows], kept.below), from_above)
+                del from_above
+                grad = layers.blocks_backward(potential, adjoint[rows], None if state is None else state[rows])
+                del potential
+                if isinstance(layers.below, LeanInput):
+                    sink = None if below.adjoint is None else below.adjoint[rows]
+                    layers.below.backward(grad, below_maps[rows], sink)
+                else:
+                    below_grad = _put(grad, rows, below_grad, below_maps)
+                if above_maps is not None:
+                    above_grad = _put(_upsample_backward(grad, above_maps), rows, above_grad, above_maps)
+                del grad
+            gradients = layers.release_blocks()
+            if isinstance(layers.below, LeanInput):
+                gradients += layers.below.gradients()
+            # Each link's whole maps are freed before its convolution goes back, in slices.
+            waiting = [
+                (layers.below, below, kept.below, below_grad, below_maps),
+                (layers.above, above, kept.above, above_grad, above_maps),
+            ]
+            del below_grad, below_maps, above_grad, above_maps
+            while waiting:
+                link, neighbour, statistics, grad, maps = waiting.pop(0)
+                if not isinstance(link, LeanLink) or neighbour is None or grad is None or statistics is None:
+                    continue
+                grad, of_norm = link.norm_backward(grad, maps, statistics)
+                del maps
+                gradients += link.conv_backward(grad, neighbour, layers.rows) + of_norm
+            return gradients
 
 
-class _Run:
-    """The prepared parts of one pass."""
+class _Layers:
+    """The lean layers of one step, for one pass; they sum up the gradients of their parameters over its slices."""
 
-    def __init__(self, lean: LeanStep, below: Any, above: Any, kept: tuple[Any, Any]) -> None:
-        step, dtype = lean.step, lean.precision.compute_dtype(below.dtype)
-        self.size, self.rows = step.slices(below, lean.precision, lean.slice_bytes)
-        pixels = below.shape[0] * self.size[0] * self.size[1]
-        self.first = LeanBlock(step.expand1, step.project1, step.gamma, dtype, pixels)
-        self.second = LeanBlock(step.expand2, lean.shared, None, dtype, pixels)
-        kind = LeanLink if isinstance(step.below, Link) else LeanInput
-        self.below = kind(step.below, dtype)  # type: ignore[arg-type]
-        self.above = LeanLink(step.above, dtype) if isinstance(step.above, Link) and above is not None else None
-        self.below.prepare(below, self.rows, kept[0])
-        if self.above is not None:
-            self.above.prepare(above, self.rows, kept[1])
+    def __init__(self, lean: LeanStep, below: Tensor | Code, precision: Precision) -> None:
+        step, dtype = lean.step, precision.compute_dtype(below.dtype)
+        size, self.rows = step_slices(step, below, precision, lean.slice_bytes)
+        pixels = below.shape[0] * size[0] * size[1]
+        self.block1 = LeanBlock(step.expand1, step.project1, step.gamma, dtype, pixels)
+        self.block2 = LeanBlock(step.expand2, lean.shared, None, dtype, pixels)
+        self.below = LeanLink(step.below, dtype) if isinstance(step.below, Link) else LeanInput(step.below, dtype)
+        self.above = LeanLink(step.above, dtype) if isinstance(step.above, Link) else None
 
-    def potential(self, rows: slice) -> Tensor:
-        """A slice of what the first block is given."""
-        potential = self.below.forward(rows)
-        if self.above is None:
-            return potential
-        link = self.above.forward(rows)
-        if list(link.shape[2:]) != self.size:
-            link = nn.functional.interpolate(link, size=self.size, mode="nearest")
-        return potential + link
+    def prepare_above(
+        self, above: Tensor | Code | None, statistics: Statistics | None = None
+    ) -> tuple[Tensor | None, Statistics | None]:
+        """The convolved maps of the link from above and their statistics, if there is one."""
+        if self.above is None or above is None:
+            return None, None
+        return self.above.prepare(above, self.rows, statistics)
 
-    def backward(self, rows: slice, grad: Tensor, below_adjoint: Tensor | None) -> None:
-        """Hand the gradient of a slice's potential on."""
-        self.below.backward(rows, grad, below_adjoint)
-        if self.above is None:
-            return
-        size = list(self.above.maps.shape[2:])
-        if size != self.size:
-            shape = [grad.shape[0], grad.shape[1], *size]
-            grad = torch.ops.aten.upsample_nearest2d_backward(grad, self.size, shape)
-        self.above.backward(rows, grad, None)
+    def from_above(self, maps: Tensor | None, statistics: Statistics | None, rows: slice) -> Tensor | None:
+        """A slice of what comes from above."""
+        return None if self.above is None or maps is None else self.above.forward(maps[rows], statistics)
 
-    def finish(self, below_adjoint: Tensor | None, above_adjoint: Tensor | None) -> Gradients:
-        """What waits for the whole batch, and all gradients of parameters."""
-        found = self.first.gradients() + self.second.gradients()
-        del self.first, self.second
-        self.below.finish(self.rows, below_adjoint)
-        found += self.below.gradients()
-        if self.above is not None:
-            self.above.finish(self.rows, above_adjoint)
-            found += self.above.gradients()
-        return found
+    def blocks_backward(self, potential: Tensor, adjoint: Tensor, state: Tensor | None) -> Tensor:
+        """A slice of v through both blocks and back: from dL/dF to dL/dv. F is subtracted from the slice of ``state``."""
+        middle, trace1 = self.block1.forward_traced(potential)
+        assert middle is not None
+        self.block1.release()
+        value, trace2 = self.block2.forward_traced(middle, value=state is not None, at_once=True)
+        del middle
+        if state is not None and value is not None:
+            state -= value
+        del value
+        grad = self.block2.backward(adjoint, trace2)
+        del trace2
+        self.block2.release()
+        return self.block1.backward(grad, trace1)
+
+    def release_blocks(self) -> Gradients:
+        """Free the blocks, and return the gradients of their parameters."""
+        gradients = self.block1.gradients() + self.block2.gradients()
+        del self.block1, self.block2
+        return gradients
+
+
+def _put(grad: Tensor, rows: slice, whole: Tensor | None, like: Tensor) -> Tensor:
+    """Write a slice's gradient into that of the whole batch."""
+    if whole is None:
+        whole = torch.empty_like(like)
+    whole[rows] = grad
+    return whole
+
+
+def _upsample_backward(grad: Tensor, maps: Tensor) -> Tensor:
+    """The gradient before nearest-neighbour upsampling of maps to the size of ``grad``: the sum over each one's copies."""
+    size, before = list(grad.shape[2:]), list(maps.shape[2:])
+    if size == before:
+        return grad
+    return torch.ops.aten.upsample_nearest2d_backward(grad, size, [*grad.shape[:2], *before])
+
+
+def _explicit(precision: Precision) -> torch.autocast:
+    # Dtypes are chosen here, once for a pass; autocast would cast weights again for every slice.
+    return torch.autocast(precision.device.type, enabled=False)

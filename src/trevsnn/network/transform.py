@@ -1,0 +1,59 @@
+"""One level at one timestep, as the recurrence runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from trevsnn.network.blocks import LevelStep, PointwiseDepthwise
+from trevsnn.network.lean.step import LeanStep, is_lean
+from trevsnn.network.slicing import sliced_step
+from trevsnn.reversible import Gradients, Neighbour, Replay
+
+
+class _Kept(NamedTuple):
+    """How the first pass was run, for the second to be run in the same way, and what it kept."""
+
+    way: LeanStep | Replay
+    kept: Any
+
+
+class Transform:
+    """F[l,t] with the half-block that its level shares, in slices of the batch (:class:`trevsnn.reversible.TwoPass`).
+
+    It is a view, made for a call and registered nowhere: every weight has one name in the network's state dict, and a
+    module that somebody exchanged is the one that runs.
+
+    Args:
+        step: the level's modules at one timestep.
+        shared: PW2 and DW2 of the second block.
+        slice_bytes: for the hidden map of one slice; None for the default.
+    """
+
+    def __init__(self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None) -> None:
+        self.step, self.shared, self.slice_bytes = step, shared, slice_bytes
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Those of the step and of the shared half, each once."""
+        return dict.fromkeys([*self.step.parameters(), *self.shared.parameters()])
+
+    def __call__(self, below: Tensor, above: Tensor | None) -> Tensor:
+        """F[l,t](below, above), (B, C, H, W), in plain torch operations."""
+        return sliced_step(self.step, below, above, self.shared, self.slice_bytes)
+
+    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, _Kept]:
+        """The lean way, or, where somebody changed the modules, the same operations replayed under autograd."""
+        if is_lean(self.step, self.shared):
+            way = LeanStep(self.step, self.shared, self.slice_bytes)
+        else:
+            way = Replay(self, self.step, self.shared)
+        value, kept = way.first_pass(below, above)
+        return value, _Kept(way, kept)
+
+    def second_pass(
+        self, below: Neighbour, above: Neighbour | None, adjoint: Tensor, kept: _Kept, state: Tensor | None
+    ) -> Gradients:
+        """See :class:`trevsnn.reversible.TwoPass`."""
+        return kept.way.second_pass(below, above, adjoint, kept.kept, state)
