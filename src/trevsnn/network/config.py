@@ -28,10 +28,10 @@ class TRevSNNConfig:
             part of the encoder (the paper). Event frames always have their own.
         encoder_stride: pixels per element of the lowest level, 4, 2 or 1; None for 4 (image) and 1 (event).
         backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
-        slice_bytes: what the widest map of one slice of the batch may take in "exact" and "reversible"; a slice is one
-            image at least. A backward pass needs about three times as much for a moment. Smaller slices need less
-            memory, larger ones fewer calls; no result depends on it but for the order of sums. None for 4 MiB on a CPU
-            and 128 MiB elsewhere.
+        slice_bytes: what the widest map of one slice of the batch may take, in every mode and in evaluation; a slice is
+            one item at least. A backward pass needs about three times as much for a moment. Smaller slices need less
+            memory, larger ones fewer calls; results differ by rounding alone. None for 3.25 MiB on a CPU and 128 MiB
+            elsewhere.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 384)

@@ -26,7 +26,7 @@ class AnnealedLeakyReLU(nn.Module):
 
 
 class ImageStem(nn.Module):
-    """Weight-standardised convolution to C_0 channels and leaky ReLU: the part of the image encoder all steps share.
+    """Weight-standardised convolution to C_0 channels and leaky ReLU: the part of the image encoder that all timesteps share.
 
     Strides of stem and :func:`image_projection` by ``encoder_stride``: 4 = 2 x 2 (a 7 x 7 stem, as published, for
     224 pixels), 2 = 2 x 1 and 1 = 1 x 1 (a 3 x 3 stem, for 64 and 32 pixels).
@@ -46,16 +46,16 @@ class ImageStem(nn.Module):
 
 
 def image_projection(channels: int, encoder_stride: int) -> ScaledStdConv2d:
-    """The image encoder's second convolution, 3 x 3, C_0 -> C_0: one for all steps, or each step its own.
+    """The image encoder's second convolution, 3 x 3, C_0 -> C_0: one for all timesteps, or each its own.
 
-    With ``encoding="grouped"`` step t's projection is group t of the paper's encoder of T * C_0 channels. It runs as
+    With ``encoding="grouped"`` timestep t's projection is group t of the paper's encoder of T * C_0 channels. It runs as
     part of F[0,t], so that no map of a timestep is kept for the backward pass.
     """
     return ScaledStdConv2d(channels, channels, 3, stride=2 if encoder_stride == 4 else 1, padding=1)
 
 
 class ImageEncoder(nn.Module):
-    """The published encoder, ``encoding="shared"``: x[t] is one map for all steps."""
+    """The published encoder, ``encoding="shared"``: x[t] is one map for all timesteps."""
 
     def __init__(self, in_channels: int, channels: int, encoder_stride: int, *, project: bool) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ImageEncoder(nn.Module):
         self.projection = image_projection(channels, encoder_stride) if project else nn.Identity()
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, C_0, H / stride, W / stride); before the projection where steps own theirs."""
+        """(B, in_channels, H, W) -> (B, C_0, H / stride, W / stride); before the projection where timesteps own theirs."""
         return self.projection(self.stem(image))
 
     def stem_elements(self, height: int, width: int) -> int:

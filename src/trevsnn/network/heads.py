@@ -26,7 +26,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class LastHead(nn.Module):
-    """The head after the last step: spikes of the state, average pool, and two linear maps around a leaky ReLU.
+    """The head after the last timestep: spikes of the state, average pool, and two linear maps around a leaky ReLU.
 
     Args:
         divisor: of the state before the threshold: 1 for images, T for events.

@@ -44,5 +44,7 @@ def temporal_loss(
     Returns:
         A scalar.
     """
-    losses = [nn.functional.cross_entropy(step, target, label_smoothing=label_smoothing) for step in logits_TBK]
+    losses = [
+        nn.functional.cross_entropy(logits_BK, target, label_smoothing=label_smoothing) for logits_BK in logits_TBK
+    ]
     return (1 - regulariser) * torch.stack(losses).mean() + regulariser * (logits_TBK - 1).square().mean()

@@ -142,7 +142,7 @@ class TRevSNN(nn.Module, HubModel):
         with counting_hidden_spikes(self.levels) as counts_LTN:
             for states in unroll(transforms, alphas, inputs):
                 rates.append(torch.stack([spike(state).double().mean() for state in states]))
-        hidden = [torch.stack([count.rate() for step in level for count in step]) for level in counts_LTN]
+        hidden = [torch.stack([count.rate() for blocks in level for count in blocks]) for level in counts_LTN]
         hidden_LTN = torch.stack(hidden).unflatten(1, (self.config.timesteps, -1))
         head = self._get_last_head()
         return head(head.pool(states[-1])), FiringRates(torch.stack(rates, dim=1), hidden_LTN)

@@ -19,6 +19,13 @@ def normalise_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of maps, weight and bias of :func:`normalise`.
 
+    With ``n = (x - mean) / sqrt(var + eps)`` and g = dL/dy, per channel, where a mean is over the batch and all pixels::
+
+        dL/dweight = sum(g n)
+        dL/dbias   = sum(g)
+        dL/dx      = weight / sqrt(var + eps) (g - mean(g) - n mean(g n))       training: through the statistics
+        dL/dx      = weight / sqrt(var + eps) g                                  evaluation
+
     Args:
         grad: of the output.
         maps, mean, var, weight, eps: of the forward pass.
@@ -57,7 +64,7 @@ class _Normalise(torch.autograd.Function):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation in two steps, statistics and :func:`normalise`, so that the second can be run again alone.
+    """Batch normalisation in two parts, statistics and :func:`normalise`, so that the second can be run again alone.
 
     Numbers, parameters and buffers are those of :class:`torch.nn.BatchNorm2d`; in float32 the last bit may differ.
     With ``shared``, in training, statistics are those of all processes of ``torch.distributed``, whose batches have to

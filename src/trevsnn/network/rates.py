@@ -24,7 +24,7 @@ class FiringRates(NamedTuple):
     hidden_LTN: Tensor
 
     def by_level(self) -> list[list[float]]:
-        """For each level its state's rate and those of its two blocks, means over the steps."""
+        """For each level its state's rate and those of its two blocks, means over the timesteps."""
         return torch.cat([self.states_LT[..., None], self.hidden_LTN], dim=2).mean(1).tolist()
 
 
@@ -38,7 +38,7 @@ def counting_hidden_spikes(levels: nn.ModuleList) -> Iterator[list[list[list[Spi
     try:
         yield counts_LTN
     finally:
-        for count in (count for level in counts_LTN for step in level for count in step):
+        for count in (count for level in counts_LTN for blocks in level for count in blocks):
             count.handle.remove()
 
 

@@ -13,12 +13,12 @@ from trevsnn.reversible import unroll
 class Stream:
     """A clip of T frames that arrive one after the other; made by ``model.stream(batch)``.
 
-    It keeps the states of the last step and nothing else, so that neither its size nor the cost of a frame grows with
-    the frames it has seen. After the t-th frame it gives the logits ``forward_time`` gives for step t, and after the
+    It keeps the states of the last timestep and nothing else, so that neither its size nor the cost of a frame grows with
+    the frames it has seen. After the t-th frame it gives the logits ``forward_time`` gives for timestep t, and after the
     last those of the whole clip at once, bit for bit.
 
     Args:
-        transforms, alphas: of all steps; see :func:`trevsnn.reversible.unroll`.
+        transforms, alphas: of all timesteps; see :func:`trevsnn.reversible.unroll`.
         head: from the top level's state to logits.
         shape: (B, channels) of a frame.
     """

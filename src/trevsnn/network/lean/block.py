@@ -15,23 +15,34 @@ from trevsnn.reversible.two_pass import Gradients
 
 
 class UnpackedSpikes(NamedTuple):
-    """Spikes and surrogate of a hidden map whose backward pass follows at once, so that codes would save nothing."""
+    """Spikes and surrogate of a hidden map whose backward pass follows at once, so that codes would save nothing.
+
+    Attributes:
+        values: s(h), zeros and ones of the dtype it was computed in.
+        inside: whether h lies in the surrogate's window, bool.
+    """
 
     values: Tensor
     inside: Tensor
 
     def spikes(self, dtype: torch.dtype) -> Tensor:
-        """s(h), of the dtype it was computed in."""
+        """s(h)."""
         return self.values
 
     def window(self, dtype: torch.dtype) -> Tensor:
-        """ds/dh as zeros and ones of the same dtype, in place of the spikes."""
+        """ds/dh as zeros and ones, written over the spikes."""
         return self.values.copy_(self.inside.view(torch.uint8))
 
 
 @dataclass
 class BlockTrace:
-    """What the backward pass of a block needs of its forward pass on one slice. It uses the trace up."""
+    """What the backward pass of a block needs of its forward pass on one slice. It uses the trace up.
+
+    Attributes:
+        potential: v, (b, C, H, W).
+        hidden: s(h) and its surrogate, of h = PW1(DW1(s(v))), (b, 4C, H, W).
+        projected: PW2(s(h)), (b, C, H, W).
+    """
 
     potential: Tensor
     hidden: PackedState | UnpackedSpikes | None
@@ -78,7 +89,18 @@ class LeanBlock:
         return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
 
     def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
-        """From the gradient of a slice's value to that of its potential, both of the states' dtype."""
+        """From dL/dout to dL/dv of one slice, both (b, C, H, W) of the states' dtype.
+
+        With ``u = DW1(s(v))``, ``h = PW1(u)``, ``p = PW2(s(h))``, ``out = v + gamma DW2(p)``, and W^T the transpose of
+        a convolution::
+
+            dL/dp = DW2^T (gamma dL/dout)
+            dL/dh = s'(h) PW2^T dL/dp
+            dL/du = PW1^T dL/dh
+            dL/dv = dL/dout + s'(v) DW1^T dL/du
+
+        Each convolution adds up the gradients of its own weights.
+        """
         projected, hidden = trace.projected, trace.hidden
         trace.projected = trace.hidden = None
         assert projected is not None
@@ -108,24 +130,24 @@ class LeanBlock:
             self.pw2.release()
 
     def gradients(self) -> Gradients:
-        """The block's parameters and their gradients.
+        """The block's parameters and their gradients, once the last slice is through.
 
         DW2's gradient was summed without gamma, as dL/d(gamma DW2). With w, b its weight and bias, both follow:
         dL/dw = gamma * sum, and dL/dgamma = <w, sum of weight> + b * sum of bias, without DW2's output.
         """
-        found: Gradients = []
+        gradients: Gradients = []
         weight_sum, bias_sum = self.dw2.weight_grad, self.dw2.bias_grad
         if self.gamma is not None and weight_sum is not None and bias_sum is not None:
             dw2 = self.dw2.conv
             assert dw2.bias is not None
             if self.gamma.requires_grad:
                 product = (dw2.weight * weight_sum).sum((1, 2, 3)) + dw2.bias * bias_sum
-                found.append((self.gamma, product.view_as(self.gamma)))
+                gradients.append((self.gamma, product.view_as(self.gamma)))
             weight_sum.mul_(self.gamma.view(-1, 1, 1, 1))
             bias_sum.mul_(self.gamma.flatten())
         for conv in (self.dw1, self.pw1, self.pw2, self.dw2):
-            found += conv.gradients()
-        return found
+            gradients += conv.gradients()
+        return gradients
 
     def _add(self, potential: Tensor, projected: Tensor) -> Tensor:
         update = self.dw2(projected)

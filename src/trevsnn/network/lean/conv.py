@@ -62,6 +62,12 @@ class LeanConv:
     def backward(self, grad: Tensor, x: Tensor, *, to_input: bool = True, to_weight: bool = True) -> Tensor:
         """Return the gradient of the input ``x``, and add up those of weight and bias.
 
+        With ``y = W x + b``, written as a matrix that stands for the convolution, and g = dL/dy::
+
+            dL/dx      = W^T g
+            dL/dW[i,j] = sum over pixels of g times x shifted by (i,j)
+            dL/db      = sum over pixels of g
+
         Args:
             grad: of the output.
             x: the input.
@@ -98,8 +104,15 @@ class LeanConv:
         return grad_x if to_input else grad
 
     def gradients(self) -> Gradients:
-        """The convolution's parameters and their gradients, once the last slice is through."""
-        conv, found = self.conv, Gradients()
+        """The convolution's parameters and their gradients, once the last slice is through.
+
+        A standardised weight is ``W = r n`` with ``n = (w - mean) / std`` over the fan-in N of each output channel and
+        ``r = gain / sqrt(N)``: batch normalisation of the channel's weights with the scale r, so that with G = dL/dW::
+
+            dL/dw    = r / std (G - mean(G) - n mean(G n))
+            dL/dgain = sum(G n) / sqrt(N)
+        """
+        conv, gradients = self.conv, Gradients()
         assert self.weight_grad is not None
         self.release()
         if isinstance(conv, ScaledStdConv2d) and self._standard is not None:
@@ -117,11 +130,11 @@ class LeanConv:
             )
             # Into the sum's own memory, which so becomes the parameter's .grad.
             self.weight_grad.copy_(grad_weight.view_as(conv.weight))
-            found.append((conv.gain, (grad_scale * conv.scale).view_as(conv.gain)))
-        found.append((conv.weight, self.weight_grad))
+            gradients.append((conv.gain, (grad_scale * conv.scale).view_as(conv.gain)))
+        gradients.append((conv.weight, self.weight_grad))
         if conv.bias is not None and self.bias_grad is not None:
-            found.append((conv.bias, self.bias_grad))
-        return [(parameter, grad) for parameter, grad in found if parameter.requires_grad]
+            gradients.append((conv.bias, self.bias_grad))
+        return [(parameter, grad) for parameter, grad in gradients if parameter.requires_grad]
 
 
 def _channels(conv: ScaledStdConv2d) -> tuple[Tensor, Tensor]:
@@ -146,7 +159,7 @@ def _depthwise_weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """
     (height, width), (rows, columns) = grad.shape[2:], weight.shape[2:]
     padded = nn.functional.pad(x, [columns // 2, columns // 2, rows // 2, rows // 2])
-    found = torch.empty_like(weight)
+    weight_grad = torch.empty_like(weight)
     for i in range(0, rows - 2, 2):
         for j in range(0, columns - 2, 2):
             tile = padded[:, :, i : i + height + 2, j : j + width + 2]
@@ -154,8 +167,8 @@ def _depthwise_weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
                 grad, tile, weight[:, :, :3, :3], None, [1, 1], [0, 0], [1, 1], False, [0, 0], grad.shape[1],
                 [False, True, False],
             )  # fmt: skip
-            found[:, :, i : i + 3, j : j + 3] = grad_tile
-    return found
+            weight_grad[:, :, i : i + 3, j : j + 3] = grad_tile
+    return weight_grad
 
 
 def _pixels(maps: Tensor) -> Tensor:
