@@ -96,7 +96,7 @@ def test_the_commands(tmp_path, capsys):
     assert "4.6 pJ a MAC of a layer whose input is numbers" in out
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert (
-        main(["measure", "energy", str(run), "--count", "8", "--pj-per-mac", "2", "--pj-per-synop", "1", "--json"]) == 0
+        main(["measure", "energy", str(run), "--count", "8", "--pj_per_mac", "2", "--pj_per_synop", "1", "--json"]) == 0
     )
     found = json.loads(capsys.readouterr().out)
     computed = found["as_computed"]
@@ -113,7 +113,7 @@ def test_inference_is_timed_beside_resnet(capsys, tmp_path):
     picture = ["--picture", str(tmp_path / "time.png")]
     engines = ["--inference", "--engines", "eager", "onnx", "int8", "onnx-int8"]
     options = ["spikes", "--rates", "0.05", "--batch", "3", "--repeats", "1", "--json"]
-    trained = ["--level-rates", "0.1", "0.07", "0.07", "0.01"]
+    trained = ["--level_rates", "0.1", "0.07", "0.07", "0.01"]
     assert main([*speed, *picture, *engines, *options, *trained]) == 0
     rows = {row["engine"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     resnets = ["resnet18", "resnet18, onnx", "resnet18, onnx-int8"]

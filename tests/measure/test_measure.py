@@ -156,7 +156,7 @@ def test_speed_command(capsys):
         (["memory", "--batch", "0"], "batch"),
         (["speed", "--precision", "8"], "precision"),
         (["memory", "--timesteps", "0"], "timesteps"),
-        (["memory", "--fake", "--slice-bytes", "-1"], "slice"),
+        (["memory", "--fake", "--slice_bytes", "-1"], "slice"),
         (["power"], "power"),
     ],
 )

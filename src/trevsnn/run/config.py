@@ -1,4 +1,7 @@
-"""What a training run is made of: typed, validated, read from YAML and the command line."""
+"""The config of a training run: typed, validated, and read from YAML files, recipes and the command line alike.
+
+Nothing here loads PyTorch, so that a mistake in a config is reported at once.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from trevsnn.checks import at_least, within
 from trevsnn.data.config import DataConfig
+from trevsnn.errors import UsageError
 from trevsnn.network.config import TRevSNNConfig
 
 RECIPES = resources.files("trevsnn") / "recipes"
+DEFAULT_RECIPE = "digits"
 
-
+#: As Lightning Fabric names them.
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -135,18 +140,72 @@ def recipe_yaml(name: str) -> str:
     return yaml.safe_dump(_read_recipe(name), sort_keys=False)
 
 
-def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
-    """A shipped recipe with changes, given as ``trevsnn train`` takes them: ``["--epochs", "3"]``.
+def add_config_options(parser: ArgumentParser) -> None:
+    """Add an option for every field of :class:`RunConfig`, and ``--config FILE`` and ``--recipe NAME`` to begin from.
+
+    Parse with ``defaults=False``; :func:`config_of` turns the parsed values into a config.
+    """
+    parser.add_argument(
+        "--config", "--recipe", action=_BeginFrom, nargs="?", const="", metavar="FILE_OR_NAME",
+        help="Begin from a YAML file, or from a shipped recipe by its name; options that follow change it. "
+        f"Recipes: {', '.join(recipe_names())} (default: {DEFAULT_RECIPE}).",
+    )  # fmt: skip
+    parser.add_class_arguments(RunConfig)
+
+
+class _BeginFrom(ActionConfigFile):
+    """Read a config file or a recipe in the place where it stands among the options."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, value: str, option_string: str | None = None
+    ) -> None:
+        if option_string == "--config" and not value:
+            raise UsageError("--config names no file: give --config FILE.")
+        if option_string == "--recipe":
+            try:
+                value = recipe_yaml(value)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+        super().__call__(parser, namespace, value, option_string)
+        namespace[self.dest][-1] = option_string  # to tell the user which of them it was
+
+
+def config_of(values: Namespace) -> RunConfig:
+    """The config that parsed options make: what is not given has its default, or with no config given the recipe's.
+
+    Args:
+        values: of :func:`add_config_options`, without defaults.
 
     Raises:
-        ValueError: an unknown name, or a bad value.
-        jsonargparse.ArgumentError: an unknown option.
+        ValueError: a value that the config's own checks refuse.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(RunConfig)
-    parser.add_argument("--config", action="config")
-    values = parser.instantiate(parser.parse_args(["--config", recipe_yaml(name), *options]))
-    return RunConfig(**{field.name: values[field.name] for field in fields(RunConfig)})
+    values = values.clone()
+    parser = _config_parser()
+    begin = None if values.pop("config", None) else parser.parse_string(recipe_yaml(DEFAULT_RECIPE))
+    whole = parser.instantiate(parser.parse_object(values, namespace=begin))
+    return RunConfig(**{field.name: whole[field.name] for field in fields(RunConfig)})
+
+
+def parse_config(arguments: Sequence[str]) -> RunConfig:
+    """The config that options of ``trevsnn train`` make: ``["--recipe", "digits", "--epochs", "3"]``.
+
+    Raises:
+        jsonargparse.ArgumentError: an unknown option, a value of the wrong type, or an unreadable file.
+        UsageError: an unknown recipe.
+        ValueError: a value that the config's own checks refuse.
+    """
+    return config_of(_config_parser().parse_args(arguments, defaults=False))
+
+
+def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
+    """A shipped recipe with changes; raises as :func:`parse_config` does."""
+    return parse_config(["--recipe", name, *options])
+
+
+def _config_parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None)
+    add_config_options(parser)
+    return parser
 
 
 def _read_recipe(name: str) -> dict[str, Any]:

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 
 from trevsnn.errors import RunError, UsageError
 from trevsnn.files import write_file
-from trevsnn.run.config import RunConfig, to_yaml
+from trevsnn.run.config import RunConfig, parse_config, to_yaml
 
-#: In a folder that trevsnn export made: what is to be known of the data.
+#: Of a run: the weights after its last epoch, or after the one that was best on the held-out items.
+Weights = Literal["last", "best"]
+
+#: File in an exported folder: what a network must know of its data, and its figures.
 ABOUT = "about.json"
 
 
@@ -75,11 +79,8 @@ class RunFolder:
 
     def read_config(self) -> RunConfig:
         """The run's config. Raises RunError where it is damaged."""
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(RunConfig)
         try:
-            values = parser.instantiate(parser.parse_path(str(self.config_file)))
+            return parse_config([f"--config={self.config_file}"])
         except (ArgumentError, ValueError, TypeError, OSError) as error:
             first = str(error).splitlines()[0]
             raise RunError(f"{self.config_file} is damaged ({first}): mend it, or train anew.") from error
-        return RunConfig(**vars(values))

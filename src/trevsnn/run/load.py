@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,10 +14,8 @@ from trevsnn.errors import RunError
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint
 from trevsnn.run.config import RunConfig
-from trevsnn.run.folder import ABOUT, RunFolder
+from trevsnn.run.folder import ABOUT, RunFolder, Weights
 from trevsnn.zoo.presets import pretrained_folder
-
-Weights = Literal["last", "best"]
 
 
 def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, str]:

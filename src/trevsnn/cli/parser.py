@@ -1,0 +1,68 @@
+"""How a function becomes a command: its options from its signature, their help from its docstring."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+import docstring_parser
+from jsonargparse import ArgumentParser
+
+from trevsnn.errors import UsageError
+
+
+class Parser(ArgumentParser):
+    """The options of one command.
+
+    Parameters without a default are positional, unless they are keyword-only. A bool is a flag. A ``Sequence`` takes one
+    value or several, ``--timesteps 4 8``; a tuple none, too.
+
+    Args:
+        command: the function that runs the command; None for a parser of further commands.
+        skip: parameters that are no options.
+        settings: of :class:`jsonargparse.ArgumentParser`.
+    """
+
+    def __init__(self, command: Callable[..., None] | None = None, skip: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(exit_on_error=False, allow_abbrev=False, print_config=None, **settings)
+        if command is not None:
+            self._add_command(command, skip)
+
+    def _add_command(self, command: Callable[..., None], skip: Sequence[str]) -> None:
+        docstring = docstring_parser.parse(command.__doc__ or "")
+        self.description = docstring.short_description
+        help_of = {parameter.arg_name: parameter.description for parameter in docstring.params}
+        parameters = inspect.signature(command, eval_str=True).parameters
+        flags = [name for name, parameter in parameters.items() if parameter.annotation is bool]
+        several = {name: _items(parameter.annotation) for name, parameter in parameters.items()}
+        several = {name: items for name, items in several.items() if items}
+        self.add_function_arguments(command, as_group=False, as_positional=True, skip={*skip, *flags, *several})
+        for name, items in several.items():
+            default = parameters[name].default
+            if default is inspect.Parameter.empty:
+                self.add_argument(name, help=help_of[name], **items)
+            else:
+                self.add_argument(f"--{name}", help=help_of[name], default=default and list(default), **items)
+        for name in flags:
+            self.add_argument(f"--{name}", action="store_true", help=help_of[name])
+
+
+def _items(annotation: Any) -> dict[str, Any]:
+    """Type and number of the values of ``Sequence[X]`` and ``tuple[X, ...]``, or of these or None; else nothing."""
+    if NoneType in get_args(annotation):
+        annotation = get_args(annotation)[0]
+    numbers = {Sequence: "+", tuple: "*"}
+    kind = get_origin(annotation)
+    return {"type": get_args(annotation)[0], "nargs": numbers[kind]} if kind in numbers else {}
+
+
+@contextlib.contextmanager
+def refusals_are_usage_errors() -> Iterator[None]:
+    """What a config's own checks refuse is wrong usage."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error

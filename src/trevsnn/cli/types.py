@@ -1,0 +1,13 @@
+"""Types of options whose range the parser checks; for type checkers plain numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    NonNegativeInt = PositiveInt = int
+    OpenUnitInterval = PositiveFloat = float
+else:
+    from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
+
+__all__ = ["NonNegativeInt", "OpenUnitInterval", "PositiveFloat", "PositiveInt"]
