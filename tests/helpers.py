@@ -9,12 +9,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
+import trevsnn
 from conftest import lively
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.pictures import in_memory
+from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise
 
 
 def trained_like(slope: float = 1.0, **options) -> TRevSNN:
@@ -100,3 +103,19 @@ def folder_of_pictures(
 
 def folder_config(root: Path, **options: object) -> DataConfig:
     return DataConfig(**{"name": "folder", "root": str(root), "image_size": 8, **options})
+
+
+def loss_of(model, x, target):
+    heads = model.forward_heads(x)
+    return trevsnn.deep_supervision_loss(heads, target)
+
+
+def step_and_inputs(dtype, *, kernel_size=3, projection=False, seed=0):
+    torch.manual_seed(seed)
+    below = nn.Conv2d(3, 5, 3, stride=2, padding=1) if projection else Link(3, 5, kernel_size=3, stride=2)
+    step = LevelStep(5, kernel_size, below, Link(7, 5, kernel_size=1, stride=1))
+    shared = PointwiseDepthwise(5, kernel_size)
+    for module in (step, shared):
+        lively(module.to(dtype))
+    nn.init.normal_(step.gamma)
+    return step, shared, torch.randn(5, 3, 9, 12, dtype=dtype), torch.randn(5, 7, 3, 3, dtype=dtype)

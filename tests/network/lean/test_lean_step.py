@@ -8,26 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import trevsnn
-from conftest import gradients, lively, worst
-from trevsnn import TRevSNN, TRevSNNConfig
+from conftest import gradients, worst
+from helpers import loss_of, step_and_inputs
 from trevsnn.measure.tracker import LiveStorage
-from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise
-from trevsnn.network.lean.block import LeanBlock
 from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.lean.step import LeanStep, is_lean
-from trevsnn.network.norm import BatchNorm
-from trevsnn.network.slicing import slices
 from trevsnn.reversible import Neighbour, Replay
 from trevsnn.reversible.precision import Precision
 
 CPU = torch.device("cpu")
 PLAIN = Precision(CPU, False, torch.bfloat16)
-
-
-def loss_of(model, x, target):
-    heads = model.forward_heads(x)
-    return trevsnn.deep_supervision_loss(heads, target)
 
 
 @pytest.mark.parametrize("timesteps", [4, 16, 32])
@@ -74,17 +64,6 @@ def test_exact_recomputes_the_same_spikes_and_has_the_gradients_of_autograd(
     difference = torch.cat([(found[name] - reference[name]).flatten() for name in reference])
     whole = torch.cat([grad.flatten() for grad in reference.values()])
     assert difference.norm() < (1e-13 if dtype == torch.float64 else 1e-5) * whole.norm()
-
-
-def step_and_inputs(dtype, *, kernel_size=3, projection=False, seed=0):
-    torch.manual_seed(seed)
-    below = nn.Conv2d(3, 5, 3, stride=2, padding=1) if projection else Link(3, 5, kernel_size=3, stride=2)
-    step = LevelStep(5, kernel_size, below, Link(7, 5, kernel_size=1, stride=1))
-    shared = PointwiseDepthwise(5, kernel_size)
-    for module in (step, shared):
-        lively(module.to(dtype))
-    nn.init.normal_(step.gamma)
-    return step, shared, torch.randn(5, 3, 9, 12, dtype=dtype), torch.randn(5, 7, 3, 3, dtype=dtype)
 
 
 def both_passes(kind, step, shared, below, above, adjoint, precision, slice_bytes=None):
@@ -149,85 +128,6 @@ def test_one_step_in_every_precision(enabled, low, tolerance):
         ours = lean[3][theirs.get(parameter, parameter)]
         assert ours.dtype == torch.float32
         assert (ours - reference).norm() <= tolerance * reference.norm() + tolerance
-
-
-def test_gradcheck_of_what_lies_behind_the_last_spike():
-    """Numbers of finite differences, where the surrogate plays no part: PW2, DW2, gamma and the identity path."""
-    torch.manual_seed(0)
-    step, *_ = step_and_inputs(torch.float64)
-    potential, adjoint = torch.randn(2, 5, 4, 4, dtype=torch.float64), torch.randn(2, 5, 4, 4, dtype=torch.float64)
-    smooth = [step.gamma, *step.project1.parameters()]
-    with torch.no_grad():
-        block = LeanBlock(step.expand1, step.project1, step.gamma, torch.float64, 32)
-        _, trace = block.forward_traced(potential)
-        block.backward(adjoint, trace)
-        found = dict(block.gradients())
-        for parameter in smooth:
-            numeric, flat = torch.empty_like(parameter), parameter.data.view(-1)
-            for i in range(flat.numel()):
-                flat[i] += 1e-6
-                up = (
-                    LeanBlock(step.expand1, step.project1, step.gamma, torch.float64, 32).forward(potential) * adjoint
-                ).sum()
-                flat[i] -= 2e-6
-                down = (
-                    LeanBlock(step.expand1, step.project1, step.gamma, torch.float64, 32).forward(potential) * adjoint
-                ).sum()
-                flat[i] += 1e-6
-                numeric.view(-1)[i] = (up - down) / 2e-6
-            assert torch.allclose(found[parameter], numeric, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("kernel", "groups"), [(1, 1), (3, 6), (5, 6), (7, 6)])
-def test_gradients_of_16_bit_convolutions_are_those_of_autograd(dtype, kernel, groups):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=groups).to(dtype)
-    x = torch.randn(3, 6, 9, 7).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-    grad = torch.randn(3, 6, 9, 7).to(dtype)
-    conv(x).backward(grad)
-    with torch.no_grad():
-        lean = LeanConv(conv, dtype)
-        grad_x = lean.backward(grad.contiguous(memory_format=torch.channels_last), x)
-        found = dict(lean.gradients())
-    tolerance = 4 * torch.finfo(dtype).eps
-    for ours, reference in (
-        (grad_x, x.grad),
-        (found[conv.weight], conv.weight.grad),
-        (found[conv.bias], conv.bias.grad),
-    ):
-        assert (ours - reference).norm() <= tolerance * reference.norm()
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_batch_norm_is_that_of_torch(dtype):
-    torch.manual_seed(0)
-    ours, theirs = BatchNorm(6), nn.BatchNorm2d(6)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    for bn in (ours, theirs):
-        bn.to(wide)
-        lively(bn)
-    theirs.load_state_dict(ours.state_dict())
-    x = (3 * torch.randn(4, 6, 5, 5) + 1).to(dtype)
-    grad = torch.randn(4, 6, 5, 5).to(dtype)
-    results = []
-    for bn in (ours, theirs):
-        source = x.clone().requires_grad_()
-        out = bn(source)
-        out.backward(grad)
-        assert out.dtype == dtype
-        results.append([out.detach(), source.grad, bn.weight.grad, bn.bias.grad, *bn.buffers()])
-    unit = torch.finfo(dtype).eps
-    for a, b in zip(*results, strict=True):
-        assert torch.allclose(a, b, rtol=8 * unit, atol=16 * unit)
-    assert torch.equal(ours.eval()(x), theirs.eval()(x))
-
-
-def test_one_value_per_channel_cannot_be_normalised():
-    with pytest.raises(
-        ValueError, match=r"shape \(1, 4, 1, 1\) need more than one value per channel: use a larger batch"
-    ):
-        BatchNorm(4)(torch.randn(1, 4, 1, 1))
 
 
 def test_changed_modules_and_hooks_are_replayed_and_right(small_model):
@@ -298,14 +198,3 @@ def test_gradients_add_up_over_passes(small_model):
     loss_of(model, x, target).backward()
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, 2 * once[name], rtol=1e-14), name
-
-
-def test_slices_hold_what_fits_and_one_image_at_least():
-    assert slices(7, 100, 300, CPU) == [slice(0, 3), slice(3, 6), slice(6, 7)]
-    assert slices(2, 100, 1, CPU) == [slice(0, 1), slice(1, 2)]
-    assert slices(5, 100, None, CPU) == [slice(0, 5)]
-
-
-def test_slice_bytes_must_be_positive():
-    with pytest.raises(ValueError, match="slice_bytes is 0; it must be a positive integer"):
-        TRevSNN(TRevSNNConfig(slice_bytes=0))

@@ -1,0 +1,66 @@
+"""What a forward pass keeps for the backward pass, in bytes."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """Count the bytes of all storages made under it that are still alive, other than those of ``known`` tensors."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.alive = {}
+        self.known = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.known:
+                    self.alive[storage._cdata] = (weakref.ref(storage), storage.nbytes())
+        return out
+
+    def total(self):
+        gc.collect()
+        return sum(nbytes for ref, nbytes in self.alive.values() if ref() is not None)
+
+
+def live_after_forward(model, x):
+    with LiveBytes([x, *model.parameters(), *model.buffers()]) as tracker:
+        heads = model.forward_heads(x)
+        return tracker.total(), heads
+
+
+@pytest.mark.parametrize("encoding", ["shared", "grouped", "event"])
+@pytest.mark.parametrize("mode", ["reversible", "exact", "autograd"])
+def test_live_bytes_after_the_forward_pass(small_model, mode, encoding):
+    event = encoding == "event"
+    totals, elements = {}, 0
+    for timesteps in (4, 8, 16):
+        options = {"input": "event"} if event else {"encoding": encoding}
+        # Alphas of 1 need no float anchors, which count apart.
+        model = small_model(timesteps=timesteps, alpha=1.0, backprop=mode, **options)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "alphas" in name:
+                    parameter.fill_(1.0)
+        shape = (4, timesteps, 2, 32, 32) if event else (4, 3, 32, 32)
+        totals[timesteps], heads = live_after_forward(model, torch.randn(shape))
+        elements = 4 * (4 * 32**2 + 8 * 16**2 + 8 * 8**2 + 12 * 8**2)
+        assert len(heads) == (1 if event else 4)
+    for few, many in ((4, 8), (8, 16)):
+        slope = (totals[many] - totals[few]) / (many - few)
+        # Mean and variance of each link are kept, whatever the batch: the channels of what they lead to.
+        statistics = 2 * 4 * (8 + 8 + 12 + 4 + 8 + 8)
+        if mode == "reversible":
+            assert slope == statistics
+        elif mode == "exact":
+            assert 8 * (slope - statistics) / elements == 2
+        else:
+            assert slope > 4 * elements  # the plain graph keeps many floats an element: the tracker does see

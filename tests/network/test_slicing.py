@@ -1,0 +1,72 @@
+"""Slices of the batch, and who is not given any."""
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import gradients, worst
+from helpers import loss_of
+from trevsnn import TRevSNN, TRevSNNConfig
+from trevsnn.network.slicing import sliced_step, slices
+
+CPU = torch.device("cpu")
+
+
+def test_slices_hold_what_fits_and_one_image_at_least():
+    assert slices(7, 100, 300, CPU) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert slices(2, 100, 1, CPU) == [slice(0, 1), slice(1, 2)]
+    assert slices(5, 100, None, CPU) == [slice(0, 5)]
+
+
+def test_slice_bytes_must_be_positive():
+    with pytest.raises(ValueError, match="slice_bytes is 0; it must be a positive integer"):
+        TRevSNN(TRevSNNConfig(slice_bytes=0))
+
+
+class Batchwise(nn.Module):
+    """A module of a user that looks across the batch."""
+
+    def __init__(self, inner, channels):
+        super().__init__()
+        self.inner, self.norm = inner, nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return self.norm(self.inner(x))
+
+
+@pytest.mark.parametrize("mode", ["exact", "autograd"])
+def test_a_module_that_looks_across_the_batch_is_given_all_of_it(small_model, mode):
+    """Whatever the slices: they are for modules that act on each item alone."""
+    x, target = torch.randn(5, 1, 16, 16, dtype=torch.float64), torch.randint(5, (5,))
+    results = []
+    for slice_bytes in (1, 10**9):
+        model = small_model(torch.float64, in_chans=1, slice_bytes=slice_bytes, backprop=mode)
+        step = model.levels[1].steps[2]
+        step.project1 = Batchwise(step.project1, 8).double()
+        loss = loss_of(model, x, target)
+        results.append((loss, gradients(model, loss), step.project1.norm.running_var))
+    assert torch.allclose(results[0][0], results[1][0], rtol=1e-12)
+    assert worst(results[0][1], results[1][1]) < 1e-10
+    assert torch.allclose(results[0][2], results[1][2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
+@pytest.mark.parametrize("place", ["", "below", "above"])
+def test_a_hook_on_a_level_s_step_or_link_sees_the_whole_batch(small_model, mode, place):
+    model = small_model(in_chans=1, slice_bytes=1, backprop=mode)
+    module = model.levels[1].steps[2].get_submodule(place)
+    batches = []
+    module.register_forward_hook(lambda _, args, out: batches.append(len(out)))
+    model.forward_heads(torch.randn(5, 1, 16, 16))[-1].sum().backward()
+    assert set(batches) == {5}
+
+
+def test_slices_are_those_of_the_bare_equation(small_model):
+    """LevelStep.forward is F; in slices it is the same to rounding."""
+    model = small_model(torch.float64, in_chans=1).eval()
+    level = model.levels[1]
+    below, above = torch.randn(5, 4, 16, 16, dtype=torch.float64), torch.randn(5, 8, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        whole = level.steps[2](below, above, level.shared)
+        sliced = sliced_step(level.steps[2], below, above, level.shared, 1)
+    assert torch.allclose(sliced, whole, rtol=1e-12, atol=1e-13)
