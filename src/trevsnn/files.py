@@ -1,4 +1,4 @@
-"""Writing files so that a crash at any moment leaves the old content or the new, never a part of it."""
+"""Writing files so that after a crash at any moment they have their old content or the new one, never part of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trevsnn.errors import RunError
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write beside and rename: at any moment ``path`` has its old content or its new one.
+    """Write to a file beside ``path`` and rename it: at any moment ``path`` has its old content or the new one.
 
     Raises:
         RunError: it cannot be written; the old content is still there.
@@ -25,6 +25,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> RunError:
+    """The error to raise where ``path``, of a run's folder, cannot be written."""
     return RunError(
         f"{path} cannot be written ({error.strerror}): make room, and go on with trevsnn train --resume; what was saved "
         "before is intact."
@@ -32,6 +33,7 @@ def unwritable(path: Path, error: OSError) -> RunError:
 
 
 def write_through(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -39,6 +41,7 @@ def write_through(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
+    """Wait until the disk has a folder's entries, such as the new name of a renamed file."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

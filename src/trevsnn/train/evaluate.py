@@ -1,4 +1,4 @@
-"""Accuracy of a trained run, and predictions for single files."""
+"""Loss, accuracy and firing rates of a network on a part of the data."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from trevsnn.train.processes import local_batch
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What running over a part of the data came to.
+    """Figures of a network on a part of the data.
 
     Attributes:
-        loss: plain cross entropy of the last head.
+        loss: mean cross entropy of the last head, without label smoothing.
         accuracy: in 0..1.
-        rates: for each level the firing rates of its state and of its blocks' hidden neurons, means over the steps;
-            empty where not the network itself ran.
+        rates: for each level the firing rates, in 0..1, of its state and of its two blocks' hidden neurons, means over
+            timesteps and items; empty where another engine computed the logits.
     """
 
     loss: float
@@ -38,7 +38,11 @@ class Evaluation:
 
 
 def evaluation_loader(part: Part, config: RunConfig, fabric: Fabric) -> DataLoader[Any]:
-    """All items once, in order, without augmentation, shared out among the processes."""
+    """A loader of all items of a part, in order and without augmentation, each in one process.
+
+    Raises:
+        UsageError: as :func:`trevsnn.train.processes.local_batch`.
+    """
     dataset = TensorDataset(part, config.data, config.seed, training=False)
     sampler = EpochSampler(len(dataset), config.seed, shuffle=False, rank=fabric.global_rank, world=fabric.world_size)
     size = local_batch(config, fabric.world_size)
@@ -46,7 +50,7 @@ def evaluation_loader(part: Part, config: RunConfig, fabric: Fabric) -> DataLoad
 
 
 def place_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Inputs in the model's dtype, pictures channels-last."""
+    """Inputs as the model takes them: pictures (B, C, S, S) or frames (B, T, 2, S, S), in its dtype, pictures channels-last."""
     return inputs.to(dtype, memory_format=torch.channels_last) if inputs.dim() == 4 else inputs.to(dtype)
 
 
@@ -58,16 +62,16 @@ def evaluate(
     fabric: Fabric,
     engine: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
-    """Run ``model``, in evaluation mode, over every item of ``loader`` that can be read, each in one process.
+    """Run ``model``, in evaluation mode, over every item of ``loader`` that can be read.
 
     Args:
         model: on the fabric's device.
-        loader: of its inputs, labels and numbers.
-        fabric: that it runs on.
-        engine: what computes the logits in the model's place; None for the model.
+        loader: of :func:`evaluation_loader`.
+        fabric: the processes; the figures are those of all of them together.
+        engine: from inputs to logits, in the model's place; None for the model.
 
     Raises:
-        RunError: none can be read.
+        RunError: an item cannot be read (``on_unreadable="fail"``), none can, or a loading process died.
     """
     model.eval()
     classes = model.num_classes
@@ -83,13 +87,13 @@ def evaluate(
         inputs = place_inputs(inputs, dtype)
         with fabric.autocast():
             if engine is None:
-                logits, found = model.forward_with_rates(inputs)
-                for metrics, row in zip(rates, found.by_level(), strict=True):
-                    for metric, rate in zip(metrics, row, strict=True):
+                logits, batch_rates = model.forward_with_rates(inputs)
+                for metrics, level_rates in zip(rates, batch_rates.by_level(), strict=True):
+                    for metric, rate in zip(metrics, level_rates, strict=True):
                         metric.update(rate, counted)
             else:
                 logits = engine(inputs)
         accuracy.update(logits.float(), labels)
         loss.update(nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED), counted)
-    rows = [[float(metric.compute()) for metric in metrics] for metrics in rates] if engine is None else []
-    return Evaluation(float(loss.compute()), float(accuracy.compute()), rows)
+    means = [[float(metric.compute()) for metric in metrics] for metrics in rates] if engine is None else []
+    return Evaluation(float(loss.compute()), float(accuracy.compute()), means)

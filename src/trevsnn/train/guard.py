@@ -1,4 +1,4 @@
-"""What watches over a training: gradients that are not finite, and levels that fall silent or never are."""
+"""What watches over a training: gradients that are not finite, and silent or saturated levels."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ from torch import Tensor, nn
 
 from trevsnn.errors import RunError
 
-RATE_LOW, RATE_HIGH = 0.01, 0.9
+RATE_LOW, RATE_HIGH = 0.01, 0.9  # a layer under it is called silent, over it saturated
 
 
 class StepGuard:
-    """Skips steps whose gradient is not finite, leaving weights and buffers as they were before.
+    """Skips training steps whose gradient is not finite; weights and buffers stay as they were before the step.
 
     The gradient is the one summed over all processes, so all of them skip the same steps.
 
     Args:
         model: whose buffers the forward pass changes.
         limit: raise after so many skipped steps one after the other.
+
+    Attributes:
+        skipped: steps skipped in this epoch; whoever counts epochs sets it to 0.
+        in_a_row: steps skipped one after the other until now.
     """
 
     def __init__(self, model: nn.Module, limit: int) -> None:
         self.limit = limit
-        self.skipped = self.in_a_row = 0  # of the epoch; until now
+        self.skipped = self.in_a_row = 0
         self._buffers = list(model.buffers())
         self._before = [buffer.clone() for buffer in self._buffers]
 
     def begin_step(self) -> None:
-        """Remember the buffers."""
+        """Copy the buffers, before the forward pass changes them."""
         torch._foreach_copy_(self._before, self._buffers)
 
     def accept(self, norm: Tensor) -> bool:
-        """Whether to take the step, from the norm of its gradient.
+        """Whether to take the step, given the norm () of its whole gradient. If not, the buffers are put back.
 
         Raises:
             RunError: ``limit`` steps one after the other could not be taken.
@@ -53,12 +57,12 @@ class StepGuard:
 
 
 def rate_warnings(rates: Sequence[Sequence[float]]) -> list[str]:
-    """A sentence for each layer whose mean firing rate, in 0..1, says that it hardly carries information.
+    """A sentence for each layer that is silent or saturated, and so hardly carries information.
 
     Args:
-        rates: for each level that of its state and those of its blocks' hidden neurons.
+        rates: for each level the mean firing rates, in 0..1, of its state and of its blocks' hidden neurons.
     """
-    named = {
+    by_name = {
         f"level {level}" + (f"'s hidden layer {place}" if place else ""): rate
         for level, row in enumerate(rates)
         for place, rate in enumerate(row)
@@ -66,6 +70,6 @@ def rate_warnings(rates: Sequence[Sequence[float]]) -> list[str]:
     return [
         f"{name} fires at {rate:.1%}, {'under' if rate < RATE_LOW else 'over'} "
         f"{RATE_LOW if rate < RATE_LOW else RATE_HIGH:.0%}: try a lower optim.lr, or another width."
-        for name, rate in named.items()
+        for name, rate in by_name.items()
         if not RATE_LOW <= rate <= RATE_HIGH
     ]

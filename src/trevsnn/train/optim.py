@@ -14,24 +14,24 @@ from torch.optim import Optimizer
 
 from trevsnn.run.config import OptimConfig, RunConfig
 
-MUON_VECTORS = 0.2  # of the learning rate goes to vectors and depthwise kernels
+MUON_VECTORS = 0.2  # learning rate of vectors and depthwise kernels under Muon, as a share of the matrices'
 
 
 def lr_factor(config: RunConfig) -> float:
-    """What the config's learning rates are multiplied by: ``batch_size / lr_per``, or 1."""
+    """The factor on the config's learning rates: ``batch_size / lr_per``, or 1."""
     return 1.0 if config.optim.lr_per is None else config.batch_size / config.optim.lr_per
 
 
 def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
-    """The optimizer, without weight decay on biases, gains and other vectors."""
+    """The configured optimizer, without weight decay on biases, gains and other vectors."""
     optim = config.optim
-    # Standardised weights bear any rate, the biases and gains beside them do not: hidden neurons would fall silent.
-    own: dict[str, Any] = {"fallback_lr_scale": MUON_VECTORS} if optim.name == "muon" else {}
-    return create_optimizer_v2(model, optim.name, optim.lr * lr_factor(config), optim.weight_decay, **own)
+    # Standardised weights bear any learning rate; with biases and gains at the same, hidden neurons fall silent.
+    muon: dict[str, Any] = {"fallback_lr_scale": MUON_VECTORS} if optim.name == "muon" else {}
+    return create_optimizer_v2(model, optim.name, optim.lr * lr_factor(config), optim.weight_decay, **muon)
 
 
 def build_scheduler(optimizer: Optimizer, config: RunConfig, steps_per_epoch: int) -> CosineLRScheduler:
-    """Linear warm-up and cosine by step. ``step_update(n)`` sets the rate of step n, a function of n alone."""
+    """Linear warm-up, then a cosine. ``step_update(n)`` sets the learning rate of training step n, which depends on n alone."""
     factor = lr_factor(config)
     return CosineLRScheduler(
         optimizer,
@@ -44,13 +44,21 @@ def build_scheduler(optimizer: Optimizer, config: RunConfig, steps_per_epoch: in
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], heads: Iterable[nn.Parameter], config: OptimConfig) -> Tensor:
-    """Clip in place and return the norm the whole gradient had before.
+    """Clip gradients in place.
 
-    Adaptive clipping leaves the heads alone, as its authors do (Brock et al., ICML 2021).
+    Adaptive clipping leaves out the heads, as its authors do (Brock et al., ICML 2021).
+
+    Args:
+        parameters: all of the model's.
+        heads: those of its heads.
+        config: with ``clip`` and ``clip_mode``.
+
+    Returns:
+        The norm () of the whole gradient before clipping.
     """
-    own = [p for p in parameters if p.grad is not None]
-    norm = get_total_norm([p.grad for p in own if p.grad is not None])
+    trained = [p for p in parameters if p.grad is not None]
+    norm = get_total_norm([p.grad for p in trained if p.grad is not None])
     if config.clip is not None:
         excluded = set(heads) if config.clip_mode == "agc" else set()
-        dispatch_clip_grad([p for p in own if p not in excluded], config.clip, mode=config.clip_mode)
+        dispatch_clip_grad([p for p in trained if p not in excluded], config.clip, mode=config.clip_mode)
     return norm

@@ -1,4 +1,4 @@
-"""The processes of a run: one here, or as many as torchrun or SLURM started."""
+"""The processes of a run: one, or as many as torchrun or SLURM started."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from trevsnn.errors import UsageError
@@ -13,10 +14,11 @@ from trevsnn.run.config import RunConfig
 
 
 def make_fabric(config: RunConfig) -> Fabric:
-    """The configured kind of device, one for each process that torchrun or SLURM started.
+    """Lightning Fabric on the configured kind of device, one device for each process that torchrun or SLURM started.
 
     Raises:
-        UsageError: the machine has none, or fewer than there are processes.
+        UsageError: the machine has no such device, or fewer than processes; or SLURM's processes were not started by
+            ``srun --ntasks-per-node``.
     """
     here, nodes = _launched()
     options: dict[str, Any] = {"devices": here, "num_nodes": nodes}
@@ -33,14 +35,18 @@ def make_fabric(config: RunConfig) -> Fabric:
 
 
 def is_first() -> bool:
-    """Whether this is the process that prints and writes."""
-    if _launched() == (1, 1):
-        return True
-    return os.environ["RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_PROCID"] == "0"
+    """Whether this is the process that prints and writes; known before there is a Fabric.
+
+    Raises:
+        UsageError: as :func:`make_fabric`.
+    """
+    # Not Fabric's rank_zero_only: it goes by a RANK that something else may have left in the environment.
+    environment = _environment()
+    return environment is None or environment.global_rank() == 0
 
 
 def local_batch(config: RunConfig, processes: int) -> int:
-    """Items of one part of a step in one process.
+    """Items that one process computes at a time: those of a step, over all processes and ``accumulate`` parts.
 
     Raises:
         UsageError: the step's items cannot be shared out evenly.
@@ -60,11 +66,27 @@ def local_batch(config: RunConfig, processes: int) -> int:
 
 
 def _launched() -> tuple[int, int]:
-    """Processes on this machine, and machines, as torchrun or SLURM say; 1 and 1 without them."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    """Processes on this machine, and machines; 1 and 1 where neither torchrun nor SLURM started any."""
+    environment = _environment()
+    if environment is None:
+        return 1, 1
+    world = environment.world_size()
+    # Fabric's environments know the number of processes, but not how many there are on a machine.
+    if isinstance(environment, TorchElasticEnvironment):
         here = int(os.environ["LOCAL_WORLD_SIZE"])
-        return here, int(os.environ["WORLD_SIZE"]) // here
-    if "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        nodes = int(os.environ.get("SLURM_NNODES", "1"))
-        return int(os.environ["SLURM_NTASKS"]) // nodes, nodes
-    return 1, 1
+        return here, world // here
+    nodes = int(os.environ.get("SLURM_NNODES", "1"))
+    return world // nodes, nodes
+
+
+def _environment() -> ClusterEnvironment | None:
+    """What started this process together with others, as Fabric detects it; None where there are no others."""
+    environment: ClusterEnvironment | None = None
+    if TorchElasticEnvironment.detect():  # first, as it may run inside SLURM
+        environment = TorchElasticEnvironment()
+    elif SLURMEnvironment.detect() and "SLURM_PROCID" in os.environ:  # salloc sets the number of tasks, srun this too
+        try:
+            environment = SLURMEnvironment()
+        except RuntimeError as error:  # without --ntasks-per-node
+            raise UsageError(f"SLURM's processes cannot be used: {error}") from error
+    return environment if environment is not None and environment.world_size() > 1 else None

@@ -1,4 +1,4 @@
-"""What a run shows and leaves behind: progress, metrics.csv, TensorBoard, curves.png."""
+"""What a run reports: its progress, metrics.csv, curves.png and TensorBoard's files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from trevsnn.files import write_file
+from trevsnn.files import unwritable, write_file
 
-History = list[dict[str, float]]
+History = list[dict[str, float]]  # a row of metrics for each epoch
 
 
 class RateColumn(ProgressColumn):
@@ -30,13 +30,13 @@ class RateColumn(ProgressColumn):
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with count, rate and remaining time; silent where the output is no terminal."""
+    """A bar with count, items per second and remaining time; shown on a terminal only."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()]
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def epoch_line(row: Mapping[str, float], epochs: int) -> str:
-    """One epoch in one line."""
+    """An epoch's row of metrics as a line of text."""
     return (
         f"epoch {row['epoch']:.0f}/{epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
         f"val accuracy {row['val_accuracy']:.2%}  lr {row['lr']:.2e}  {row['seconds']:.1f} s"
@@ -44,7 +44,11 @@ def epoch_line(row: Mapping[str, float], epochs: int) -> str:
 
 
 def write_metrics(folder: Path, history: History) -> None:
-    """Write metrics.csv and curves.png anew."""
+    """Write metrics.csv and curves.png of all epochs so far.
+
+    Raises:
+        RunError: they cannot be written.
+    """
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(history[0]))
     table.writeheader()
@@ -56,13 +60,13 @@ def write_metrics(folder: Path, history: History) -> None:
 
 
 class TensorBoard:
-    """Rows of metrics as TensorBoard's scalars, one file for each start of a run.
+    """Rows of metrics as TensorBoard's scalars; every start of a run begins a new file.
 
-    Written when they come, not by a thread as TensorBoard's own writer does, so that a full disk is an error here.
+    TensorBoard's own writer writes in a thread, where an error such as a full disk would be lost; this one at once.
 
     Args:
         folder: for the file.
-        first_epoch: the first one that is to come; what an interrupted run wrote from there on no longer counts.
+        first_epoch: the epoch that comes next, from 1; TensorBoard drops what earlier files have from there on.
     """
 
     def __init__(self, folder: Path, first_epoch: int) -> None:
@@ -73,19 +77,26 @@ class TensorBoard:
         ]
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Add one epoch."""
+        """Add an epoch's row of metrics.
+
+        Raises:
+            RunError: it cannot be written.
+        """
         values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "epoch"]
         event = Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=values))
-        self.path.parent.mkdir(exist_ok=True)
-        with self.path.open("ab") as file:
-            records = RecordWriter(file)
-            for part in (*self.head, event):
-                records.write(part.SerializeToString())
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            with self.path.open("ab") as file:
+                records = RecordWriter(file)
+                for part in (*self.head, event):
+                    records.write(part.SerializeToString())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         self.head = []
 
 
 def curves(history: History) -> Figure:
-    """Loss, accuracy and firing rates over the epochs."""
+    """A picture of loss, accuracy and firing rates over the epochs."""
     figure = Figure(figsize=(11, 3.4))
     loss, accuracy, rates = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.06, right=0.98, bottom=0.16, top=0.9, wspace=0.22)

@@ -1,4 +1,4 @@
-"""What a run amounts to: whether it can be, and summary.json at its end."""
+"""The check that model and data fit, at a run's beginning, and summary.json at its end."""
 
 from __future__ import annotations
 
@@ -24,12 +24,20 @@ from trevsnn.train.report import History
 
 
 def check_fit(config: RunConfig, part: Part) -> None:
-    """Raise UsageError where the model cannot be trained on the data."""
+    """Check that model and data fit.
+
+    Args:
+        config: of the run.
+        part: the training part.
+
+    Raises:
+        UsageError: input kind, classes, channels, colour augmentation or batch size do not fit the data.
+    """
     model, name, classes = config.model, config.data.name, len(part.classes)
-    wanted = "event" if is_event(config.data) else "image"
-    if model.input != wanted:
-        kind = "recordings" if wanted == "event" else "pictures"
-        raise UsageError(f"model.input is {model.input!r}, but {name} are {kind}: set model.input to {wanted}.")
+    needed = "event" if is_event(config.data) else "image"
+    if model.input != needed:
+        kind = "recordings" if needed == "event" else "pictures"
+        raise UsageError(f"model.input is {model.input!r}, but {name} are {kind}: set model.input to {needed}.")
     if model.num_classes != classes:
         raise UsageError(f"model.num_classes is {model.num_classes}, but {name} has {classes}: set it to {classes}.")
     if model.in_chans != part.channels:
@@ -46,7 +54,16 @@ def check_fit(config: RunConfig, part: Part) -> None:
 def summarise(
     config: RunConfig, fabric: Fabric, model: nn.Module, parts: Mapping[str, Part], history: History, test: float | None
 ) -> dict[str, Any]:
-    """All that is needed to repeat the run, and what came out: the last epoch's figures and the best one's."""
+    """What is written to summary.json: the run's results, and all that is needed to repeat it.
+
+    Args:
+        config: of the run.
+        fabric: its processes.
+        model: the network.
+        parts: of the data, by name.
+        history: a row of metrics for each epoch.
+        test: accuracy on the test part, None if there is none.
+    """
     last = history[-1]
     best = max(history, key=lambda row: row["val_accuracy"])
     return {
@@ -78,18 +95,18 @@ def summarise(
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write summary.json. Raises RunError where it cannot be written."""
     write_file(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
 
 def _peak_memory(device: torch.device) -> dict[str, Any]:
-    """The most memory the run held: of the CUDA device's tensors, else of the whole process."""
+    """The run's peak memory: of tensors on the CUDA device, otherwise of the whole process."""
     if device.type == "cuda":
         return {"peak_memory_bytes": torch.cuda.max_memory_allocated(device), "peak_memory_of": "tensors on the device"}
-    # Linux counts in KiB.
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
     return {"peak_memory_bytes": kib * 1024, "peak_memory_of": "process"}
 
 
 def _values(row: Mapping[str, float], start: str) -> list[float]:
-    """Those of a row of metrics whose names start so, in their order."""
+    """The values of a row of metrics whose names start with ``start``, in their order."""
     return [value for name, value in row.items() if name.startswith(start)]

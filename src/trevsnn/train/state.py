@@ -1,0 +1,153 @@
+"""What changes while a network is trained, and its checkpoints, which hold all of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from timm.utils.model_ema import ModelEmaV3
+from torch.optim import Optimizer
+
+from trevsnn.data.part import About
+from trevsnn.errors import RunError
+from trevsnn.network.encoders import slope_at
+from trevsnn.network.model import TRevSNN
+from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
+from trevsnn.run.config import RunConfig
+from trevsnn.run.load import load_weights
+from trevsnn.train.guard import StepGuard
+from trevsnn.train.report import History
+
+STEP_CHECKPOINTS = 2  # the one before the latest serves when the latest is damaged
+
+
+class TrainingState:
+    """All that a training changes; whatever else it uses follows from the config and the number of steps.
+
+    Args:
+        config: of the run.
+        fabric: the run's processes.
+        model: the network, without Fabric's wrapper.
+        optimizer: of its parameters.
+        about: the run's data, which checkpoints hold too.
+
+    Attributes:
+        ema: the averaged weights, None without ``ema_decay``.
+        guard: counts the steps that were skipped.
+        step: optimizer steps so far, skipped ones included.
+        slope: negative slope of the leaky ReLUs in this epoch.
+        loss_sum: sum over the epoch's steps of this process's loss, float64.
+        unreadable: items of the epoch that this process could not read.
+        history: a row of metrics for each finished epoch.
+        saved_at: when the latest checkpoint was written, ``time.monotonic()``.
+    """
+
+    def __init__(self, config: RunConfig, fabric: Fabric, model: TRevSNN, optimizer: Optimizer, about: About) -> None:
+        self.config, self.fabric, self.model, self.optimizer, self.about = config, fabric, model, optimizer, about
+        self.ema = None if config.ema_decay is None else ModelEmaV3(model, config.ema_decay, use_warmup=True)
+        self.guard = StepGuard(model, config.max_nonfinite)
+        self.step = 0
+        self.slope = 1.0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
+        self.unreadable = 0
+        self.history: History = []
+        self._seconds = 0.0
+        self.saved_at = self._continued_at = time.monotonic()
+
+    @property
+    def evaluated(self) -> TRevSNN:
+        """The network that is evaluated: the averaged one if there is one."""
+        model = self.model if self.ema is None else self.ema.module
+        assert isinstance(model, TRevSNN)
+        return model
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, interruptions not counted."""
+        return self._seconds + time.monotonic() - self._continued_at
+
+    def set_slope(self, epoch: int) -> None:
+        """Give the leaky ReLUs the slope of an epoch, counted from 0."""
+        self.slope = slope_at(epoch, self.config.slope_epochs)
+        self.model.set_slope(self.slope)
+        self.evaluated.set_slope(self.slope)
+
+    def begin_epoch(self) -> None:
+        """Set what is counted by epoch to 0."""
+        self.loss_sum.zero_()
+        self.guard.skipped = self.unreadable = 0
+
+    def save(self, folder: Path) -> None:
+        """Write everything to ``folder/step-N`` and remove all but the latest two of them.
+
+        Raises:
+            RunError: it cannot be written; earlier checkpoints are intact.
+        """
+        weights: dict[str, Any] = {"model": self.model.state_dict()}
+        if self.ema is not None:
+            weights["ema"] = self.ema.module.state_dict()
+        random = {"cpu": torch.get_rng_state()}
+        if self.fabric.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state()
+        state = {
+            "step": self.step, "loss_sum": self.loss_sum, "skipped": self.guard.skipped, "in_a_row": self.guard.in_a_row,
+            "unreadable": self.unreadable, "history": self.history, "seconds": self.seconds,
+            "optimizer": self.optimizer.state_dict(), "random": random, **self._for_evaluation(),
+        }  # fmt: skip
+        save_checkpoint(folder / f"step-{self.step:09d}", weights, state)
+        remove_checkpoints(folder, "step", keep=STEP_CHECKPOINTS)
+        self.saved_at = time.monotonic()
+
+    def save_best(self, folder: Path, epoch: int) -> None:
+        """Write the evaluated weights to ``folder/best-E``, E counted from 1, and remove earlier ones.
+
+        Raises:
+            RunError: it cannot be written; earlier checkpoints are intact.
+        """
+        save_checkpoint(
+            folder / f"best-{epoch + 1:06d}", {"model": self.evaluated.state_dict()}, self._for_evaluation()
+        )
+        remove_checkpoints(folder, "best", keep=1)
+
+    def restore(self, folder: Path, console: Console) -> None:
+        """Load the latest intact checkpoint of ``folder``; where there is none, leave everything as it is.
+
+        The console is told of damaged checkpoints, and which one is used.
+
+        Raises:
+            RunError: a checkpoint is of another model.
+        """
+        saved = checkpoints(folder, "step")
+        for checkpoint in saved:
+            try:
+                weights, state = load_checkpoint(checkpoint)
+            except RunError as error:
+                console.print(f"{error} Trying the one before it.", highlight=False, soft_wrap=True)
+                continue
+            self._load(weights, state, checkpoint)
+            console.print(f"going on from {checkpoint.name}, after {len(self.history)} epochs", highlight=False)
+            return
+        if saved:
+            console.print("no intact checkpoint: starting from the beginning", highlight=False)
+
+    def _load(self, weights: dict[str, dict[str, torch.Tensor]], state: dict[str, Any], checkpoint: Path) -> None:
+        load_weights(self.model, weights["model"], checkpoint)
+        if self.ema is not None:
+            load_weights(self.ema.module, weights["ema"], checkpoint)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.history, self._seconds = state["step"], state["history"], state["seconds"]
+        self.loss_sum.copy_(state["loss_sum"])
+        self.guard.skipped, self.guard.in_a_row = state["skipped"], state["in_a_row"]
+        self.unreadable = state["unreadable"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if "cuda" in state["random"] and self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"])
+
+    def _for_evaluation(self) -> dict[str, Any]:
+        """What evaluating the weights needs besides the config."""
+        return {"slope": self.slope, "about": asdict(self.about)}

@@ -1,0 +1,69 @@
+"""One training step: losses of its parts, gradients, clipping, the optimizer, averaging of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trevsnn.data.pictures.transforms import BatchMixup
+from trevsnn.network.losses import deep_supervision_loss, temporal_loss
+from trevsnn.train.evaluate import place_inputs
+from trevsnn.train.optim import build_scheduler, clip_gradients
+from trevsnn.train.state import TrainingState
+
+
+class Stepper:
+    """Takes the training steps of one process.
+
+    Args:
+        state: of the training, with the optimizer.
+        wrapped: the network as Fabric set it up.
+        steps_per_epoch: of the run.
+    """
+
+    def __init__(self, state: TrainingState, wrapped: Any, steps_per_epoch: int) -> None:
+        self.state, self.wrapped, self.config, self.fabric = state, wrapped, state.config, state.fabric
+        self.scheduler = build_scheduler(state.optimizer, self.config, steps_per_epoch)
+        self.dtype: torch.dtype = next(state.model.parameters()).dtype
+        data, model = self.config.data, self.config.model
+        self.mixup = (
+            BatchMixup(data, model.num_classes, self.config.label_smoothing, self.config.seed) if data.mixes else None
+        )
+
+    def take(self, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """One step on all ``accumulate`` parts (inputs, labels). It is skipped where the gradient is not finite.
+
+        Raises:
+            RunError: too many steps one after the other had to be skipped.
+        """
+        state = self.state
+        self.scheduler.step_update(state.step)
+        state.guard.begin_step()
+        losses = []
+        for place, (inputs, labels) in enumerate(parts):
+            # Processes share their gradients once, after the last part.
+            with self.fabric.no_backward_sync(self.wrapped, enabled=place < len(parts) - 1):
+                loss = self._loss(place_inputs(inputs, self.dtype), labels, place) / len(parts)
+                self.fabric.backward(loss)
+            losses.append(loss.detach())
+        norm = clip_gradients(state.model.parameters(), state.model.heads.parameters(), self.config.optim)
+        if state.guard.accept(norm):
+            state.optimizer.step()
+            if state.ema is not None:
+                state.ema.update(state.model, state.step)
+            state.loss_sum += sum(losses)
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+
+    def _loss(self, inputs: Tensor, labels: Tensor, place: int) -> Tensor:
+        smoothing, target = self.config.label_smoothing, labels
+        if self.mixup is not None:
+            inputs, target = self.mixup(inputs, labels, self.state.step, self.fabric.global_rank, place)
+            smoothing = 0.0  # the mixed targets are smoothed already
+        with self.fabric.autocast():  # Fabric enters it by itself for ``forward`` alone
+            if self.config.loss == "temporal":
+                return temporal_loss(self.wrapped.forward_time(inputs), target, smoothing)
+            return deep_supervision_loss(self.wrapped.forward_heads(inputs), target, smoothing)
