@@ -1,0 +1,92 @@
+"""What answers at once loads nothing that takes seconds to load."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = [
+    "torch",
+    "numpy",
+    "timm",
+    "torchvision",
+    "matplotlib",
+    "tensorboard",
+    "lightning_fabric",
+    "sklearn",
+    "onnx",
+    "PIL",
+]
+PROGRAM = f"""
+import json, sys
+from trevsnn.cli.main import main
+code = main(sys.argv[1:])
+print(json.dumps([code, [name for name in {HEAVY} if name in sys.modules]]), file=sys.stderr)
+"""
+
+AT_ONCE = [
+    (["--version"], 0, "trevsnn 0.1.0"),
+    (["--help"], 0, "measure"),
+    (["train", "--help"], 0, "--optim.lr"),
+    (["evaluate", "--help"], 0, "--engine {eager,folded,onnx,int8,onnx-int8,spikes}"),
+    (["predict", "--help"], 0, "files"),
+    (["export", "--help"], 0, "--formats"),
+    (["stream", "--help"], 0, "recording"),
+    (["measure", "--help"], 0, "energy"),
+    (["measure", "memory", "--help"], 0, "--slice_bytes"),
+    (["measure", "speed", "--help"], 0, "--level_rates"),
+    (["measure", "energy", "--help"], 0, "--pj_per_synop"),
+    (["data", "--help"], 0, "prepare"),
+    (["data", "prepare", "--help"], 0, "--no_hashes"),
+    (["data", "check", "--help"], 0, "--workers"),
+    (["train", "--recipe", "n-mnist", "--epochs", "7", "--print_config"], 0, "epochs: 7"),
+    (["train", "--print_config"], 0, "name: digits"),
+    (["train", "--epoch", "3"], 2, "unrecognized arguments: --epoch 3"),
+    (["train", "--epochs", "many"], 2, "many"),
+    (["train", "--epochs", "0"], 2, "epochs is 0; it must be at least 1"),
+    (["train", "--model.kernel_size", "2"], 2, "kernel_size is 2; it must be odd"),
+    (["train", "--data.erasing", "1.5"], 2, "data.erasing is 1.5"),
+    (["train", "--recipe", "cifar1000"], 2, "there is no recipe 'cifar1000'"),
+    (["train", "--config", "missing.yaml"], 2, "missing.yaml"),
+    (["train", "--config"], 2, "--config names no file"),
+    (["train", "--resume", "RUN", "--epochs", "9", "--model.timesteps=2"], 2, "leave out --epochs, --model.timesteps."),
+    (["train", "--resume", "RUN", "--recipe", "digits"], 2, "leave out --recipe."),
+    (["train", "--recipe", "digits", "--resume", "RUN", "--run", "X"], 2, "leave out --recipe, --run."),
+    (["evaluate", "RUN", "--engine", "magic"], 2, "magic"),
+    (["export", "RUN", "--formats", "onnx", "tflite"], 2, "tflite"),
+    (["predict", "RUN"], 2, "files"),
+    (["measure", "memory", "--timesteps", "4", "0"], 2, "timesteps"),
+    (["measure", "speed", "--rates", "1"], 2, "rates"),
+    (["measure", "speed", "--picture", "x.png"], 2, "--picture goes with --inference"),
+    (["measure", "energy"], 2, "run"),
+    (["data", "prepare", "mnist"], 2, "mnist"),
+    (["data", "prepare", "imagenet"], 2, "archives"),
+    (["measure"], 2, "memory,speed,energy"),
+    ([], 2, "command"),
+]
+
+
+@pytest.fixture(scope="module")
+def answers() -> list[tuple[int, list[str], str]]:
+    """Exit code, heavy modules loaded and output of each call, in a process of its own."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for arguments, _, _ in AT_ONCE
+    ]
+    results = []
+    for process in processes:
+        out, error = process.communicate()
+        *lines, last = error.splitlines()
+        code, heavy = json.loads(last)
+        results.append((code, heavy, "\n".join([out, *lines])))
+    return results
+
+
+@pytest.mark.parametrize("number", range(len(AT_ONCE)), ids=lambda number: " ".join(AT_ONCE[number][0]) or "nothing")
+def test_help_and_errors_of_usage_load_nothing_heavy(answers, number):
+    _, code, text = AT_ONCE[number]
+    assert answers[number][:2] == (code, [])
+    assert text in answers[number][2]

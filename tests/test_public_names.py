@@ -1,0 +1,81 @@
+"""``import trevsnn``: every public name, at no cost before it is used, and known to timm whatever is imported first."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import trevsnn
+
+
+def run(program: str) -> str:
+    """What a Python program prints in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_it_loads_nothing_heavy():
+    names = ["torch", "numpy", "timm", "torchvision", "jsonargparse", "trevsnn.network", "trevsnn.zoo"]
+    assert run(f"import sys, trevsnn; print([n for n in {names} if n in sys.modules])") == "[]\n"
+
+
+def test_presets_and_configs_need_no_torch():
+    used = "trevsnn.zoo.PRESETS, trevsnn.TRevSNNConfig, trevsnn.errors.RunError"
+    assert run(f"import sys, trevsnn; {used}; print('torch' in sys.modules)") == "False\n"
+
+
+def test_every_public_name_is_there():
+    assert set(trevsnn.__all__) == {
+        "ReversibilityError", "TRevSNN", "TRevSNNConfig", "create_model", "deep_supervision_loss", "from_published",
+        "published_names", "reversible", "temporal_loss",
+    }  # fmt: skip
+    listed = run("import trevsnn; print(*dir(trevsnn))").split()
+    assert {*trevsnn.__all__, "__version__", "network", "zoo", "errors"} <= set(listed)
+    program = "from trevsnn import *; print(TRevSNN.__name__, create_model.__name__, reversible.run.__name__)"
+    assert run(program) == "TRevSNN create_model run\n"
+    assert run("import trevsnn; print(trevsnn.zoo.presets.PRESETS is trevsnn.zoo.PRESETS)") == "True\n"
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="module 'trevsnn' has no attribute 'TRevSMM'"):
+        trevsnn.TRevSMM  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'TRevSMM' from 'trevsnn'"):
+        from trevsnn import TRevSMM  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import trevsnn, timm; from timm import create_model",
+        "import timm, trevsnn; from timm import create_model",
+        "import trevsnn; from timm.models import create_model",
+        "from timm.models import create_model; import trevsnn",
+        "import trevsnn; trevsnn.TRevSNN; from timm import create_model",
+    ],
+)
+def test_timm_knows_the_networks(imports):
+    program = f"""
+{imports}
+import sys, timm
+assert timm.list_models("trevsnn*") == sorted(trevsnn.zoo.PRESETS)
+assert timm.is_model("trevsnn_tiny")
+model = create_model("trevsnn_nano", num_classes=7, backprop="reversible")
+print(type(model).__name__, model.config == trevsnn.create_model("trevsnn_nano", num_classes=7, backprop="reversible").config)
+"""
+    assert run(program) == "TRevSNN True\n"
+
+
+def test_timm_alone_loads_no_network():
+    assert run("import trevsnn, timm, sys; print('trevsnn.network' in sys.modules)") == "False\n"
+
+
+def test_models_are_copied_and_pickled():
+    model = trevsnn.create_model("trevsnn_digits", pretrained=True)
+    x = torch.randn(2, 1, 8, 8)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(again) is trevsnn.TRevSNN
+        assert torch.equal(again(x), model(x))
