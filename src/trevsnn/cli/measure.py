@@ -51,11 +51,11 @@ def memory(
         json: Print JSON.
     """
     from trevsnn.measure.memory import measure_slopes, memory_picture
-    from trevsnn.measure.step import Step
+    from trevsnn.measure.step import TrainingStep
     from trevsnn.reversible.memory_owner import PARTS
 
     config = _config(model, slice_bytes)
-    step = Step(batch, size, precision, device)
+    step = TrainingStep(batch, size, precision, device)
     with refusals_are_usage_errors():
         result = measure_slopes(config, step, modes=modes, timesteps=sorted(set(timesteps)), fake=fake)
     rows = result["rows"]
@@ -137,9 +137,9 @@ def speed(
         table = _inference_table(rows, title, batch)
     else:
         from trevsnn.measure.speed import measure_speed
-        from trevsnn.measure.step import Step
+        from trevsnn.measure.step import TrainingStep
 
-        step = Step(batch, size, precision, device)
+        step = TrainingStep(batch, size, precision, device)
         rows = []
         for steps in sorted(set(timesteps)):
             rows += measure_speed(replace(config, timesteps=steps), step, modes=modes, repeats=repeats)

@@ -1,4 +1,4 @@
-"""Operations and energy of a trained network on real data."""
+"""Operations, energy and firing rates of a trained network on real data."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from trevsnn.deploy.folded import fold
 from trevsnn.measure.operations import Operation, count_operations, energy_joules
 from trevsnn.run.load import Weights, load_run
 
-PJ_PER_MAC, PJ_PER_SYNOP = 4.6, 0.9
+PJ_PER_MAC, PJ_PER_SYNOP = 4.6, 0.9  # picojoules: 45 nm, 32-bit floating point
 
 
 def measure_energy(
     run: Path, weights: Weights, items: int, pj_per_mac: float = PJ_PER_MAC, pj_per_synop: float = PJ_PER_SYNOP
 ) -> dict[str, Any]:
-    """Count what the folded network of a run computes for items it was not trained on.
+    """Count what the folded network of a run computes for items that it was not trained on.
+
+    Args:
+        run: folder of a run or of an export, or the name of a network of the package.
+        weights: "last" or "best".
+        items: how many, at most, of the data's last part (test, else val).
+        pj_per_mac, pj_per_synop: picojoules of a multiply-accumulate and of a synaptic operation.
 
     Returns:
         All figures are means per item: ``macs`` of the dense network; ``operations`` by layer; ``as_computed`` and
-        ``merged``, each with ``macs``, ``synops`` and ``joules``, for the two ways to count of :func:`totals`; and
-        ``rates_LT``, the firing rates of every level's state after every step.
+        ``merged``, each with ``macs``, ``synops`` and ``joules``, the second by the convention of :func:`merged`; and
+        ``rates_LT``, the firing rates of every level's state at every timestep.
 
     Raises:
         RunError: the run or its data cannot be read.
@@ -48,16 +54,22 @@ def measure_energy(
 
 
 def merged(operations: Sequence[Operation]) -> list[Operation]:
-    """The convention of the field for a depthwise and a pointwise convolution without a threshold between them.
+    """Count by the field's convention for a depthwise and a pointwise convolution without a threshold between them.
 
-    The second one of DW1, PW1 and of PW2, DW2 is given numbers, not spikes. As the two are one linear map, they are
-    counted as one spike-driven convolution: the second one's MACs times the firing rate before the first.
+    The second one of DW1, PW1 and of PW2, DW2 has numbers as input, not spikes. As the two are one linear map, the
+    convention counts both as spike-driven: the second one's MACs times the firing rate of the first one's input.
+
+    Args:
+        operations: of :func:`trevsnn.measure.operations.count_operations`, of a folded network.
+
+    Returns:
+        The same layers, those second ones as spiking.
     """
-    found = {op.name: op for op in operations}
+    by_name = {op.name: op for op in operations}
     result = []
     for op in operations:
         half, _, name = op.name.rpartition(".")
-        first = found.get(f"{half}.{_FIRST[name]}") if name in _FIRST else None
+        first = by_name.get(f"{half}.{_FIRST[name]}") if name in _FIRST else None
         if first is None or not first.spiking:
             result.append(op)
         else:
@@ -74,14 +86,14 @@ def _per_item(operation: Operation, items: int) -> dict[str, Any]:
 
 
 def rates_picture(rates_LT: Sequence[Sequence[float]], title: str) -> Figure:
-    """Firing rates of the states, a row a level, a column a timestep."""
+    """A picture of the states' firing rates, in 0..1: a row for each level, a column for each timestep."""
     figure = Figure(figsize=(1.2 * len(rates_LT[0]) + 3, 0.7 * len(rates_LT) + 1.6), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(rates_LT, cmap="viridis", vmin=0, aspect="auto")
     for level, row in enumerate(rates_LT):
-        for step, rate in enumerate(row):
-            light = rate < 0.6 * max(map(max, rates_LT))
-            axes.text(step, level, f"{rate:.1%}", ha="center", va="center", color="white" if light else "black")
+        for t, rate in enumerate(row):
+            dark = rate < 0.6 * max(map(max, rates_LT))
+            axes.text(t, level, f"{rate:.1%}", ha="center", va="center", color="white" if dark else "black")
     axes.set(title=title, xlabel="timestep", ylabel="level")
     axes.set_xticks(range(len(rates_LT[0])))
     axes.set_yticks(range(len(rates_LT)))

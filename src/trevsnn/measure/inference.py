@@ -1,4 +1,4 @@
-"""Time of inference: the engines and an ordinary network side by side, taking turns."""
+"""Time of inference: the engines and torchvision's ResNet-18, side by side."""
 
 from __future__ import annotations
 
@@ -32,24 +32,28 @@ def measure_inference(
     config: TRevSNNConfig, *, engines: Sequence[str], size: int, batch: int, repeats: int, rates: Sequence[float] = (),
     level_rates: Sequence[float] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Median seconds of a forward pass with batch 1 and with ``batch``, on the CPU, of a network with new weights.
+    """Time forward passes of a network with new weights on the CPU.
 
     The time of "spikes", the spike-driven engine in 8-bit arithmetic, depends on firing rates: it is measured at each of
     ``rates``, and at ``level_rates``.
 
-    torchvision's ResNet-18 stands beside image networks, in PyTorch ("resnet18") and in ONNX Runtime
-    ("resnet18, onnx"; with engine "onnx-int8" also "resnet18, onnx-int8", quantised by ONNX Runtime's own tool), with as many
-    input channels and classes.
+    Image networks are timed beside torchvision's ResNet-18 with as many input channels and classes, in PyTorch
+    ("resnet18") and in ONNX Runtime ("resnet18, onnx"; with engine "onnx-int8" also "resnet18, onnx-int8", quantised by
+    ONNX Runtime's own tool).
 
     Args:
         config: of the network.
-        engines: "eager", "folded", "compiled" (torch.compile), "onnx" (ONNX Runtime), "int8" (weights rounded to 8 bits,
-            in float32), "onnx-int8" (ONNX Runtime, in 8-bit arithmetic) or "spikes".
-        size: of pictures or frames, in pixels.
+        engines: those of :func:`trevsnn.deploy.engines.make_engine`, and "compiled" (torch.compile of the folded
+            network).
+        size: height and width of pictures or frames in pixels.
         batch: items at a time, for throughput.
         repeats: of every measurement.
-        rates: firing rates of the blocks' hidden neurons.
-        level_rates: firing rates of the hidden neurons of each level, such as a trained network has.
+        rates: firing rates in 0..1 of all hidden neurons.
+        level_rates: firing rates in 0..1 of the hidden neurons of each level, such as a trained network has.
+
+    Returns:
+        For each engine ``engine``, ``rate`` (of ``rates``, else None), ``latency``: median seconds of one item,
+        ``items_per_second`` in batches of ``batch``, ``batch`` and ``threads``.
 
     Raises:
         UsageError: the extra ``deploy`` is not installed.
@@ -101,12 +105,18 @@ def _make(name: str, model: TRevSNN, example: Tensor, folder: Path) -> Callable[
 
 
 def set_firing_rates(folded: FoldedTRevSNN, x: Tensor, rates_L: Sequence[float]) -> None:
-    """Shift the biases of every PW1, in place, so that such a share of the hidden neurons of its level fires on ``x``."""
+    """Shift the biases of every PW1, in place, so that its hidden neurons fire at their level's rate.
+
+    Args:
+        folded: the network.
+        x: its inputs, on which the rates are set.
+        rates_L: for each level, in 0..1.
+    """
 
     def shift(rate: float, module: nn.Module, _: Any, potential: Tensor) -> Tensor:
         assert isinstance(module, nn.Conv2d)
         assert module.bias is not None
-        values = potential.flatten()[:: max(1, potential.numel() // 2**20)]  # quantile takes so many
+        values = potential.flatten()[:: max(1, potential.numel() // 2**20)]  # quantile has an upper limit
         offset = THRESHOLD - values.quantile(1 - rate)
         module.bias += offset
         return potential + offset
@@ -130,11 +140,11 @@ def _resnet(
         model.conv1 = nn.Conv2d(config.in_chans or 0, 64, 7, 2, 3, bias=False)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     export_onnx(model, example, folder / "resnet18.onnx")
-    found = {"resnet18": model, "resnet18, onnx": OnnxModel(folder / "resnet18.onnx")}
+    networks = {"resnet18": model, "resnet18, onnx": OnnxModel(folder / "resnet18.onnx")}
     if integer:
         _quantise_onnx(folder / "resnet18.onnx", folder / "resnet18-int8.onnx", example)
-        found["resnet18, onnx-int8"] = OnnxModel(folder / "resnet18-int8.onnx")
-    return found
+        networks["resnet18, onnx-int8"] = OnnxModel(folder / "resnet18-int8.onnx")
+    return networks
 
 
 def _quantise_onnx(path: Path, out: Path, calibration: Tensor) -> None:
@@ -157,23 +167,33 @@ def _quantise_onnx(path: Path, out: Path, calibration: Tensor) -> None:
 
 
 def times(engines: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, repeats: int) -> dict[str, float]:
-    """Median seconds of each engine on ``x``. They take turns, of two calls, and the second is counted: ONNX Runtime's
-    threads go on spinning for a while after its last call and slow the next engine's first."""
+    """Median seconds of each engine on ``x``.
+
+    The engines take turns of two calls each, of which the second is counted: ONNX Runtime's threads go on spinning for a
+    while after its last call and slow down the first call of the next engine. Two first turns are not counted.
+    """
     x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-    found: dict[str, list[float]] = {name: [] for name in engines}
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
     for turn in range(repeats + 2):
         for name, engine in engines.items():
             engine(x)
             start = time.perf_counter()
             engine(x)
             if turn > 1:
-                found[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in seconds.items()}
 
 
 def inference_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:
-    """Time of one item against the firing rate: the spike-driven engine's a line, the others, which it does not concern,
-    level lines."""
+    """A picture of the time of one item against the firing rate.
+
+    The spike-driven engine's times at ``rates`` are a curve; the other engines do not depend on firing rates and are
+    horizontal lines.
+
+    Args:
+        rows: of :func:`measure_inference`.
+        title: of the picture.
+    """
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     points = sorted((100 * row["rate"], 1e3 * row["latency"]) for row in rows if row["rate"] is not None)

@@ -1,4 +1,4 @@
-"""Training memory of one step, per picture, by part and against the number of timesteps."""
+"""Memory of a training step, per picture: by part of the network, and against the number of timesteps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from trevsnn.measure.step import Step
+from trevsnn.measure.step import TrainingStep
 from trevsnn.measure.tracker import Bytes, LiveStorage
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
@@ -27,7 +27,7 @@ _meta.impl("batch_norm_update_stats", lambda x, mean, var, momentum: (torch.empt
 
 
 class Footprint(NamedTuple):
-    """Bytes by part, without parameters, their gradients and buffers."""
+    """Bytes of live tensors by part, without parameters, their gradients and buffers."""
 
     after_forward: Bytes
     peak: Bytes
@@ -37,12 +37,12 @@ def footprint(model: nn.Module, inputs: Sequence[Tensor], loss: Callable[[], Ten
     """Count the tensors of one training step.
 
     Args:
-        model: whose parameters, gradients and buffers are left out; gradients are None before.
+        model: whose parameters, gradients and buffers are left out; its gradients must be None.
         inputs: of the step; they count as "input".
-        loss: the forward pass.
+        loss: the forward pass, to a loss ().
 
     Returns:
-        What is alive after the forward pass, and at the moment when most is.
+        What is alive after the forward pass, and at the moment of the step when most is alive.
     """
     with LiveStorage([*model.parameters(), *model.buffers()]) as tracker:
         for tensor in inputs:
@@ -54,20 +54,21 @@ def footprint(model: nn.Module, inputs: Sequence[Tensor], loss: Callable[[], Ten
     return Footprint(after_forward, tracker.peak(without=[p.grad for p in model.parameters() if p.grad is not None]))
 
 
-def measure_memory(config: TRevSNNConfig, step: Step, *, fake: bool = False) -> dict[str, Any]:
+def measure_memory(config: TRevSNNConfig, step: TrainingStep, *, fake: bool = False) -> dict[str, Any]:
     """Count the tensors of one training step, by part.
 
     Args:
         config: of the model.
-        step: what it is given.
-        fake: count tensors without data, for sizes this machine does not have. For "cuda" on a machine without it,
-            they are tensors of the CPU in the slices an accelerator would get.
+        step: the training step.
+        fake: count tensors without data, for sizes that do not fit this machine. With "cuda" on a machine without it,
+            they are CPU tensors in an accelerator's slices.
 
     Returns:
-        What was measured and, in bytes per picture, ``after_forward`` and ``peak`` by part, and their sums.
+        The arguments and, in bytes per picture, ``after_forward`` and ``peak`` by part, and the sums over parts
+        ``after_forward_total`` and ``peak_total``.
 
     Raises:
-        UsageError: "cuda" where there is none, and not ``fake``.
+        UsageError: there is no CUDA device, and not ``fake``.
     """
     asked = step
     if step.device == "cuda" and not torch.cuda.is_available():
@@ -83,24 +84,31 @@ def measure_memory(config: TRevSNNConfig, step: Step, *, fake: bool = False) -> 
     if fake:
         with FakeTensorMode():
             _forget_data(model)
-            found = _step_footprint(model, step)
+            bytes_of = _step_footprint(model, step)
     else:
-        found = _step_footprint(model, step)
+        bytes_of = _step_footprint(model, step)
     result: dict[str, Any] = {
         "backprop": config.backprop, "timesteps": config.timesteps, **dataclasses.asdict(asked), "fake": fake,
         "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
-    for name, parts in found._asdict().items():
+    for name, parts in bytes_of._asdict().items():
         result[name] = {part: nbytes / step.batch for part, nbytes in parts.items()}
         result[f"{name}_total"] = sum(parts.values()) / step.batch
     return result
 
 
 def measure_slopes(
-    config: TRevSNNConfig, step: Step, *, modes: Sequence[str], timesteps: Sequence[int], fake: bool = False
+    config: TRevSNNConfig, step: TrainingStep, *, modes: Sequence[str], timesteps: Sequence[int], fake: bool = False
 ) -> dict[str, Any]:
-    """:func:`measure_memory` for several modes and T, and by mode the slope: bytes per picture and timestep, of the
-    peak, between the first and the last T."""
+    """:func:`measure_memory` for several backward passes and numbers of timesteps.
+
+    Returns:
+        ``rows`` of :func:`measure_memory`; ``slopes``: by mode the growth of the peak from the first to the last T, in
+        bytes per picture and timestep; empty for a single T.
+
+    Raises:
+        UsageError: as :func:`measure_memory`.
+    """
     rows = [
         measure_memory(dataclasses.replace(config, backprop=mode, timesteps=t), step, fake=fake)
         for mode in modes
@@ -115,7 +123,13 @@ def measure_slopes(
 
 
 def memory_picture(rows: Sequence[dict[str, Any]], title: str, *, label: str = "backprop") -> Figure:
-    """Peak memory per picture against T, one line for each value of ``label``."""
+    """A picture of peak memory per picture against T.
+
+    Args:
+        rows: with ``timesteps``, ``peak_total`` in bytes per picture, and ``label``.
+        title: of the picture.
+        label: the key whose values are a line each.
+    """
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     for name in dict.fromkeys(row[label] for row in rows):
@@ -130,7 +144,7 @@ def memory_picture(rows: Sequence[dict[str, Any]], title: str, *, label: str = "
     return figure
 
 
-def _step_footprint(model: TRevSNN, step: Step) -> Footprint:
+def _step_footprint(model: TRevSNN, step: TrainingStep) -> Footprint:
     x, target = step.inputs(model.config)
     # Whatever has no owner of its own: in the plain graph everything, otherwise what comes after the recurrence.
     with owner("blocks" if model.backprop == "autograd" else "heads"):

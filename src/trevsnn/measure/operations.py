@@ -1,4 +1,4 @@
-"""Counting the multiply-accumulates and synaptic operations of a forward pass, of any network."""
+"""Counting the multiply-accumulates and synaptic operations of a forward pass of any network."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ aten = torch.ops.aten
 
 @dataclass
 class Operation:
-    """One convolution or matrix product of one module, summed over its calls.
+    """The convolutions or matrix products of one module, summed over its calls.
 
     Attributes:
-        name: of the module that asked for it.
+        name: of the module.
         macs: multiply-accumulates of the dense computation, padding included.
-        spiking: whether every input was 0 or 1.
-        synops: where spiking, the weights that spikes make add up: for each spike, those it reaches.
-        spikes, inputs: ones, and elements, of the input.
+        spiking: whether all elements of all inputs were 0 or 1.
+        synops: synaptic operations if spiking: for each spike the number of weights it reaches.
+        spikes, inputs: ones, and elements, of the inputs.
     """
 
     name: str
@@ -34,21 +34,23 @@ class Operation:
 
     @property
     def rate(self) -> float:
-        """Share of the input that is one; 1 for an input that does not spike."""
+        """Share of the inputs' elements that are one; 1 if not spiking."""
         return self.spikes / self.inputs if self.spiking and self.inputs else 1.0
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts convolutions and matrix products while it is entered, by the module that asks for them.
+    """Counts convolutions and matrix products while it is active, by the innermost module that is running.
 
     Args:
-        model: whose modules are named.
+        model: whose modules are counted; a module with several names counts under its first.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.operations: dict[str, Operation] = {}
+        # torch.utils.module_tracker gives the modules that are running as a set. Where a module runs one that lies
+        # outside of it, as a timestep does its level's shared half-block, a set does not tell which is the inner one.
         self._inside: list[str] = []
         self._handles: list[Any] = []
 
@@ -78,31 +80,31 @@ class OperationCounter(TorchDispatchMode):
 
     def _add(self, macs: int, x: Tensor, synops: Callable[[], int]) -> None:
         name = self._inside[-1] if self._inside else ""
-        found = self.operations.setdefault(name, Operation(name))
-        found.macs += macs
-        found.inputs += x.numel()
-        found.spiking = found.spiking and is_binary(x)
-        if found.spiking:
-            found.synops += synops()
-            found.spikes += int(x.sum(dtype=torch.float64))
+        operation = self.operations.setdefault(name, Operation(name))
+        operation.macs += macs
+        operation.inputs += x.numel()
+        operation.spiking = operation.spiking and is_binary(x)
+        if operation.spiking:
+            operation.synops += synops()
+            operation.spikes += int(x.sum(dtype=torch.float64))
 
     def _count_convolution(self, args: Any, out: Tensor) -> None:
         x, weight, _, stride, padding, dilation, _, _, groups = args[:9]
         macs = out.numel() * weight[0].numel()
 
         def synops() -> int:
-            # Where each output looks, how many spikes it finds: padding, which holds none, is left out.
+            # The number of spikes that each output sees, without the padding, which holds none.
             per_group = x.unflatten(1, (groups, -1)).sum(2, dtype=torch.float64)
             window = torch.ones(groups, 1, *weight.shape[2:], dtype=torch.float64, device=x.device)
             no_padding = [0] * len(stride)
-            seen = torch.convolution(per_group, window, None, stride, padding, dilation, False, no_padding, groups)
-            return round(float(seen.sum())) * weight.shape[0] // groups
+            spikes = torch.convolution(per_group, window, None, stride, padding, dilation, False, no_padding, groups)
+            return round(float(spikes.sum())) * weight.shape[0] // groups
 
         self._add(macs, x, synops)
 
     def _count_product(self, left: Tensor, right: Tensor) -> None:
         macs = left.numel() * right.shape[-1]
-        if is_binary(left) and is_binary(right):  # attention between spikes: where both are one
+        if is_binary(left) and is_binary(right):  # attention between spikes counts where both are one
             self._add(macs, left, lambda: int((left.double() @ right.double()).sum()))
         elif is_binary(right):
             self._add(macs, right, lambda: int(right.sum(dtype=torch.float64)) * left.shape[-2])
@@ -120,7 +122,15 @@ def is_binary(x: Tensor) -> bool:
 
 @torch.no_grad()
 def count_operations(model: nn.Module, x: Tensor) -> list[Operation]:
-    """The operations of one forward pass in evaluation mode, in the order of the modules' first calls."""
+    """The operations of one forward pass in evaluation mode.
+
+    Args:
+        model: any network.
+        x: its input; figures are sums over the batch.
+
+    Returns:
+        One for each module that computes a convolution or matrix product, in the order of their first calls.
+    """
     model.eval()
     with OperationCounter(model) as counter:
         model(x)
@@ -128,9 +138,9 @@ def count_operations(model: nn.Module, x: Tensor) -> list[Operation]:
 
 
 def energy_joules(operations: Iterable[Operation], pj_per_mac: float, pj_per_synop: float) -> float:
-    """``sum of 4.6 pJ x MACs`` over layers with float input ``+ 0.9 pJ x synaptic operations`` over those with spikes.
+    """Joules: ``pj_per_mac`` x MACs of layers whose input is numbers ``+ pj_per_synop`` x synaptic operations of the others.
 
-    The field's convention (45 nm, 32-bit floating point; Horowitz, ISSCC 2014, as used by Hu et al., ICML 2024). It
-    counts arithmetic alone: no memory access, no neuron updates, no control.
+    The field's convention, with 4.6 and 0.9 pJ (45 nm, 32-bit floating point; Horowitz, ISSCC 2014, as used by Hu et
+    al., ICML 2024). It counts arithmetic alone: no memory access, no neuron updates, no control.
     """
     return 1e-12 * sum(pj_per_synop * op.synops if op.spiking else pj_per_mac * op.macs for op in operations)

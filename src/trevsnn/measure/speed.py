@@ -1,4 +1,4 @@
-"""Time of training steps, several side by side on the same work."""
+"""Time of training steps, of several models or modes side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trevsnn.measure.step import Step
+from trevsnn.measure.step import TrainingStep
 from trevsnn.network.config import TRevSNNConfig
 
 
@@ -21,15 +21,15 @@ def step_times(
     """Median seconds of forward and backward passes.
 
     Args:
-        steps: by name a model and its forward pass to a loss. They take turns, so that a machine that slows down or
-            speeds up meanwhile does so for all of them; one turn before the first is not counted.
-        repeats: counted turns.
-        device: "cuda" is waited for.
+        steps: by name a model and its forward pass to a loss (). They take turns, so that a machine that becomes slower
+            or faster meanwhile does so for all of them; a first turn is not counted.
+        repeats: turns that are counted.
+        device: "cuda" is waited for before a clock is read.
 
     Returns:
-        By name: ``forward``, ``backward`` and ``step``, the median of their sum.
+        By name the medians of ``forward``, ``backward``, and their sum ``step``.
     """
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}  # seconds forward, backward
     for turn in range(repeats + 1):
         for name, (model, loss) in steps.items():
             model.zero_grad()
@@ -38,24 +38,29 @@ def step_times(
             middle = _now(device)
             value.backward()
             if turn > 0:
-                times[name].append((middle - start, _now(device) - middle))
+                turns[name].append((middle - start, _now(device) - middle))
             del value
     return {
         name: {
-            "forward": statistics.median(forward for forward, _ in found),
-            "backward": statistics.median(backward for _, backward in found),
-            "step": statistics.median(map(sum, found)),
+            "forward": statistics.median(forward for forward, _ in seconds),
+            "backward": statistics.median(backward for _, backward in seconds),
+            "step": statistics.median(map(sum, seconds)),
         }
-        for name, found in times.items()
+        for name, seconds in turns.items()
     }
 
 
-def measure_speed(config: TRevSNNConfig, step: Step, *, modes: Sequence[str], repeats: int = 5) -> list[dict[str, Any]]:
-    """Time forward and backward passes of one model in several modes, without an optimizer's step.
+def measure_speed(
+    config: TRevSNNConfig, step: TrainingStep, *, modes: Sequence[str], repeats: int = 5
+) -> list[dict[str, Any]]:
+    """Time forward and backward passes of one model in several modes, without the optimizer.
 
     Returns:
-        For each mode seconds per batch, pictures per second, and the ratio of its step to that of ``autograd``, which
-        is always measured beside it.
+        For each mode ``forward``, ``backward`` and ``step`` in seconds per batch, ``pictures_per_second``, and
+        ``ratio_to_autograd``, the ratio of its step to that of ``autograd``, which is always measured too.
+
+    Raises:
+        UsageError: there is no CUDA device, and ``step`` asks for it.
     """
     step.require_device()
     chosen = list(dict.fromkeys([*modes, "autograd"]))

@@ -23,14 +23,17 @@ PRECISIONS: dict[Precision, tuple[torch.dtype | None, torch.dtype]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-    """One training step to measure.
+class TrainingStep:
+    """A training step to measure, without the optimizer.
 
     Attributes:
         batch: pictures, or recordings.
         size: their height and width in pixels.
         precision: a key of ``PRECISIONS``.
         device: "cpu" or "cuda".
+
+    Raises:
+        ValueError: a number is not positive, or there is no such precision.
     """
 
     batch: int = 8
@@ -46,24 +49,28 @@ class Step:
             raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}.")
 
     def inputs(self, config: TRevSNNConfig) -> tuple[Tensor, Tensor]:
-        """Noise and classes of the shape the model takes."""
+        """Random inputs (B, C, H, W), or frames (B, T, C, H, W), in the weights' dtype, and classes (B,)."""
         frames = (config.timesteps,) if config.input == "event" else ()
         shape = (self.batch, *frames, config.in_chans or 0, self.size, self.size)
         x = torch.randn(shape, device=self.device, dtype=PRECISIONS[self.precision][1])
         return x, torch.randint(config.num_classes, (self.batch,), device=self.device)
 
     def loss(self, model: TRevSNN, x: Tensor, target: Tensor) -> Tensor:
-        """The forward pass of deep supervision in this precision."""
+        """The forward pass to the loss () of deep supervision, in this precision."""
         low, _ = PRECISIONS[self.precision]
         with torch.autocast(self.device, dtype=low, enabled=low is not None):
             return deep_supervision_loss(model.forward_heads(x), target)
 
     def build(self, config: TRevSNNConfig) -> TRevSNN:
-        """A model with new weights, in training mode."""
+        """A model with new weights, on the device and in training mode."""
         return TRevSNN(config).to(self.device, PRECISIONS[self.precision][1]).train()
 
     def require_device(self) -> None:
-        """Raise :class:`UsageError` where the device is not there."""
+        """Check that the device is there.
+
+        Raises:
+            UsageError: it is not.
+        """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UsageError(
                 "there is no CUDA device on this machine: use --device cpu, or trevsnn measure memory --fake for figures "

@@ -1,4 +1,4 @@
-"""Live tensor storage, counted as it comes and goes, by the part of the network it belongs to."""
+"""Bytes of live tensor storages, by the part of the network that they belong to."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from trevsnn.reversible.memory_owner import PARTS, Part, close_ledger, current_o
 Bytes = dict[Part, int]
 
 
-class Event(NamedTuple):
-    """A storage that came (positive bytes) or went (negative)."""
+class Change(NamedTuple):
+    """A storage was made (positive bytes) or freed (negative), or changed its part (one of each)."""
 
     storage: int
     nbytes: int
@@ -26,8 +26,8 @@ class Event(NamedTuple):
 class LiveStorage(TorchDispatchMode):
     """Records the bytes of all storages made while it is active, until each is freed.
 
-    It sees what PyTorch allocates for tensors on every device, real or fake; not what a library's kernel takes for
-    itself while it runs.
+    It sees what PyTorch allocates for tensors on every device, real or fake, but not the workspace that a library's
+    kernel allocates for itself.
 
     Args:
         known: tensors whose memory is left out: parameters and buffers.
@@ -35,7 +35,7 @@ class LiveStorage(TorchDispatchMode):
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()
-        self.events: list[Event] = []
+        self.changes: list[Change] = []
         self._alive: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._parts: dict[int, Part] = {}
         for tensor in known:
@@ -58,26 +58,26 @@ class LiveStorage(TorchDispatchMode):
         return out
 
     def add(self, tensor: Tensor, part: Part) -> None:
-        """Count a tensor's storage as ``part``'s, if it is not counted yet."""
+        """Count a tensor's storage as ``part``'s, unless it is counted already."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._alive and self._alive[key][0]() is not None:
             return
-        number, nbytes = len(self.events), storage.nbytes()
+        number, nbytes = len(self.changes), storage.nbytes()
         self._parts[number] = part
 
         def freed(_: object) -> None:
-            self.events.append(Event(number, -nbytes, self._parts[number]))
+            self.changes.append(Change(number, -nbytes, self._parts[number]))
 
         self._alive[key] = weakref.ref(storage, freed), number
-        self.events.append(Event(number, nbytes, part))
+        self.changes.append(Change(number, nbytes, part))
 
     def move(self, tensor: Tensor, part: Part) -> None:
         """Count a tensor's storage as ``part``'s from now on."""
         storage = tensor.untyped_storage()
         number = self._alive[storage._cdata][1]
-        self.events.append(Event(number, -storage.nbytes(), self._parts[number]))
-        self.events.append(Event(number, storage.nbytes(), part))
+        self.changes.append(Change(number, -storage.nbytes(), self._parts[number]))
+        self.changes.append(Change(number, storage.nbytes(), part))
         self._parts[number] = part
 
     def live(self, *, without: Iterable[Tensor] = ()) -> Bytes:
@@ -92,7 +92,7 @@ class LiveStorage(TorchDispatchMode):
         left_out = {self._alive.get(t.untyped_storage()._cdata, (None, -1))[1] for t in without}
         live: Bytes = dict.fromkeys(PARTS, 0)
         peak, most, total = dict(live), 0, 0
-        for storage, nbytes, part in self.events:
+        for storage, nbytes, part in self.changes:
             if storage in left_out:
                 continue
             live[part] += nbytes

@@ -1,0 +1,84 @@
+"""``trevsnn measure`` of memory, speed and energy."""
+
+import json
+
+import pytest
+import torch
+
+from helpers import SMALL
+from trevsnn.cli.main import main
+
+
+def test_memory_command(tmp_path, capsys):
+    picture = tmp_path / "memory.png"
+    arguments = ["measure", "memory", "--model", "trevsnn_nano", "--size", "16", "--batch", "2", "--fake"]
+    assert main([*arguments, "--modes", "exact", "autograd", "--timesteps", "2", "1", "--picture", str(picture)]) == 0
+    out = capsys.readouterr().out
+    assert "trevsnn_nano, 2 pictures of 16 x 16, 32-true, cpu, fake" in out
+    assert "exact: +" in out
+    assert "MB per picture and timestep" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert main([*arguments, "--modes", "exact", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["timesteps"], row["fake"]) == (4, True)
+
+
+def test_speed_command(capsys):
+    arguments = ["measure", "speed", "--model", "trevsnn_nano", "--size", "8", "--batch", "2", "--repeats", "1"]
+    assert main([*arguments, "--modes", "reversible"]) == 0
+    assert "to autograd" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["backprop"] for row in rows] == ["exact", "reversible", "autograd"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["memory", "--model", "resnet"], "resnet"),
+        (["memory", "--batch", "0"], "batch"),
+        (["speed", "--precision", "8"], "precision"),
+        (["memory", "--timesteps", "0"], "timesteps"),
+        (["memory", "--fake", "--slice_bytes", "-1"], "slice"),
+        (["power"], "power"),
+    ],
+)
+def test_wrong_usage_is_said_in_a_sentence(options, message, capsys):
+    assert main(["measure", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("trevsnn: error:")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_device_that_is_not_there(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("it is there")
+    for what in ("memory", "speed"):
+        assert main(["measure", what, "--device", "cuda"]) == 2
+        assert (
+            "no CUDA device on this machine: use --device cpu, or trevsnn measure memory --fake"
+            in capsys.readouterr().err
+        )
+
+
+def test_energy_command(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", *SMALL, "--epochs", "2", "--run", str(run)]) == 0
+    capsys.readouterr()
+    picture = tmp_path / "rates.png"
+    assert main(["measure", "energy", str(run), "--count", "8", "--picture", str(picture)]) == 0
+    out = capsys.readouterr().out
+    assert "levels.0.steps.0.expand1.dw1" in out
+    assert "4.6 pJ a MAC of a layer whose input is numbers" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert (
+        main(["measure", "energy", str(run), "--count", "8", "--pj_per_mac", "2", "--pj_per_synop", "1", "--json"]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    computed = found["as_computed"]
+    assert computed["joules"] == pytest.approx(1e-12 * (2 * computed["macs"] + computed["synops"]))
+    assert found["merged"]["macs"] < computed["macs"] < found["macs"]
+    assert all(0 < rate < 1 for row in found["rates_LT"] for rate in row)
+    assert main(["measure", "energy", str(tmp_path)]) == 1
+    assert main(["measure", "energy", str(run), "--count", "0"]) == 2
