@@ -1,7 +1,7 @@
-"""Checkpoints that survive a crash at any moment: safetensors and JSON, hashed, written beside and renamed.
+"""Checkpoints that survive a crash at any moment.
 
-A checkpoint is a folder. It is complete when it has its final name; ``manifest.json`` holds the SHA-256 of its other
-files, so that later damage is recognised. Nothing is ever unpickled.
+A checkpoint is a folder of safetensors and JSON files; nothing is ever unpickled. It is written under another name and
+renamed when it is complete. ``manifest.json`` holds the SHA-256 of its other files, so that later damage is noticed.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def save_checkpoint(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], s
     """Write a checkpoint folder.
 
     Args:
-        folder: its final name; an earlier one of that name is replaced.
-        weights: ``{"model": state_dict}`` and the like, one safetensors file each.
-        state: nested dicts and lists with scalars and tensors: to ``state.json`` and ``state.safetensors``.
+        folder: of the checkpoint; an earlier one of that name is replaced.
+        weights: ``{"model": state_dict}`` and the like; each becomes a safetensors file of that name.
+        state: nested dicts and lists of scalars and tensors, for ``state.json`` and ``state.safetensors``.
 
     Raises:
-        RunError: it cannot be written; nothing of it is left.
+        RunError: it cannot be written. Nothing of it is left then.
     """
     tensors: dict[str, Tensor] = {}
     plain = _pull_tensors(state, "", tensors)
@@ -58,7 +58,11 @@ def save_checkpoint(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], s
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], Nested]:
-    """Read a checkpoint folder as ``(weights, state)``. Raises RunError where it is damaged."""
+    """Read the ``weights`` and the ``state`` of :func:`save_checkpoint`.
+
+    Raises:
+        RunError: a file is missing or damaged.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         contents = {name: (folder / name).read_bytes() for name in manifest}
@@ -73,12 +77,12 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], Nested]
 
 
 def checkpoints(folder: Path, prefix: str) -> list[Path]:
-    """The complete checkpoints of a folder named ``prefix`` and a number, latest first."""
+    """The complete checkpoints ``prefix-NUMBER`` in a folder, latest first."""
     return sorted((p for p in folder.glob(f"{prefix}-*") if p.is_dir()), reverse=True)
 
 
 def remove_checkpoints(folder: Path, prefix: str, keep: int) -> None:
-    """Remove all but the latest ``keep`` checkpoints, and what an interrupted writing left."""
+    """Remove all but the latest ``keep`` checkpoints, and what was left of those that were never completed."""
     for old in [*checkpoints(folder, prefix)[keep:], *folder.glob(f".{prefix}-*.part")]:
         shutil.rmtree(old)
 
@@ -88,7 +92,7 @@ def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _pull_tensors(value: Nested, path: str, tensors: dict[str, Tensor]) -> Nested:
-    """Replace tensors by ``{"__tensor__": name}`` and integer keys by pairs, which JSON would turn into strings."""
+    """Move tensors into ``tensors``, leaving ``{"__tensor__": path}``; dicts become pairs, since JSON has no integer keys."""
     if isinstance(value, Tensor):
         tensors[path] = value
         return {"__tensor__": path}

@@ -29,21 +29,25 @@ Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
 @dataclass
 class OptimConfig:
-    """The optimizer and its learning rate over time: linear warm-up, then a cosine.
+    """The optimizer, and its learning rate over time: a linear warm-up, then a cosine.
 
     Attributes:
-        name: AdamW, LAMB, or Muon, of timm. Muon takes orthogonal steps in matrices, as large as AdamW's would be, and
-            AdamW's with a fifth of ``lr`` in vectors and depthwise kernels (Jordan et al., 2024).
-        lr: after the warm-up.
-        lr_per: the learning rates are meant for steps of so many items and grow in proportion with ``batch_size``; None
-            takes them as they are.
-        weight_decay: on everything but biases, gains and other vectors.
-        warmup_epochs: from ``warmup_lr`` to ``lr``; a part of one, too.
-        warmup_lr: at the first step.
-        min_lr: at the last step.
-        clip: largest norm of the whole gradient ("norm"), or of each unit's as a share of its weights' norm ("agc");
-            None for no clipping.
-        clip_mode: "norm", or "agc", adaptive gradient clipping (Brock et al., ICML 2021), of timm.
+        name: "adamw", "lamb" or "muon", as timm implements them. Muon (Jordan et al., 2024) makes the updates of
+            matrices orthogonal and as large as AdamW's would be; vectors and depthwise kernels get AdamW's with a fifth
+            of ``lr``.
+        lr: learning rate after the warm-up.
+        lr_per: the batch size that the learning rates are meant for: they are scaled by ``batch_size`` over it. None
+            for no scaling.
+        weight_decay: of every weight but vectors, such as biases and gains.
+        warmup_epochs: length of the warm-up, from ``warmup_lr`` to ``lr``; may be a part of an epoch.
+        warmup_lr: learning rate at the first training step.
+        min_lr: learning rate at the last training step.
+        clip: clip gradients above this: the norm of the whole gradient ("norm"), or of each unit's as a share of its
+            weights' norm ("agc"). None for no clipping.
+        clip_mode: "norm", or "agc" for adaptive gradient clipping (Brock et al., ICML 2021), as timm implements it.
+
+    Raises:
+        ValueError: a value out of its range.
     """
 
     name: Literal["adamw", "lamb", "muon"] = "adamw"
@@ -74,19 +78,23 @@ class RunConfig:
         data: the pictures or recordings.
         optim: the optimizer.
         epochs: passes over the training part.
-        batch_size: items of a step, over all processes and ``accumulate`` parts.
-        accumulate: parts of a step that each process runs one after the other, adding up gradients.
-        seed: of weights, data order and augmentation.
-        precision: "32-true", "bf16-mixed" (autocast), or "64-true".
-        loss: "deep_supervision" over all heads, or "temporal" (TET) over all timesteps.
-        label_smoothing: of the cross entropies.
-        slope_epochs: epochs over which the negative slope of the leaky ReLUs goes from 0 to 1; 0 for 1 throughout.
-        ema_decay: of the averaged weights, which are then the ones evaluated; None for no averaging.
-        checkpoint_seconds: save after so long within an epoch; the end of an epoch is always saved.
-        sync_batchnorm: batch statistics over all processes instead of each its own.
-        max_nonfinite: stop after so many steps one after the other with a gradient that is not finite. Such steps are
-            skipped and counted.
-        accelerator: as Lightning Fabric names it: auto, cpu, cuda, mps.
+        batch_size: items per training step, in all processes and all ``accumulate`` parts together.
+        accumulate: parts into which each process splits its share of a training step, adding up their gradients.
+        seed: of initial weights, order of the data and augmentation.
+        precision: "32-true", "64-true", or "bf16-mixed" for autocast to bfloat16.
+        loss: "deep_supervision", over all heads, or "temporal" (TET), over all timesteps.
+        label_smoothing: of the cross entropy.
+        slope_epochs: epochs in which the negative slope of the leaky ReLUs grows from 0 to 1; 0 for 1 from the start.
+        ema_decay: decay of the moving average of the weights, which is then evaluated in their place. None for no
+            average.
+        checkpoint_seconds: time between checkpoints within an epoch; there is always one at its end.
+        sync_batchnorm: batch statistics over all processes, instead of in each process alone.
+        max_nonfinite: stop after so many consecutive training steps whose gradient is not finite; each is skipped and
+            counted.
+        accelerator: device, as Lightning Fabric names it: "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        ValueError: a value out of its range.
     """
 
     model: TRevSNNConfig = field(default_factory=TRevSNNConfig)
@@ -119,7 +127,8 @@ class RunConfig:
             within("ema_decay", self.ema_decay, 0, 1)
         if self.optim.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"optim.warmup_epochs is {self.optim.warmup_epochs} of {self.epochs} epochs: warm up for fewer, or train longer."
+                f"optim.warmup_epochs is {self.optim.warmup_epochs} of {self.epochs} epochs: "
+                "warm up for fewer, or train longer."
             )
 
 
@@ -130,13 +139,16 @@ def recipe_names() -> list[str]:
 
 
 def recipe_yaml(name: str) -> str:
-    """A shipped recipe as one config. Its key ``base`` names another that it changes; those with ``_`` are bases only.
+    """A shipped recipe, as YAML that ``--config`` reads.
+
+    In a recipe's file the key ``base`` names another recipe, whose values hold where it says nothing. Recipes whose name
+    begins with ``_`` are bases only.
 
     Raises:
-        ValueError: an unknown name.
+        UsageError: an unknown name.
     """
     if name not in recipe_names():
-        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}.")
+        raise UsageError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}.")
     return yaml.safe_dump(_read_recipe(name), sort_keys=False)
 
 
@@ -154,7 +166,7 @@ def add_config_options(parser: ArgumentParser) -> None:
 
 
 class _BeginFrom(ActionConfigFile):
-    """Read a config file or a recipe in the place where it stands among the options."""
+    """Take the values of a file or a recipe, over those of options before it and under those of options after it."""
 
     def __call__(
         self, parser: ArgumentParser, namespace: Namespace, value: str, option_string: str | None = None
@@ -162,19 +174,16 @@ class _BeginFrom(ActionConfigFile):
         if option_string == "--config" and not value:
             raise UsageError("--config names no file: give --config FILE.")
         if option_string == "--recipe":
-            try:
-                value = recipe_yaml(value)
-            except ValueError as error:
-                raise UsageError(str(error)) from error
+            value = recipe_yaml(value)
         super().__call__(parser, namespace, value, option_string)
         namespace[self.dest][-1] = option_string  # to tell the user which of them it was
 
 
 def config_of(values: Namespace) -> RunConfig:
-    """The config that parsed options make: what is not given has its default, or with no config given the recipe's.
+    """The config that parsed options make, on top of the file or recipe among them, or else of the default recipe.
 
     Args:
-        values: of :func:`add_config_options`, without defaults.
+        values: of the options of :func:`add_config_options`, parsed with ``defaults=False``.
 
     Raises:
         ValueError: a value that the config's own checks refuse.
@@ -187,7 +196,7 @@ def config_of(values: Namespace) -> RunConfig:
 
 
 def parse_config(arguments: Sequence[str]) -> RunConfig:
-    """The config that options of ``trevsnn train`` make: ``["--recipe", "digits", "--epochs", "3"]``.
+    """The config of a command line: ``parse_config(["--recipe", "n-mnist", "--epochs", "3"])``.
 
     Raises:
         jsonargparse.ArgumentError: an unknown option, a value of the wrong type, or an unreadable file.
@@ -198,7 +207,7 @@ def parse_config(arguments: Sequence[str]) -> RunConfig:
 
 
 def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
-    """A shipped recipe with changes; raises as :func:`parse_config` does."""
+    """A shipped recipe, changed by options. Raises what :func:`parse_config` raises."""
     return parse_config(["--recipe", name, *options])
 
 
@@ -220,7 +229,7 @@ def _read_recipe(name: str) -> dict[str, Any]:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The whole resolved config, in the form ``--config`` reads."""
+    """Every value of the config, as YAML that ``--config`` reads."""
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 

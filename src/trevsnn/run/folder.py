@@ -1,11 +1,12 @@
-"""The folder a run lives in.
+"""The folder of a run.
 
 ::
 
-    config.yaml          the whole resolved config
-    checkpoints/step-N   everything needed to go on after N steps; the latest two are kept
-    checkpoints/best-E   the evaluated weights of the best epoch
-    metrics.csv  curves.png  tensorboard/  summary.json
+    config.yaml          every value of the run's config
+    checkpoints/step-N   what training needs to go on after N training steps; the latest two are kept
+    checkpoints/best-E   the evaluated weights of epoch E, the best so far
+    metrics.csv          a line for each epoch
+    curves.png  tensorboard/  summary.json
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from trevsnn.errors import RunError, UsageError
 from trevsnn.files import write_file
 from trevsnn.run.config import RunConfig, parse_config, to_yaml
 
-#: Of a run: the weights after its last epoch, or after the one that was best on the held-out items.
+#: Which weights of a run: those saved last, or those of the epoch that was best on the held-out items.
 Weights = Literal["last", "best"]
 
 #: File in an exported folder: what a network must know of its data, and its figures.
@@ -29,7 +30,7 @@ ABOUT = "about.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside a run's folder."""
+    """A run's folder, and the paths in it."""
 
     path: Path
 
@@ -43,7 +44,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, *, write: bool) -> RunFolder:
-        """Begin a run; of several processes one writes. Raises UsageError where the folder is in use already."""
+        """Make the folder of a new run and write its config, in the one of several processes that has ``write``.
+
+        Raises:
+            UsageError: the folder exists and is not empty.
+            RunError: it cannot be written.
+        """
         if not write:
             return cls(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -62,7 +68,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An existing run. Raises RunError where there is none."""
+        """The folder of an existing run. Raises RunError where it is none."""
         run = cls(path)
         if not run.config_file.is_file():
             raise RunError(f"{path} is no run: it holds no config.yaml; give a folder that trevsnn train made.")
@@ -78,7 +84,7 @@ class RunFolder:
         return path
 
     def read_config(self) -> RunConfig:
-        """The run's config. Raises RunError where it is damaged."""
+        """The run's config. Raises RunError where its file is damaged."""
         try:
             return parse_config([f"--config={self.config_file}"])
         except (ArgumentError, ValueError, TypeError, OSError) as error:

@@ -1,10 +1,10 @@
-"""A trained run's network and its weights, from its folder, its export, or the package."""
+"""Loading a trained network: from the folder of its run, from its export, or from the package."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,15 +18,31 @@ from trevsnn.run.folder import ABOUT, RunFolder, Weights
 from trevsnn.zoo.presets import pretrained_folder
 
 
-def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, str]:
-    """The model of a run with its last or best weights, of a folder that it was exported to, or of one that comes with
-    the package, by its name, in evaluation mode.
+class LoadedRun(NamedTuple):
+    """A trained network and what it was trained on.
 
-    Returns:
-        Model, config, what is to be known of the data, and the checkpoint's name.
+    Attributes:
+        model: with its trained weights, in evaluation mode.
+        config: of the run.
+        about: what the network must know of its data.
+        checkpoint: name of the checkpoint that the weights are from.
+    """
+
+    model: TRevSNN
+    config: RunConfig
+    about: About
+    checkpoint: str
+
+
+def load_run(path: Path, weights: Weights) -> LoadedRun:
+    """Load the trained network of a run, of an export, or of the package.
+
+    Args:
+        path: folder of a run or of its export, or the name of a network that comes trained, such as "digits".
+        weights: of a run. An export has but one set of weights, and is loaded with these.
 
     Raises:
-        RunError: no such run, no checkpoint yet, or a damaged one.
+        RunError: there is no such run, it has no checkpoint yet, or a file is damaged.
     """
     if not path.exists():
         path = pretrained_folder(str(path)) or path
@@ -34,26 +50,26 @@ def load_run(path: Path, weights: Weights) -> tuple[TRevSNN, RunConfig, About, s
     config = run.read_config()
     if (path / ABOUT).is_file():
         return _load_exported(path, config)
-    kind = "step" if weights == "last" else "best"
-    found = checkpoints(run.checkpoints, kind)
-    if not found:
+    complete = checkpoints(run.checkpoints, "step" if weights == "last" else "best")
+    if not complete:
         raise RunError(
             f"{path} holds no {weights} checkpoint yet: train it further with trevsnn train --resume {path}."
         )
-    parts, state = load_checkpoint(found[0])
+    latest = complete[0]
+    tensors, state = load_checkpoint(latest)
     model = TRevSNN(config.model)
-    load_weights(model, parts.get("ema", parts["model"]), found[0])
+    load_weights(model, tensors.get("ema", tensors["model"]), latest)
     model.set_slope(state["slope"])
-    return model.eval(), config, _about(state["about"]), found[0].name
+    return LoadedRun(model.eval(), config, _about(state["about"]), latest.name)
 
 
-def _load_exported(path: Path, config: RunConfig) -> tuple[TRevSNN, RunConfig, About, str]:
+def _load_exported(path: Path, config: RunConfig) -> LoadedRun:
     try:
         plain = json.loads((path / ABOUT).read_text())
         about, checkpoint = _about(plain["about"]), plain["checkpoint"]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path / ABOUT} is damaged ({error}): export the model again.") from error
-    return TRevSNN.from_pretrained(path), config, about, checkpoint
+    return LoadedRun(TRevSNN.from_pretrained(path), config, about, checkpoint)
 
 
 def _about(plain: dict[str, Any]) -> About:
@@ -62,7 +78,16 @@ def _about(plain: dict[str, Any]) -> About:
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: Path) -> None:
-    """``load_state_dict`` with the error in one sentence."""
+    """``load_state_dict``.
+
+    Args:
+        model: whose weights are replaced.
+        weights: by name.
+        source: where they are from, for the message.
+
+    Raises:
+        RunError: they are of another model.
+    """
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from trevsnn.backprop import Backprop
 from trevsnn.network.config import Input, TRevSNNConfig
 from trevsnn.network.model import TRevSNN
-from trevsnn.reversible import Backprop
 
-# Our name -> theirs, for one tensor's module path. Level and step are filled in from the match.
+# Our name -> theirs. Their "level" and "subnet" are our level and timestep.
 _RULES = [
     (r"encoder\.stem\.conv\.(.+)", r"stem.down1.0.\1"),
     (r"encoder\.projection\.(.+)", r"stem.down2.0.\1"),
@@ -95,11 +95,11 @@ def from_published(
         for ours, theirs in names.items()
         if theirs in state_dict and state_dict[theirs].shape != own[ours].shape
     ]
-    for what, found in (("lack", missing), ("have left over", left_over), ("have other shapes:", shapes)):
-        if found:
+    for what, faulty in (("lack", missing), ("have left over", left_over), ("have other shapes:", shapes)):
+        if faulty:
             raise ValueError(
                 f"the published weights do not make a model of channels {config.channels}, T = {config.timesteps}, "
-                f"input {input!r}: they {what} {_listing(found)}."
+                f"input {input!r}: they {what} {_listing(faulty)}."
             )
     loaded = {ours: state_dict[theirs] for ours, theirs in names.items() if theirs in state_dict}
     model.load_state_dict({**own, **loaded})
@@ -117,10 +117,10 @@ def _implied_config(state_dict: Mapping[str, Tensor], input: Input, backprop: Ba
             f"these are not the published implementation's {input} weights: they lack {_listing(missing)}; give its "
             "state dict, and input='image' or 'event' as it was trained."
         )
-    steps = {int(m[1]) for name in state_dict if (m := re.match(r"subnet(\d+)\.", name))}
+    timesteps = {int(m[1]) for name in state_dict if (m := re.match(r"subnet(\d+)\.", name))}
     return TRevSNNConfig(
         channels=tuple(state_dict[name].shape[1] for name in gammas),
-        timesteps=max(steps) + 1,
+        timesteps=max(timesteps) + 1,
         kernel_size=state_dict["subnet0.level0.blocks.0.dwconv1.weight"].shape[-1],
         num_classes=state_dict[head].shape[0],
         in_chans=state_dict[stem].shape[1],
