@@ -59,6 +59,12 @@ def test_links_lead_somewhere(name):
         assert target.startswith("https://") or (ROOT / name).parent.joinpath(target).exists(), target
 
 
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}" for name in DOCS)])
+def test_files_that_are_named_exist(name):
+    for file in re.findall(r"`((?:src|tests|benchmarks)/[\w/.-]+\.\w+)`", (ROOT / name).read_text()):
+        assert (ROOT / file).is_file(), file
+
+
 def test_the_faults_name_tests_that_exist():
     table = DOCS["faults.md"]
     for file, start in re.findall(r"`(test_\w+\.py)::(test_\w+?)_?\.\.\.", table):
