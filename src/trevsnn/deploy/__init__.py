@@ -11,7 +11,6 @@ from typing import Literal, get_args
 #: with the weights of its model-int8.safetensors, in float32; "onnx-int8", ONNX Runtime on its model-int8.onnx, in 8-bit
 #: arithmetic; "spikes", the same arithmetic, spike-driven where it fires rarely.
 Engine = Literal["eager", "folded", "onnx", "int8", "onnx-int8", "spikes"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 #: Files that an export has beside the network itself: "onnx", model.onnx; "torch", model.pt2; "int8",
 #: model-int8.safetensors; "onnx-int8", model-int8.onnx.

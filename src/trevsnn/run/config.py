@@ -160,7 +160,7 @@ def add_config_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--config", "--recipe", action=_BeginFrom, nargs="?", const="", metavar="FILE_OR_NAME",
         help="Begin from a YAML file, or from a shipped recipe by its name; options that follow change it. "
-        f"Recipes: {', '.join(recipe_names())} (default: {DEFAULT_RECIPE}).",
+        f"Recipes: {', '.join(recipe_names())} (default: {DEFAULT_RECIPE}). What it does not say has the default shown below.",
     )  # fmt: skip
     parser.add_class_arguments(RunConfig)
 
