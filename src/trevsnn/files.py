@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -25,10 +26,11 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> RunError:
-    """The error to raise where ``path``, of a run's folder, cannot be written."""
+    """The error to raise where ``path`` cannot be written."""
+    remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to that"
     return RunError(
-        f"{path} cannot be written ({error.strerror}): make room, and go on with trevsnn train --resume; what was saved "
-        "before is intact."
+        f"{path} cannot be written ({error.strerror}): {remedy}, and go on, with trevsnn train --resume if it is of a "
+        "run; what was saved before is intact."
     )
 
 

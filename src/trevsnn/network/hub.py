@@ -1,4 +1,4 @@
-"""Weights and config in the layout of the Hugging Face Hub: ``config.json`` and ``model.safetensors``."""
+"""Weights and config in the Hugging Face Hub's layout: ``config.json`` and ``model.safetensors``."""
 
 from __future__ import annotations
 
@@ -28,23 +28,34 @@ class HubModel(
 ):
     """``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` of :class:`huggingface_hub.ModelHubMixin`.
 
-    Weights are safetensors only: nothing is unpickled. A subclass names its config's class.
+    The mixin reads config.json, writes the model card, and talks to the Hub. Reading and writing the weights is ours,
+    since its PyTorch variant unpickles weights where a repository has no safetensors, writes files in place, and has
+    no room for the slope of the leaky ReLUs, which config.json holds too.
+
+    Attributes:
+        config_type: the config's class, which a subclass names.
     """
 
     config_type: Any
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Any:
-        """A model from a folder, or from a repository of the Hub; ``options`` of
-        :meth:`huggingface_hub.ModelHubMixin.from_pretrained`, and changes of the config.
+        """A model in evaluation mode from a folder, or from a repository of the Hub.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the repository's name.
+            options: of :meth:`huggingface_hub.ModelHubMixin.from_pretrained`, and changes of the config.
 
         Raises:
-            RunError: a folder that lacks a file, or a damaged one.
+            RunError: config.json or model.safetensors is missing, damaged, or of another kind of model.
         """
         folder = Path(pretrained_model_name_or_path)
         if folder.is_dir() and not (folder / CONFIG).is_file():
             raise RunError(f"{folder} holds no {CONFIG}: give a folder that save_pretrained or trevsnn export made.")
-        return super().from_pretrained(pretrained_model_name_or_path, **options)
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RunError(f"{folder / CONFIG} is damaged ({error}): export the model again.") from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
         assert isinstance(self, nn.Module)
@@ -60,7 +71,7 @@ class HubModel(
         local_files_only: bool, token: str | bool | None, config: dict[str, Any] | None = None, **changes: Any,
     ) -> Any:  # fmt: skip
         if config is None:
-            raise RunError(f"the repository {model_id} holds no {CONFIG}: it is none of a trevsnn model.")
+            raise RunError(f"the repository {model_id} holds no {CONFIG}: it is not of a trevsnn model.")
         if Path(model_id).is_dir():
             file = Path(model_id) / WEIGHTS
         else:
@@ -79,17 +90,22 @@ class HubModel(
 
 
 def load_pretrained(kind: Any, file: Path, config: dict[str, Any]) -> Any:
-    """A model of class ``kind`` from its weights and the content of its config.json.
+    """A model in evaluation mode.
+
+    Args:
+        kind: its class, a :class:`HubModel`.
+        file: its weights, safetensors.
+        config: the content of config.json.
 
     Raises:
-        RunError: the file is missing or damaged, or belongs to another config.
+        RunError: the file is missing or damaged, or config and weights do not belong together.
     """
-    own = {field.name for field in fields(kind.config_type)} | {"slope"}
-    if unknown := sorted(set(config) - own):
+    known = {field.name for field in fields(kind.config_type)} | {"slope"}
+    if unknown := sorted(set(config) - known):
         raise RunError(f"{file.parent / CONFIG} is of another kind of model: it has {', '.join(unknown)}.")
-    slope = config.pop("slope", 1.0)
+    options = {name: value for name, value in config.items() if name != "slope"}
     try:
-        model = kind(kind.config_type(**config))
+        model = kind(kind.config_type(**options))
         model.load_state_dict(load_file(file))
     except (TypeError, ValueError) as error:
         raise RunError(f"{file.parent / CONFIG} is damaged ({error}): export the model again.") from error
@@ -98,5 +114,5 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any]) -> Any:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise RunError(f"{file} holds the weights of another model than {CONFIG} describes: {first}") from error
-    model.set_slope(slope)
+    model.set_slope(config.get("slope", 1.0))
     return model.eval()

@@ -1,0 +1,43 @@
+"""Weights and config in the Hub's layout."""
+
+import json
+
+import pytest
+import torch
+
+from helpers import trained_like
+from trevsnn import TRevSNN
+from trevsnn.errors import RunError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = trained_like(slope=0.25)
+    model.save_pretrained(tmp_path / "model")
+    return model, tmp_path / "model"
+
+
+def test_a_saved_model_comes_back(saved):
+    model, folder = saved
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["channels"], config["slope"]) == ([6, 8, 10], 0.25)
+    back = TRevSNN.from_pretrained(folder, backprop="autograd").double()
+    assert (back.config.backprop, back.training) == ("autograd", False)
+    x = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    assert torch.equal(back(x), model(x))
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_a_damaged_config_is_said(saved):
+    _, folder = saved
+    (folder / "config.json").write_text("{")
+    with pytest.raises(RunError, match=r"config\.json is damaged \(.*\): export the model again"):
+        TRevSNN.from_pretrained(folder)
+
+
+def test_weights_are_never_unpickled(saved):
+    model, folder = saved
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(RunError, match=r"model\.safetensors is missing or damaged"):
+        TRevSNN.from_pretrained(folder)
