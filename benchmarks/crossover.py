@@ -12,12 +12,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 
-from trevsnn.deploy.int8.layers import Hidden, IntegerConv, set_threads
+from trevsnn.deploy.int8.layers import Hidden, IntegerConv, QLinearConv
+from trevsnn.deploy.int8.loops import set_threads
 
 LEVELS = ((64, 56), (128, 28), (256, 14), (384, 14))  # channels; pixels on each side
 RATES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -29,8 +29,7 @@ def conv(inputs: int, outputs: int, crossover: float, *, firing: bool) -> Intege
     weight = np.random.default_rng(0).integers(-127, 128, (outputs, inputs, 1, 1)).astype(np.int8)
     one, zero, zeros = np.float32(1), np.uint8(0), np.zeros(outputs, np.int8)
     scale, bias = np.full(outputs, 0.01, np.float32), np.zeros(outputs, np.int32)
-    to_zero = zero if firing else np.uint8(128)
-    constants: list[Any] = [one, zero, weight, scale, zeros, one, to_zero, bias]
+    constants = QLinearConv(one, zero, weight, scale, zeros, one, zero if firing else np.uint8(128), bias)
     return IntegerConv(constants, POINTWISE, crossover, spiking=not firing, firing=firing)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from helpers import SMALL, example, trained_like
 from trevsnn import TRevSNN
 from trevsnn.cli.main import main
-from trevsnn.deploy.fingerprint import mark_of
+from trevsnn.deploy.fingerprint import fingerprint_of
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
@@ -122,7 +122,7 @@ def test_the_8_bit_file_gives_the_rounded_network_and_no_other_is_taken(tmp_path
     model = trained_like().float()
     rounded, tensors = quantise(fold(model))
     file = tmp_path / "model-int8.safetensors"
-    save_quantised(tensors, file, mark_of(model))
+    save_quantised(tensors, file, fingerprint_of(model))
     x = example(model.config).float()
     assert torch.equal(load_quantised(file, model)(x), rounded(x))
     with pytest.raises(RunError, match=r"int8\.safetensors is of another model than the weights beside it"):
@@ -182,7 +182,7 @@ def damaged(exported, tmp_path):
 def test_an_onnx_file_of_another_model_is_said(exported, tmp_path, capsys, engine, name, write):
     folder = damaged(exported, tmp_path)
     other = trained_like(in_chans=1).float()
-    write(fold(other), torch.randn(2, 1, 8, 8), folder / name, mark_of(other))
+    write(fold(other), torch.randn(2, 1, 8, 8), folder / name, fingerprint_of(other))
     picture = tmp_path / "digit.png"
     Image.new("L", (8, 8)).save(picture)
     assert main(["predict", str(folder), str(picture), "--engine", engine]) == 1

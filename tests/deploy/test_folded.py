@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from helpers import example, trained_like
 from trevsnn import TRevSNN, TRevSNNConfig
-from trevsnn.deploy.folded import fires, fold, spike_differences
+from trevsnn.deploy.differences import spike_differences
+from trevsnn.deploy.folded import fold, inference_spike
 from trevsnn.network.spike import spike
 
 
@@ -74,9 +75,9 @@ def test_the_head_s_spikes_that_differ_are_counted():
 
 
 @given(st.lists(st.floats(width=32), min_size=1))
-def test_fires_is_the_spike(values):
+def test_the_inference_spike_is_the_spike(values):
     potential = torch.tensor(values)
-    assert torch.equal(fires(potential), spike(potential))
+    assert torch.equal(inference_spike(potential), spike(potential))
 
 
 def test_published_size_at_inference():

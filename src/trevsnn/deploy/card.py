@@ -11,12 +11,12 @@ from trevsnn.run.config import RunConfig
 
 
 def model_card(config: RunConfig, about: About, report: dict[str, Any], figures: dict[str, Any], kind: str) -> str:
-    """The card in Markdown, with the figures of the run it comes from and nothing that was not measured.
+    """The card in Markdown: figures that the run and the export measured, and no others.
 
     Args:
         config, about: of the run.
-        report: what the export measured.
-        figures: of the run's summary; empty where it has not ended.
+        report: of :func:`trevsnn.deploy.export.export_run`.
+        figures: of the run's summary; empty for a run that has not ended.
         kind: "pictures" or "recordings".
     """
     data = ModelCardData(
@@ -44,8 +44,7 @@ def model_card(config: RunConfig, about: About, report: dict[str, Any], figures:
 
 
 def folding_sentence(spikes: dict[str, Any]) -> str:
-    """What folding changed, of the ``spikes`` of an export's report: a potential within rounding of the threshold may fall
-    on its other side, and others follow."""
+    """How many spikes folding changed, from ``spikes`` of an export's report."""
     if spikes["items"] == 0:
         return f"After folding none of {spikes['all']:,} spikes differs, and no logit by more than {spikes['largest_without']:.1e}."
     items = "one item" if spikes["items"] == 1 else f"{spikes['items']} items"

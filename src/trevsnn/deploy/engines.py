@@ -1,4 +1,4 @@
-"""The ways to run a trained network, by name."""
+"""Makes the inference engine of a name; :data:`trevsnn.deploy.Engine` says what each one is."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ _FILES = {
 
 
 def make_engine(name: Engine, model: TRevSNN, folder: Path) -> Callable[[Tensor], Tensor]:
-    """From inputs of the model to logits, on the model's device ("spikes" and those of ONNX Runtime: on the CPU).
+    """What computes the model's logits (B, K) from its inputs.
+
+    "eager" and "folded" run on the model's device, the others on the CPU.
 
     Args:
-        name: which engine.
+        name: of the engine.
         model: with its trained weights, in evaluation mode.
-        folder: that it came from.
+        folder: that the model came from.
 
     Raises:
-        UsageError: a run that was not exported and an engine that needs one of its files, or an optional library is
-            missing.
-        RunError: their file is damaged or of another model.
+        UsageError: the folder does not hold the exported file that the engine needs, or an optional library is missing.
+        RunError: the exported file is damaged or of another model.
     """
     if name == "eager":
         return model

@@ -6,7 +6,7 @@
     README.md                        its model card, with the figures of the run
     config.yaml  about.json          the run's config; its data, figures and checkpoint
     model.onnx                       the folded network for ONNX Runtime
-    model.pt2                        the folded network as torch.export keeps it
+    model.pt2                        the folded network as saved by torch.export
     model-int8.safetensors           the folded network's weights in 8 bits
     model-int8.onnx                  the folded network in 8-bit arithmetic for ONNX Runtime
 
@@ -31,8 +31,9 @@ from trevsnn.data.part import About
 from trevsnn.data.sets import is_event
 from trevsnn.deploy import Format
 from trevsnn.deploy.card import model_card
-from trevsnn.deploy.fingerprint import mark_of
-from trevsnn.deploy.folded import FoldedTRevSNN, fold, spike_differences
+from trevsnn.deploy.differences import spike_differences
+from trevsnn.deploy.fingerprint import fingerprint_of
+from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, batch_axis, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
@@ -44,19 +45,19 @@ from trevsnn.run.folder import ABOUT
 from trevsnn.run.load import Weights, load_run
 from trevsnn.zoo.presets import pretrained_folder
 
-CHECKED = 256  # items of real data on which every form is compared with the network
-CALIBRATING = 128  # items of the training part that 8-bit maps get their ranges from
+CHECKED = 256  # at most so many items, held out from training, on which every form is compared with the network
+CALIBRATING = 128  # items of the training part from which the maps' 8-bit ranges are taken
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A form of the network beside the network itself, on the same real items.
+    """An exported form of the network against the network itself, on the same real items.
 
     Attributes:
         name: of the form.
-        largest: absolute difference of logits.
-        same_class: items given the same class.
-        items: in all.
+        largest: largest absolute difference of a logit.
+        same_class: how many items are given the same class.
+        items: how many there are.
     """
 
     name: str
@@ -67,9 +68,15 @@ class Comparison:
 
 @torch.no_grad()
 def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format]) -> dict[str, Any]:
-    """Write a run's network in every asked form, and compare each with the network on real items.
+    """Write a run's network in the given forms, and compare each with the network on real items.
 
     The folder appears when it is complete.
+
+    Args:
+        path: of the run, of an export, or the name of a network that comes with the package.
+        out: the folder to make.
+        weights: which of the run's.
+        formats: the forms, beside the network itself.
 
     Returns:
         ``comparisons``, and ``spikes``: how many differ after folding, of how many, in how many items, and the largest
@@ -84,48 +91,61 @@ def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format
     model, config, about, checkpoint = load_run(path, weights)
     folded = fold(model)
     x = real_items(config.data, config.model.timesteps, CHECKED)
-    wanted = model(x)
-    beside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    logits = model(x)
+    unfinished = out.with_name(f".{out.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
     try:
-        forms: dict[str, Callable[[Tensor], Tensor]] = {"folded": folded}
-        if "onnx" in formats:
-            export_onnx(folded, x[:2], beside / "model.onnx", mark_of(model))
-            forms["onnx"] = OnnxModel(beside / "model.onnx", model)
-        if "torch" in formats:
-            forms["torch.export"] = _export_torch(folded, x[:2], beside / "model.pt2")
-        if "int8" in formats:
-            save_quantised(quantise(folded)[1], beside / "model-int8.safetensors", mark_of(model))
-            forms["8-bit weights"] = load_quantised(beside / "model-int8.safetensors", model)
-        if "onnx-int8" in formats:
-            items = calibration_items(config.data, config.model.timesteps, CALIBRATING)
-            export_integer(folded, items, beside / "model-int8.onnx", mark_of(model))
-            forms["8-bit arithmetic"] = OnnxModel(beside / "model-int8.onnx", model)
-        comparisons = [_compare(name, form(x), wanted) for name, form in forms.items()]
-        differing_B, spikes = spike_differences(model, folded, x)
-        same = differing_B == 0
+        forms = {"folded": folded, **_export_forms(unfinished, model, folded, config, x[:2], formats)}
         report = {
-            "checkpoint": checkpoint, "comparisons": [asdict(row) for row in comparisons],
-            "spikes": {
-                "differing": int(differing_B.sum()), "all": spikes, "items": int((~same).sum()),
-                "largest_without": float((folded(x[same]) - wanted[same]).abs().max()) if same.any() else None,
-            },
-        }  # fmt: skip
-        figures = _figures(path)
-        _write_network(beside, model, config, about, report, figures)
-        beside.replace(out)
+            "checkpoint": checkpoint,
+            "comparisons": [asdict(_compare(name, form(x), logits)) for name, form in forms.items()],
+            "spikes": _compare_spikes(model, folded, x, logits),
+        }
+        _write_network(unfinished, model, config, about, report, _figures(path))
+        unfinished.replace(out)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return report
 
 
-def _compare(name: str, logits: Tensor, wanted: Tensor) -> Comparison:
-    same = int((logits.argmax(1) == wanted.argmax(1)).sum())
-    return Comparison(name, float((logits - wanted).abs().max()), same, len(wanted))
+def _export_forms(
+    folder: Path, model: TRevSNN, folded: FoldedTRevSNN, config: RunConfig, example: Tensor, formats: Sequence[Format]
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Write the files of the formats into a folder; what each of them computes, by the name of the form."""
+    fingerprint = fingerprint_of(model)
+    forms: dict[str, Callable[[Tensor], Tensor]] = {}
+    if "onnx" in formats:
+        export_onnx(folded, example, folder / "model.onnx", fingerprint)
+        forms["onnx"] = OnnxModel(folder / "model.onnx", model)
+    if "torch" in formats:
+        forms["torch.export"] = _export_torch(folded, example, folder / "model.pt2")
+    if "int8" in formats:
+        save_quantised(quantise(folded)[1], folder / "model-int8.safetensors", fingerprint)
+        forms["8-bit weights"] = load_quantised(folder / "model-int8.safetensors", model)
+    if "onnx-int8" in formats:
+        items = calibration_items(config.data, config.model.timesteps, CALIBRATING)
+        export_integer(folded, items, folder / "model-int8.onnx", fingerprint)
+        forms["8-bit arithmetic"] = OnnxModel(folder / "model-int8.onnx", model)
+    return forms
+
+
+def _compare_spikes(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor, logits: Tensor) -> dict[str, Any]:
+    differing_B, spikes = spike_differences(model, folded, x)
+    same = differing_B == 0
+    return {
+        "differing": int(differing_B.sum()), "all": spikes, "items": int((~same).sum()),
+        "largest_without": float((folded(x[same]) - logits[same]).abs().max()) if same.any() else None,
+    }  # fmt: skip
+
+
+def _compare(name: str, logits: Tensor, reference: Tensor) -> Comparison:
+    same = int((logits.argmax(1) == reference.argmax(1)).sum())
+    return Comparison(name, float((logits - reference).abs().max()), same, len(reference))
 
 
 def _export_torch(folded: FoldedTRevSNN, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+    """Write the network as a program of torch.export; what that file computes."""
     program = torch.export.export(folded, (example,), dynamic_shapes=batch_axis())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -134,7 +154,7 @@ def _export_torch(folded: FoldedTRevSNN, example: Tensor, path: Path) -> Callabl
 
 
 def _figures(path: Path) -> dict[str, Any]:
-    """What the run says of itself at its end, or its export; nothing before."""
+    """The figures of a run's summary, or of an export; empty for a run that has not ended."""
     path = pretrained_folder(str(path)) or path
     if (path / ABOUT).is_file():
         return json.loads((path / ABOUT).read_text()).get("figures", {})

@@ -1,4 +1,4 @@
-"""Libraries that only deployment needs."""
+"""Libraries of the optional extra ``deploy``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from trevsnn.errors import UsageError
 
 
 def require(module: str) -> Any:
-    """Import an optional library. Raises UsageError with the line that installs it."""
+    """Import a library of the extra ``deploy``.
+
+    Raises:
+        UsageError: it is not installed; the message has the line that installs it.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

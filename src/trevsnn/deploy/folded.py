@@ -1,4 +1,4 @@
-"""The network for inference: the same function with every normalisation and fixed factor inside a convolution."""
+"""The folded network, for inference: the same function with every normalisation and fixed factor inside a convolution."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from trevsnn.network.blocks import Expand, Level, LevelStep, Link, PointwiseDepthwise
 from trevsnn.network.config import TRevSNNConfig
@@ -18,23 +19,27 @@ from trevsnn.network.spike import THRESHOLD, spikes_of
 from trevsnn.reversible import unroll
 
 
-def fires(potential: Tensor) -> Tensor:
-    """``s(v) = 1 if v >= 0.5 else 0``, in the potential's dtype; for exporters in operations that all of them know."""
+def inference_spike(potential: Tensor) -> Tensor:
+    """``s(v) = 1 if v >= 0.5 else 0`` in the potential's dtype, without a backward pass.
+
+    Exporters get it in operations that every one of them knows.
+    """
     if torch.compiler.is_compiling():
         return (potential >= THRESHOLD).to(potential.dtype)
     return spikes_of(potential, potential.dtype)
 
 
 class FoldedTRevSNN(nn.Module):
-    """A :class:`trevsnn.TRevSNN` in evaluation mode as convolutions, additions and thresholds alone; see :func:`fold`.
+    """A :class:`trevsnn.TRevSNN` in evaluation mode, of convolutions, additions and thresholds alone; see :func:`fold`.
 
+    ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, as :func:`trevsnn.reversible.unroll` computes it.
     Modules have the names they have in the network they come from. There is no backward pass.
 
     Args:
         config: of the network.
-        encoder: of images; Identity for events, whose frames go to the lowest level's ``below``.
+        encoder: of pictures; Identity for event frames, which go to the lowest level's ``below``.
         levels: lowest first.
-        head: from the top level's spikes after the last step to logits.
+        head: from the top level's state after the last timestep to logits.
     """
 
     def __init__(self, config: TRevSNNConfig, encoder: nn.Module, levels: list[FoldedLevel], head: FoldedHead) -> None:
@@ -46,17 +51,17 @@ class FoldedTRevSNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W), float, to logits (B, K)."""
-        steps = range(self.config.timesteps)
-        inputs = [self.encoder(x)] * len(steps) if self.config.input == "image" else list(x.unbind(1))
+        timesteps = range(self.config.timesteps)
+        inputs = [self.encoder(x)] * len(timesteps) if self.config.input == "image" else list(x.unbind(1))
         levels: list[FoldedLevel] = list(self.levels)  # type: ignore[arg-type]
-        transforms = [[partial(level, t) for level in levels] for t in steps]
-        alphas = [None if t == 0 else [level.alphas[t - 1] for level in levels] for t in steps]
+        transforms = [[partial(level, t) for level in levels] for t in timesteps]
+        alphas = [None if t == 0 else [level.alphas[t - 1] for level in levels] for t in timesteps]
         *_, states = unroll(transforms, alphas, inputs)
         return self.head(states[-1])
 
 
 class FoldedLevel(nn.Module):
-    """One level: its steps, the half-block they share, and its alphas."""
+    """One level: its transform at every timestep, the half-block they share, and alpha[l,t] of t >= 1, (1, C, 1, 1)."""
 
     def __init__(self, steps: list[FoldedStep], shared: nn.ModuleDict, alphas: list[Tensor]) -> None:
         super().__init__()
@@ -64,13 +69,21 @@ class FoldedLevel(nn.Module):
         self.shared = shared
         self.alphas = nn.ParameterList(alphas)
 
-    def forward(self, step: int, below: Tensor, above: Tensor | None) -> Tensor:
+    def forward(self, t: int, below: Tensor, above: Tensor | None) -> Tensor:
         """F[l,t](below, above), (B, C, H, W)."""
-        return self.steps[step](below, above, self.shared)
+        return self.steps[t](below, above, self.shared)
 
 
 class FoldedStep(nn.Module):
-    """``F = Block2(Block1(below + above))`` with ``Block(v) = v + DW2(PW2(s(PW1(DW1(s(v))))))``."""
+    """``F[l,t] = Block2(Block1(below + above))`` with ``Block(v) = v + DW2(PW2(s(PW1(DW1(s(v))))))``.
+
+    Args:
+        below: from the lower level's spikes, or from the input, to (B, C, H, W).
+        spiking: ``below`` is a link, which takes spikes.
+        above: from the upper level's spikes to (B, C, h, w), which is upsampled to H x W; None where there is none.
+        expand1, project1: DW1 and PW1, PW2 and DW2 of the first block.
+        expand2: DW1 and PW1 of the second block, whose PW2 and DW2 are the level's shared ones.
+    """
 
     def __init__(
         self, below: nn.Module, spiking: bool, above: nn.Conv2d | None, expand1: nn.ModuleDict, project1: nn.ModuleDict,
@@ -81,9 +94,10 @@ class FoldedStep(nn.Module):
         self.expand1, self.project1, self.expand2 = expand1, project1, expand2
 
     def forward(self, below: Tensor, above: Tensor | None, shared: nn.ModuleDict) -> Tensor:
-        potential = self.below(fires(below) if self.spiking else below)
+        """(B, C, H, W), of the states, or input, of the neighbours."""
+        potential = self.below(inference_spike(below) if self.spiking else below)
         if above is not None and self.above is not None:
-            link = self.above(fires(above))
+            link = self.above(inference_spike(above))
             if link.shape[2:] != potential.shape[2:]:
                 link = nn.functional.interpolate(link, size=potential.shape[2:], mode="nearest")
             potential = potential + link
@@ -92,7 +106,7 @@ class FoldedStep(nn.Module):
 
 
 class FoldedHead(nn.Module):
-    """Spikes of the top state, their rate in each channel, and one linear map (two where the slope is not 1)."""
+    """``classifier(mean over the pixels of s(c / divisor))``: a linear map, or two where the leaky ReLU's slope is not 1."""
 
     def __init__(self, divisor: int, classifier: nn.Module) -> None:
         super().__init__()
@@ -101,27 +115,29 @@ class FoldedHead(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K)."""
-        return self.classifier(fires(state / self.divisor if self.divisor != 1 else state).mean((2, 3)))
+        return self.classifier(inference_spike(state / self.divisor if self.divisor != 1 else state).mean((2, 3)))
 
 
 def _expand(half: nn.ModuleDict, potential: Tensor) -> Tensor:
-    return half["pw1"](half["dw1"](fires(potential)))
+    """``PW1(DW1(s(v)))``, (B, 4C, H, W)."""
+    return half["pw1"](half["dw1"](inference_spike(potential)))
 
 
 def _project(half: nn.ModuleDict, hidden: Tensor) -> Tensor:
-    return half["dw2"](half["pw2"](fires(hidden)))
+    """``DW2(PW2(s(hidden)))``, (B, C, H, W)."""
+    return half["dw2"](half["pw2"](inference_spike(hidden)))
 
 
 def fold(model: TRevSNN) -> FoldedTRevSNN:
     """The evaluation-mode network with fewer operations, equal but for rounding.
 
-    Into the convolutions go the running statistics of BatchNorm, the standardisation of weights and their gains, and
-    gamma. The auxiliary heads are dropped. At slope 1 the last head's two linear maps become one. All is computed in
-    float64 and rounded once, so that a potential within rounding of a threshold is all that can differ
-    (:func:`spike_differences` counts those).
+    BatchNorm's running statistics, the standardisation of weights with their gains, and gamma go into the convolutions.
+    The auxiliary heads are dropped. At slope 1 the last head's two linear maps become one. Weights are folded in float64
+    and rounded once. Still a potential within rounding of the threshold may fall on its other side, and other spikes
+    change with it; :func:`trevsnn.deploy.differences.spike_differences` counts them.
 
-    The encoder's two convolutions stay two: what the second one pads with zeros is not what one merged convolution
-    would see there, so that merging them would change the picture's border.
+    The encoder's two convolutions stay two. The second pads the first one's output with zeros; a merged convolution would
+    compute that output beyond the picture instead, and the border would change.
 
     Args:
         model: trained; it is not changed.
@@ -134,9 +150,7 @@ def fold(model: TRevSNN) -> FoldedTRevSNN:
     head = model.heads[-1]
     assert isinstance(head, LastHead)
     with torch.no_grad():
-        folded = FoldedTRevSNN(
-            model.config, _encoder(model.encoder), [_level(level) for level in levels], _head(head)
-        )  # fmt: skip
+        folded = FoldedTRevSNN(model.config, _encoder(model.encoder), [_level(level) for level in levels], _head(head))
     weight = next(original.parameters())
     folded = folded.to(weight.device, weight.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return folded.eval().requires_grad_(False)
@@ -181,14 +195,8 @@ def _projecting(half: PointwiseDepthwise, gamma: Tensor | None = None) -> nn.Mod
 
 
 def _link(link: Link) -> nn.Conv2d:
-    """``BN(conv(x)) = (w / sqrt(var + eps)) conv(x) + b - w mean / sqrt(var + eps)``, with BN's w and b."""
-    conv, bn = plain_conv(link.conv), link.bn
-    assert bn.running_mean is not None
-    assert bn.running_var is not None
-    factor = bn.weight * (bn.running_var + bn.eps).rsqrt()
-    _scale(conv, factor)
-    conv.bias = nn.Parameter(bn.bias - factor * bn.running_mean)
-    return conv
+    """``BN(conv(x)) = g conv(x) + (b - g mean)`` with ``g = w / sqrt(var + eps)`` and BN's w and b, per channel."""
+    return fuse_conv_bn_eval(link.conv, link.bn)
 
 
 def _head(head: LastHead) -> FoldedHead:
@@ -213,8 +221,8 @@ def _linear(conv: nn.Conv2d) -> nn.Linear:
 
 
 def plain_conv(conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution as a plain one; the weight of a :class:`timm.layers.ScaledStdConv2d` standardised, with its gain:
-    ``gain / sqrt(fan-in) * (w - mean) / sqrt(var + eps)`` per output channel (Brock et al., ICLR 2021)."""
+    """A copy as a plain convolution. The weight of a :class:`timm.layers.ScaledStdConv2d` becomes what it computes with:
+    ``gain / sqrt(fan-in) * (w - mean) / sqrt(var + eps)`` for each output channel (Brock et al., ICLR 2021)."""
     weight = conv.weight.detach()
     if isinstance(conv, ScaledStdConv2d):
         var, mean = torch.var_mean(weight, (1, 2, 3), correction=0, keepdim=True)
@@ -230,49 +238,7 @@ def plain_conv(conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def _scale(conv: nn.Conv2d, factor: Tensor) -> None:
+    """``factor * conv(x)``, with a factor for each output channel, in place."""
     conv.weight.mul_(factor.view(-1, 1, 1, 1))
     if conv.bias is not None:
         conv.bias.mul_(factor)
-
-
-@torch.no_grad()
-def spike_differences(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor) -> tuple[Tensor, int]:
-    """How many spikes of a forward pass differ between a network and its folded form, for each item (B,), and of how
-    many in all.
-
-    Counted are the spikes that any convolution of a block or link is given, and those that the head is given, of which
-    opposite differences within a channel cancel.
-    """
-    last = model.heads[-1]
-    assert isinstance(last, LastHead)
-    readers = ((model.eval(), last.classifier1), (folded, folded.head.classifier))
-    maps, rates = zip(*(_spiking_inputs(network, head, x) for network, head in readers), strict=True)
-    pairs = [(a, b) for ours, theirs in zip(*maps, strict=True) for a, b in zip(ours, theirs, strict=True)]
-    # A shared convolution is given the items of every timestep, one after the other.
-    differing = [(a != b).flatten(1).sum(1).view(-1, len(x)).sum(0) for a, b in pairs]
-    places = pairs[-1][0].shape[2] * pairs[-1][0].shape[3]  # of the top level
-    differing.append(((rates[0] - rates[1]).abs() * places).round().long().sum(1))
-    return torch.stack(differing).sum(0), sum(a.numel() for a, _ in pairs) + rates[0].numel() * places
-
-
-def _note(into: list[Tensor], module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    into.append(inputs[0] > 0)
-
-
-def _spiking_inputs(network: nn.Module, head: nn.Module, x: Tensor) -> tuple[list[list[Tensor]], Tensor]:
-    """The spikes convolutions are given, by name, and the rates (B, C) that ``head``, the network's own, is given."""
-    found: dict[str, list[Tensor]] = {}
-    rates: list[Tensor] = []
-    handles = [head.register_forward_pre_hook(lambda _, inputs: rates.append(inputs[0].flatten(1)))]
-    for name, module in network.named_modules():
-        if not isinstance(module, nn.Conv2d) or not name.startswith("levels."):
-            continue
-        inputs: list[Tensor] = []
-        found[name.removesuffix(".conv")] = inputs  # a link's convolution is the link itself after folding
-        handles.append(module.register_forward_pre_hook(partial(_note, inputs)))
-    network(x)
-    for handle in handles:
-        handle.remove()
-    spiking = [name for name in sorted(found) if name.rpartition(".")[2] in ("dw1", "pw2", "below", "above")]
-    # A level's inputs come in slices of the batch.
-    return [[torch.cat(found[name])] for name in spiking if found[name]], rates[0]

@@ -1,4 +1,4 @@
-"""Accuracy of a trained run by any engine, and predictions for single files."""
+"""A trained run's accuracy with any engine, and its predictions for single files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from trevsnn.data.files import read_inputs
-from trevsnn.data.part import Split
+from trevsnn.data.config import Split
 from trevsnn.data.sets import load, splits
 from trevsnn.deploy.engines import Engine, make_engine
 from trevsnn.errors import UsageError
@@ -24,7 +24,24 @@ from trevsnn.train.processes import make_fabric
 def evaluate_run(
     path: Path, split: Split | None, weights: Weights, accelerator: Accelerator, engine: Engine = "eager"
 ) -> dict[str, Any]:
-    """Evaluate a run, in its own precision, on one part of its data; None for the last part it has (test, else val)."""
+    """Accuracy and loss of a run, in the precision it was trained in, on one part of its data.
+
+    Args:
+        path: of the run, of an export, or the name of a network that comes with the package.
+        split: the part; None for the last one there is: test, else val.
+        weights: which of the run's.
+        accelerator: that the model runs on.
+        engine: that computes the logits.
+
+    Returns:
+        ``run``, ``checkpoint``, ``engine``, ``split``, the number of ``items``, ``accuracy`` in 0..1, ``loss`` (mean cross
+        entropy), and for each level ``firing_rates`` of its state and ``hidden_rates`` of its blocks' hidden neurons; both
+        are empty but for the engine "eager".
+
+    Raises:
+        UsageError: the data have no such part, the engine needs a file that was not exported, or a library is missing.
+        RunError: the run, its data or an exported file cannot be read.
+    """
     model, config, _, checkpoint = load_run(path, weights)
     available = splits(config.data)
     chosen = split or available[-1]
@@ -33,8 +50,8 @@ def evaluate_run(
     fabric = make_fabric(replace(config, accelerator=accelerator))
     part = load(config.data, chosen, config.model.timesteps)
     model = _place(model, fabric, config)
-    computes = None if engine == "eager" else make_engine(engine, model, path)
-    result = evaluate(model, evaluation_loader(part, config, fabric), fabric, computes)
+    other = None if engine == "eager" else make_engine(engine, model, path)  # None: the network, with its firing rates
+    result = evaluate(model, evaluation_loader(part, config, fabric), fabric, other)
     return {
         "run": str(path), "checkpoint": checkpoint, "engine": engine, "split": chosen, "items": len(part),
         "accuracy": result.accuracy, "loss": result.loss, "firing_rates": [row[0] for row in result.rates], "hidden_rates": [row[1:] for row in result.rates],
@@ -45,7 +62,20 @@ def evaluate_run(
 def predict_run(
     path: Path, files: list[Path], weights: Weights, accelerator: Accelerator, engine: Engine = "eager"
 ) -> list[dict[str, Any]]:
-    """The class of every picture or recording, its probability, and those of all classes."""
+    """The class of every picture or recording.
+
+    Args:
+        path, weights, accelerator, engine: as in :func:`evaluate_run`.
+        files: pictures, or recordings of an event camera.
+
+    Returns:
+        For each file ``file``, the likeliest ``class``, its ``probability``, and the ``probabilities`` of all classes.
+
+    Raises:
+        UsageError: the engine needs a file that was not exported, or a library is missing.
+        RunError: the run or an exported file cannot be read.
+        UnreadableError: a file of ``files`` is missing, damaged or of another kind.
+    """
     model, config, about, _ = load_run(path, weights)
     inputs = read_inputs(files, config.data, about, config.model.timesteps)
     fabric = make_fabric(replace(config, accelerator=accelerator))
@@ -66,5 +96,6 @@ def predict_run(
 
 
 def _place(model: TRevSNN, fabric: Fabric, config: RunConfig) -> TRevSNN:
+    """The model on the fabric's device, channels-last, in the run's precision."""
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(fabric.device, torch.float64 if config.precision == "64-true" else torch.float32)

@@ -17,18 +17,25 @@ from trevsnn.data.sets import is_event
 from trevsnn.errors import UsageError
 from trevsnn.run.load import Weights, load_run
 
-DRAWN = 5  # classes in the picture
+DRAWN = 5  # classes in the figure: those that are likeliest at the end
 
 
 def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any]]:
     """Give a recording's T frames to a run's network one at a time.
 
+    Args:
+        run: trained on recordings.
+        recording: a file.
+        weights: which of the run's.
+
     Yields:
-        After each frame its number from 1, the microseconds of the recording it reaches ``until``, the likeliest
-        ``class`` so far, its ``probability``, the ``probabilities`` of all, and the ``seconds`` it took to compute.
+        After each frame: its number ``frame``, from 1; ``until``, the time of its last event in microseconds from the
+        recording's first; the likeliest ``class`` so far, its ``probability``, the ``probabilities`` of all classes, and the
+        ``seconds`` it took to compute.
 
     Raises:
-        UsageError: the run is one on pictures.
+        UsageError: the run was trained on pictures.
+        RunError: the run cannot be read.
         UnreadableError: the recording is missing, truncated or of another kind.
     """
     model, config, about, _ = load_run(run, weights)
@@ -36,16 +43,16 @@ def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any
         raise UsageError(f"{run} was trained on pictures: use trevsnn predict, or give a run on recordings.")
     frames_TCHW = read_inputs([recording], config.data, about, config.model.timesteps)[0]
     events = read_recording(recording)
-    numbers = frame_numbers(events, config.model.timesteps, config.data.bin_by)
+    frame_of_event = frame_numbers(events, config.model.timesteps, config.data.bin_by)
     stream = model.stream(1)
-    for step, frame_CHW in enumerate(frames_TCHW):
+    for t, frame_CHW in enumerate(frames_TCHW):
         start = time.perf_counter()
         probabilities = stream.step(frame_CHW[None])[0].double().softmax(0).tolist()
         seconds = time.perf_counter() - start
         best = int(np.argmax(probabilities))
         yield {
-            "frame": step + 1,
-            "until": int(events["t"][np.searchsorted(numbers, step, "right") - 1] - events["t"][0]),
+            "frame": t + 1,
+            "until": int(events["t"][np.searchsorted(frame_of_event, t, "right") - 1] - events["t"][0]),
             "class": about.classes[best],
             "probability": probabilities[best],
             "probabilities": dict(zip(about.classes, probabilities, strict=True)),
@@ -54,7 +61,7 @@ def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any
 
 
 def play_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:
-    """The likeliest classes' probabilities over the time of the recording."""
+    """The probabilities of the likeliest classes over the time of the recording, from the rows of :func:`play`."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     last = rows[-1]["probabilities"]

@@ -1,4 +1,4 @@
-"""Weights in 8 bits. Spikes are 0 or 1, so that activations lose nothing by it."""
+"""The folded network with its weights in 8 bits, computed in float32. Only weights are rounded, no maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from trevsnn.deploy.fingerprint import MARK, check_mark
+from trevsnn.deploy.fingerprint import FINGERPRINT, check_fingerprint
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.errors import RunError
 from trevsnn.files import write_file
@@ -19,13 +19,13 @@ from trevsnn.network.model import TRevSNN
 
 @torch.no_grad()
 def quantise(folded: FoldedTRevSNN) -> tuple[FoldedTRevSNN, dict[str, Tensor]]:
-    """Round every weight to ``scale * q`` with ``q`` in -127..127 and ``scale = max |w| / 127`` per output channel.
+    """Round every weight to ``scale * q`` with ``q = round(w / scale)`` and ``scale = max |w| / 127`` per output channel.
 
-    Biases, alphas and the states between layers stay float.
+    ``q`` is within -127..127. Biases, alphas and states stay float.
 
     Returns:
-        A network that computes with the rounded weights, and its tensors: ``NAME.weight`` int8 and ``NAME.scale``
-        float32 of every convolution and linear map, all else as it is.
+        A network that computes with the rounded weights, and its tensors: ``NAME.weight``, int8, and ``NAME.scale``,
+        (N,), of every convolution and linear map, everything else as it is.
     """
     rounded = copy.deepcopy(folded)
     tensors = dict(rounded.state_dict())
@@ -41,22 +41,31 @@ def quantise(folded: FoldedTRevSNN) -> tuple[FoldedTRevSNN, dict[str, Tensor]]:
     return rounded, tensors
 
 
-def save_quantised(tensors: dict[str, Tensor], path: Path, mark: str) -> None:
-    """Write the tensors of :func:`quantise` as safetensors, with the mark of the network they were made of."""
-    write_file(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={MARK: mark}))
+def save_quantised(tensors: dict[str, Tensor], path: Path, fingerprint: str) -> None:
+    """Write the tensors of :func:`quantise` as safetensors, with the fingerprint of the network in the metadata.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_file(path, save(contiguous, metadata={FINGERPRINT: fingerprint}))
 
 
 @torch.no_grad()
 def load_quantised(path: Path, model: TRevSNN) -> FoldedTRevSNN:
-    """The folded network with the weights of an 8-bit file of it; it computes in float32.
+    """The folded network with the weights of an 8-bit file, ``w = scale * q``; it computes in float32.
+
+    Args:
+        path: of the file that :func:`save_quantised` wrote.
+        model: the network whose weights the file has to be made from.
 
     Raises:
         RunError: the file is missing, damaged or of another network.
     """
     try:
         with safe_open(path, "pt") as file:
-            check_mark((file.metadata() or {}).get(MARK), model, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
+            check_fingerprint((file.metadata() or {}).get(FINGERPRINT), model, path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dictionary
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} is missing or damaged ({error}): export the model again.") from error
     folded = fold(model)

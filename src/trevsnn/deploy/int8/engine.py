@@ -1,11 +1,8 @@
-"""The 8-bit network on a CPU with work only where spikes are: weight rows of the inputs that fire are added up.
-
-It runs the ONNX file of :mod:`trevsnn.deploy.onnx.int8` operator by operator, in the same integers as ONNX Runtime, which is
-what to fall back on. Compiled by Numba, of the optional extra ``deploy``; without it dense, with the same results.
-"""
+"""The 8-bit network on a CPU, spike-driven: ``SpikeDriven``, the engine ``spikes``."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +10,16 @@ import torch
 from torch import Tensor
 
 from trevsnn.deploy.extras import require
-from trevsnn.deploy.fingerprint import MARK, check_mark
-from trevsnn.deploy.int8.layers import (
-    IntegerConv,
-    channels_last,
-    set_threads,
-)
-from trevsnn.deploy.int8.reader import Reader
+from trevsnn.deploy.fingerprint import FINGERPRINT, check_fingerprint
+from trevsnn.deploy.int8.layers import IntegerConv
+from trevsnn.deploy.int8.loops import set_threads
+from trevsnn.deploy.int8.maps import channels_last
+from trevsnn.deploy.int8.reader import Operator, Reader
 from trevsnn.deploy.onnx.model import check_input, reading
+from trevsnn.deploy.onnx.roles import read_loops
 from trevsnn.network.model import TRevSNN
 
-#: Firing rate above which a convolution of spikes is computed densely (docs/results-inference.md).
+#: Firing rate from which on a convolution of spikes is computed densely (docs/results-inference.md).
 CROSSOVER = 0.2
 
 
@@ -31,13 +27,16 @@ class SpikeDriven:
     """A file of :func:`trevsnn.deploy.onnx.int8.export_integer`, called like the network, on the CPU.
 
     Convolutions of spikes with long sums, PW2 and the links between levels, are spike-driven where they fire rarely and
-    dense elsewhere, by the firing rates of the first call. DW1, a few additions for each output, and PW1 and DW2, whose
-    inputs are numbers, are dense.
+    dense elsewhere, by the firing rates of the first call. DW1, whose sums are short, and PW1 and DW2, whose inputs are
+    numbers, are dense.
+
+    A file of version 0.1.0 does not say which nodes belong together. It runs operator by operator, densely and slowly, with
+    the same results and a warning.
 
     Args:
         path: of the file.
-        model: the network it has to be of; None takes any.
-        crossover: firing rate from which on a convolution is dense.
+        model: the network whose weights the file has to be made from; None takes any file.
+        crossover: firing rate from which on a convolution of spikes is dense.
 
     Raises:
         UsageError: onnx is not installed.
@@ -50,33 +49,47 @@ class SpikeDriven:
             file = onnx.load(path)
             onnx.checker.check_model(file)
         if model is not None:
-            check_mark({p.key: p.value for p in file.metadata_props}.get(MARK), model, path)
+            metadata = {entry.key: entry.value for entry in file.metadata_props}
+            check_fingerprint(metadata.get(FINGERPRINT), model, path)
         self.shape = [axis.dim_value for axis in file.graph.input[0].type.tensor_type.shape.dim[1:]]
-        self.steps = list(Reader(file.graph, crossover).steps())
-        seen: set[str] = set()
-        for step in reversed(self.steps):
-            step.last_use_of = list(set(step.inputs) - seen)
-            seen |= set(step.inputs)
+        loops = read_loops(file.graph.node)
+        if loops is None:
+            warnings.warn(
+                f"{path} does not say which of its operators belong together, as files of version 0.1.0 do not: the "
+                "spike-driven engine is dense and slow, with the same results; export the model again.", stacklevel=2,
+            )  # fmt: skip
+            loops = [{"plain": node} for node in file.graph.node]
+        reader = Reader(file.graph.initializer, crossover)
+        self.operators = [reader.operator(loop) for loop in loops]
+        _find_last_uses(self.operators)
 
     @property
     def rates(self) -> dict[str, float]:
-        """Firing rate of the input of each convolution of spikes in the first call, by name."""
-        convs = {step.output: step.run for step in self.steps if isinstance(step.run, IntegerConv)}
+        """Firing rate of the input of each convolution of spikes in the first call, by the name of its output."""
+        convs = {op.output: op.run for op in self.operators if isinstance(op.run, IntegerConv)}
         return {name: conv.rate for name, conv in convs.items() if conv.rate is not None}
 
     @torch.no_grad()
-    @torch.autocast("cpu", enabled=False)  # of which integers would come back rounded
+    @torch.autocast("cpu", enabled=False)  # it would round the float32 that stands for integers
     def __call__(self, x: Tensor) -> Tensor:
-        """Pictures or frames, float32, to logits (B, K).
+        """Pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W), float32, to logits (B, K).
 
         Raises:
-            ValueError: another shape than the file was made for, or NaN.
+            ValueError: the input has another shape than the file takes, or holds NaN.
         """
         check_input(x, self.shape)
         set_threads()
-        values: dict[str, Any] = {"input": channels_last(x.numpy(force=True))}
-        for step in self.steps:
-            values[step.output] = step.run(*(values[name] for name in step.inputs))
-            for name in step.last_use_of:
-                del values[name]
-        return torch.from_numpy(values["logits"])
+        maps: dict[str, Any] = {"input": channels_last(x.numpy(force=True))}
+        for operator in self.operators:
+            maps[operator.output] = operator.run(*(maps[name] for name in operator.inputs))
+            for name in operator.last_use_of:
+                del maps[name]
+        return torch.from_numpy(maps["logits"])
+
+
+def _find_last_uses(operators: list[Operator]) -> None:
+    """Fill in, for every operator, which maps no later one takes."""
+    taken_later: set[str] = set()
+    for operator in reversed(operators):
+        operator.last_use_of = list(set(operator.inputs) - taken_later)
+        taken_later |= set(operator.inputs)

@@ -1,7 +1,11 @@
-"""The loops of the spike-driven engine, as Numba compiles them: 8-bit maps, 32-bit sums.
+"""The loops of the spike-driven engine, as Numba compiles them: 8-bit codes, 32-bit sums.
 
-Maps are (B, H, W, C), or (B * H * W, C) of pixels, contiguous, with a multiple of 32 channels. A sum becomes the code
-``round((sum + bias) * scale) + zero``, limited to 0 to 255, as ONNX defines QLinearConv; halves are rounded to even.
+Maps are (B, H, W, C), or (B * H * W, C) for pixels one after the other, contiguous, their channels zero-padded to a
+multiple of 32. A sum becomes a code as ONNX defines it for QLinearConv (halves are rounded to even)::
+
+    code = min(max(round((sum + bias) * scale) + zero, 0), 255)
+
+:mod:`trevsnn.deploy.int8.loops_numpy` is the naive twin of every function here.
 """
 
 from __future__ import annotations
@@ -12,54 +16,63 @@ import numpy as np
 from numba import njit, prange
 
 from trevsnn.deploy.int8.vectors import (
-    above,
-    converted,
-    fires,
-    fused,
-    limited,
+    at_least,
+    bits_above,
+    broadcast,
+    cast,
+    clamp,
+    compress,
+    count_ones,
     load,
-    number_of_ones,
-    packed,
-    rounded,
-    spread,
+    multiply_add,
+    round_even,
     store,
 )
 
 LANES = 32  # channels computed at once
-_LIST = 16  # inputs that are looked at at once
-_CHUNK = 4  # pixels that share their scratch memory; few, so that threads get as many each
-_ROWS = 256  # of 8-bit weights, whose sum fits 16 bits
-_LINES = 4  # of a map that a depthwise convolution takes at a time
+_INPUTS = 16  # inputs compared with their thresholds at once
+_CHUNK = 4  # pixels that share their scratch memory; few, so that all threads get equally many
+_ROWS = 256  # rows of 8-bit weights whose sum fits 16 bits
+_LINES = 4  # lines of a map that a depthwise convolution takes at a time
 
 
 @njit(inline="always")
-def _number(total: Any, bias: Any, scale: Any, zero: Any, lanes: Any) -> Any:
-    """The code of sums less the code of 0, float32."""
-    low, high = spread(np.float32(-zero), lanes), spread(np.float32(255 - zero), lanes)
-    return limited(rounded(converted(total + bias, np.float32) * scale), low, high)
+def _centred(total: Any, bias: Any, scale: Any, zero: Any, lanes: Any) -> Any:
+    """``code - zero`` of sums, float32: ``min(max(round((sum + bias) * scale), -zero), 255 - zero)``."""
+    low, high = broadcast(np.float32(-zero), lanes), broadcast(np.float32(255 - zero), lanes)
+    return clamp(round_even(cast(total + bias, np.float32) * scale), low, high)
 
 
 @njit(inline="always")
 def _code(total: Any, bias: Any, scale: Any, zero: Any, lanes: Any) -> Any:
     """The code of sums, int32."""
-    return converted(_number(total, bias, scale, zero, lanes), np.int32) + spread(np.int32(zero), lanes)
+    return cast(_centred(total, bias, scale, zero, lanes), np.int32) + broadcast(np.int32(zero), lanes)
 
 
 @njit(inline="always")
 def _sum_rows(weight: Any, active: Any, count: Any, column: Any, lanes: Any) -> Any:
-    """The sum of the rows of weight that begin at ``active[k]`` in the flat array, of as many columns, int32."""
-    total = spread(np.int32(0), lanes)
+    """``sum over k < count of weight[active[k] + column : ... + lanes]``, int32.
+
+    Args:
+        weight: flat, int8.
+        active: where the rows to be added up begin.
+        count: how many they are.
+        column: of the first lane.
+    """
+    total = broadcast(np.int32(0), lanes)
     for first in range(0, count, _ROWS):
-        part = spread(np.int16(0), lanes)
+        part = broadcast(np.int16(0), lanes)
         for k in range(first, min(count, first + _ROWS)):
-            part = part + converted(load(weight, active[k] + column, lanes), np.int16)
-        total = total + converted(part, np.int32)
+            part = part + cast(load(weight, active[k] + column, lanes), np.int16)
+        total = total + cast(part, np.int32)
     return total
 
 
 @njit(parallel=True, cache=True)
 def accumulate(maps: Any, threshold: Any, rows: Any, weight: Any, bias: Any, scale: Any, zero: int, out: Any) -> None:
-    """Codes of ``bias + sum of weight[c] over the inputs c with maps[p, c] > threshold[c]``.
+    """Codes of ``sum[p, n] = sum of weight[k, n] over the inputs k with maps[p, k] > threshold[k]``, spike-driven.
+
+    For each pixel the inputs that fire are listed, and their weight rows added up: no work for those that do not.
 
     Args:
         maps: (pixels, K), int8, or int32 or float32 of whole numbers.
@@ -67,106 +80,106 @@ def accumulate(maps: Any, threshold: Any, rows: Any, weight: Any, bias: Any, sca
         rows: (K,), int32, where each row of the weight begins.
         weight: (K, N), int8.
         bias, scale: (N,), int32 and float32.
-        zero: code of 0.
-        out: (pixels, N), uint8.
+        zero: zero point of the codes.
+        out: (pixels, N), uint8, is written.
     """
     pixels, inputs = maps.shape
     outputs = len(bias)
-    flat, weights, given = maps.reshape(-1), weight.reshape(-1), out.reshape(-1)
+    flat, weights, result = maps.reshape(-1), weight.reshape(-1), out.reshape(-1)
     for chunk in prange((pixels + _CHUNK - 1) // _CHUNK):
-        active = np.empty(inputs + _LIST, np.int32)
+        active = np.empty(inputs + _INPUTS, np.int32)
         for p in range(chunk * _CHUNK, min(pixels, (chunk + 1) * _CHUNK)):
             count = 0
-            for c in range(0, inputs, _LIST):
-                word = above(load(flat, p * inputs + c, _LIST), load(threshold, c, _LIST))
-                store(active, count, packed(load(rows, c, _LIST), word))
-                count += number_of_ones(word)
+            for k in range(0, inputs, _INPUTS):
+                word = bits_above(load(flat, p * inputs + k, _INPUTS), load(threshold, k, _INPUTS))
+                store(active, count, compress(load(rows, k, _INPUTS), word))
+                count += count_ones(word)
             o, place = 0, p * outputs
-            while o + 128 <= outputs:  # the more at once, the fewer times the list is read
+            while o + 128 <= outputs:  # the more columns at once, the fewer times the list is read
                 total = _sum_rows(weights, active, count, o, 128)
-                store(given, place + o, _code(total, load(bias, o, 128), load(scale, o, 128), zero, 128))
+                store(result, place + o, _code(total, load(bias, o, 128), load(scale, o, 128), zero, 128))
                 o += 128
             while o + 64 <= outputs:
                 total = _sum_rows(weights, active, count, o, 64)
-                store(given, place + o, _code(total, load(bias, o, 64), load(scale, o, 64), zero, 64))
+                store(result, place + o, _code(total, load(bias, o, 64), load(scale, o, 64), zero, 64))
                 o += 64
             while o < outputs:
                 total = _sum_rows(weights, active, count, o, LANES)
-                store(given, place + o, _code(total, load(bias, o, LANES), load(scale, o, LANES), zero, LANES))
+                store(result, place + o, _code(total, load(bias, o, LANES), load(scale, o, LANES), zero, LANES))
                 o += LANES
 
 
 @njit(parallel=True, cache=True)
 def requantise(sums: Any, bias: Any, scale: Any, zero: int, out: Any) -> None:
-    """Codes of ``sums + bias``, (pixels, N); as in :func:`accumulate`."""
+    """Codes of sums, (pixels, N), int32 or float32 of whole numbers; the rest as in :func:`accumulate`."""
     outputs = len(bias)
-    flat, given = sums.reshape(-1), out.reshape(-1)
+    flat, result = sums.reshape(-1), out.reshape(-1)
     for p in prange(len(sums)):
         for o in range(0, outputs, LANES):
-            total = converted(load(flat, p * outputs + o, LANES), np.int32)
-            store(given, p * outputs + o, _code(total, load(bias, o, LANES), load(scale, o, LANES), zero, LANES))
+            total = cast(load(flat, p * outputs + o, LANES), np.int32)
+            store(result, p * outputs + o, _code(total, load(bias, o, LANES), load(scale, o, LANES), zero, LANES))
 
 
 @njit(parallel=True, cache=True)
-def fired(maps: Any, threshold: Any, out: Any) -> None:
-    """``maps > threshold`` as 0 and 1, (pixels, K), int8."""
+def binarise(maps: Any, threshold: Any, out: Any) -> None:
+    """``maps > threshold`` as 0 and 1, (pixels, K), int8; the rest as in :func:`accumulate`."""
     for p in prange(len(maps)):
-        for c in range(maps.shape[1]):
-            out[p, c] = maps[p, c] > threshold[c]
+        for k in range(maps.shape[1]):
+            out[p, k] = maps[p, k] > threshold[k]
 
 
-@njit(parallel=True, cache=True, error_model="numpy")  # Python's looks at every divisor
-def quantise(values: Any, step: Any, zero: int, out: Any) -> None:
-    """Codes ``round(values / step) + zero``, uint8, of flat arrays."""
+@njit(parallel=True, cache=True, error_model="numpy")  # Python's checks every divisor
+def quantise(values: Any, scale: Any, zero: int, out: Any) -> None:
+    """``code = min(max(round(value / scale) + zero, 0), 255)``, flat arrays, float32 and uint8."""
     for n in prange(len(values)):
-        code = np.rint(values[n] / step) + np.float32(zero)
+        code = np.rint(values[n] / scale) + np.float32(zero)
         out[n] = np.uint8(min(max(code, np.float32(0)), np.float32(255)))
 
 
 @njit(parallel=True, cache=True)
 def spikes(potential: Any, threshold: Any, out: Any) -> None:
-    """``potential >= threshold`` as 0 and 1, uint8, of flat arrays."""
+    """``s(v) = 1 if v >= threshold else 0``, flat arrays, float32 and uint8."""
     for n in prange(len(potential)):
         out[n] = potential[n] >= threshold
 
 
 @njit(parallel=True, cache=True)
-def numbers(codes: Any, zero: int, step: Any, times: int, potential: Any, out: Any) -> None:
-    """``(codes - zero) * step``, float32, every pixel so many times in each direction, added to a potential or alone.
+def dequantise(codes: Any, zero: int, scale: Any, repeats: int, potential: Any, out: Any) -> None:
+    """``scale * (code - zero)``, upsampled by repeating every pixel, added to a potential or alone.
 
     Args:
         codes: (B, H, W, C), uint8.
-        zero, step: code of 0, and what one step is, float32.
-        times: 1 or 2.
+        zero, scale: the codes' zero point, and their scale, float32.
+        repeats: how often every pixel stands in each direction, 1 or 2.
         potential: flat, float32, or None.
-        out: (B, H', W', C), float32; H' and W' at most ``times`` as much as H and W.
+        out: (B, H', W', C), float32, is written; H' and W' are at most ``repeats`` times H and W.
     """
     batch, height, width, channels = out.shape
-    flat, given = codes.reshape(-1), out.reshape(-1)
+    flat, result = codes.reshape(-1), out.reshape(-1)
     for line in prange(batch * height):
         b, y = line // height, line % height
         for x in range(width):
-            source = ((b * codes.shape[1] + y // times) * codes.shape[2] + x // times) * channels
+            source = ((b * codes.shape[1] + y // repeats) * codes.shape[2] + x // repeats) * channels
             place = (line * width + x) * channels
             for c in range(0, channels, LANES):
-                number = converted(load(flat, source + c, LANES), np.float32) - spread(np.float32(zero), LANES)
-                number = number * spread(step, LANES)
+                number = cast(load(flat, source + c, LANES), np.float32) - broadcast(np.float32(zero), LANES)
+                number = number * broadcast(scale, LANES)
                 if potential is not None:
                     number = load(potential, place + c, LANES) + number
-                store(given, place + c, number)
+                store(result, place + c, number)
 
 
 @njit
-def _give(
-    real: Any, bias: Any, scale: Any, zero: Any, step: Any, potential: Any, alpha: Any, previous: Any, c: Any,
+def _write(
+    sums: Any, bias: Any, scale: Any, zero: Any, y_scale: Any, potential: Any, alpha: Any, previous: Any, c: Any,
     place: Any, out: Any,
 ) -> None:  # fmt: skip
-    """What :func:`depthwise` gives for the sums of one pixel."""
-    total = converted(real, np.int32)
+    """Write what :func:`depthwise` computes from the sums of one pixel, channels c to c + 31, at their place of out."""
+    total = cast(sums, np.int32)
     if potential is None:
         store(out, place, _code(total, bias, scale, zero, LANES))
     else:
-        number = _number(total, bias, scale, zero, LANES) * spread(step, LANES)
+        number = _centred(total, bias, scale, zero, LANES) * broadcast(y_scale, LANES)
         state = load(potential, place, LANES) + number
         if previous is not None:
             state = load(alpha, c, LANES) * load(previous, place, LANES) + state
@@ -175,23 +188,30 @@ def _give(
 
 @njit(parallel=True, cache=True)
 def depthwise(
-    maps: Any, threshold: Any, from_zero: int, kernel: int, weight: Any, bias: Any, scale: Any, zero: int, step: Any,
+    maps: Any, threshold: Any, x_zero: int, kernel: int, weight: Any, bias: Any, scale: Any, y_zero: int, y_scale: Any,
     potential: Any, alpha: Any, previous: Any, out: Any,
 ) -> None:  # fmt: skip
-    """A depthwise convolution of stride 1, of spikes to codes, or of codes to what they add to a potential.
+    """A depthwise convolution of stride 1: DW1 of the spikes of a potential, or DW2 with what it is added to.
+
+    With ``sum = sum over the kernel of w * x``, for each channel, and its code, one of::
+
+        out = code                                                                         (no potential)
+        out = potential + y_scale * (code - y_zero)                                        (no previous)
+        out = alpha * previous + (potential + y_scale * (code - y_zero))
+
+    where ``x`` is ``1 if maps >= threshold else 0``, or ``maps - x_zero`` without a threshold.
 
     Args:
-        maps: (B, H, W, C), potentials, float32, that fire at the threshold; or codes, uint8.
+        maps: (B, H, W, C), potentials in float32, or codes in uint8.
         threshold: float32; None for codes.
-        from_zero: code of 0 in the maps.
-        kernel: its rows and columns, an odd number; half of it is the padding.
+        x_zero: zero point of the maps' codes.
+        kernel: its height and width, odd; half of it, rounded down, is the padding.
         weight: (kernel ** 2, C), float32, whole numbers.
         bias, scale: (C,), int32 and float32.
-        zero: code of 0 in the output.
-        step: what one step of the output's code is, float32.
-        potential: flat, float32: ``potential + step * (codes - zero)`` is given; None for the codes.
-        alpha, previous: (C,) and flat, float32: ``alpha * previous`` is added too; None for nothing.
-        out: flat, uint8 or float32.
+        y_zero, y_scale: zero point and scale, float32, of the output's code.
+        potential: flat, float32, or None.
+        alpha, previous: (C,) and flat, float32, or None.
+        out: flat, uint8 or float32, is written.
     """
     batch, height, width, channels = maps.shape
     blocks, chunks = channels // LANES, (height + _LINES - 1) // _LINES
@@ -202,17 +222,17 @@ def depthwise(
         c = task % blocks * LANES
         b, top = task // (blocks * chunks), task // blocks % chunks * _LINES
         lines = min(_LINES, height - top)
-        # LANES channels of these lines and those around them, as numbers, with zeros around the map.
+        # x of LANES channels of these lines and those around them, with zeros around the map.
         block = np.zeros((_LINES + 2 * around) * block_line, np.float32)
         for i in range(max(0, around - top), min(lines + 2 * around, height + around - top)):
             for x in range(width):
                 taken = load(flat, ((b * height + top + i - around) * width + x) * channels + c, LANES)
                 if threshold is None:
-                    number = converted(taken, np.float32) - spread(np.float32(from_zero), LANES)
+                    number = cast(taken, np.float32) - broadcast(np.float32(x_zero), LANES)
                 else:
-                    number = fires(taken, spread(threshold, LANES))
+                    number = at_least(taken, broadcast(threshold, LANES))
                 store(block, i * block_line + (x + around) * LANES, number)
-        beta, scales, nothing = load(bias, c, LANES), load(scale, c, LANES), spread(np.float32(0), LANES)
+        beta, scales, nothing = load(bias, c, LANES), load(scale, c, LANES), broadcast(np.float32(0), LANES)
         for i in range(lines):
             for x in range(0, width, 4):
                 t0, t1, t2, t3 = nothing, nothing, nothing, nothing
@@ -220,52 +240,52 @@ def depthwise(
                     for v in range(kernel):
                         w = load(taps, (u * kernel + v) * channels + c, LANES)
                         r = (i + u) * block_line + (x + v) * LANES
-                        t0 = fused(load(block, r, LANES), w, t0)
-                        t1 = fused(load(block, r + LANES, LANES), w, t1)
-                        t2 = fused(load(block, r + 2 * LANES, LANES), w, t2)
-                        t3 = fused(load(block, r + 3 * LANES, LANES), w, t3)
+                        t0 = multiply_add(load(block, r, LANES), w, t0)
+                        t1 = multiply_add(load(block, r + LANES, LANES), w, t1)
+                        t2 = multiply_add(load(block, r + 2 * LANES, LANES), w, t2)
+                        t3 = multiply_add(load(block, r + 3 * LANES, LANES), w, t3)
                 place = ((b * height + top + i) * width + x) * channels + c
-                _give(t0, beta, scales, zero, step, potential, alpha, previous, c, place, out)
+                _write(t0, beta, scales, y_zero, y_scale, potential, alpha, previous, c, place, out)
                 if x + 1 < width:
-                    _give(t1, beta, scales, zero, step, potential, alpha, previous, c, place + channels, out)
+                    _write(t1, beta, scales, y_zero, y_scale, potential, alpha, previous, c, place + channels, out)
                 if x + 2 < width:
-                    _give(t2, beta, scales, zero, step, potential, alpha, previous, c, place + 2 * channels, out)
+                    _write(t2, beta, scales, y_zero, y_scale, potential, alpha, previous, c, place + 2 * channels, out)
                 if x + 3 < width:
-                    _give(t3, beta, scales, zero, step, potential, alpha, previous, c, place + 3 * channels, out)
+                    _write(t3, beta, scales, y_zero, y_scale, potential, alpha, previous, c, place + 3 * channels, out)
 
 
 @njit(parallel=True, cache=True)
-def columns(
-    maps: Any, from_zero: int, kernel: Any, stride: Any, padding: Any, size: Any, inputs: int, first: int, out: Any
+def im2col(
+    maps: Any, x_zero: int, kernel: Any, stride: Any, padding: Any, size: Any, inputs: int, first: int, out: Any
 ) -> None:
-    """``maps - from_zero`` under a convolution's kernel, one row for each output pixel.
+    """``maps - x_zero`` under a convolution's kernel, one row for each output pixel, zeros around the map.
 
     Args:
-        maps: (B, H, W, C), uint8, of any number of channels.
-        from_zero: code of 0.
+        maps: (B, H, W, C), uint8, any number of channels.
+        x_zero: zero point of the maps' codes.
         kernel, stride, padding: (vertical, horizontal).
         size: of the output: H', W'.
-        inputs: K, length of a row, at least rows * columns * C; what is left of it is filled with zeros.
-        first: line of the output, counted over the whole batch, to begin with.
-        out: lines * W' * K, int8, flat.
+        inputs: K, length of a row, at least kh * kw * C; the rest of it is zero-padded.
+        first: line of the output to begin with, counted over the whole batch.
+        out: lines * W' * K, flat, int8, is written.
     """
     batch, height, width, channels = maps.shape
     flat = maps.reshape(batch, height, width * channels)
-    taken, left = kernel[1] * channels, padding[1] * channels
+    taps, left = kernel[1] * channels, padding[1] * channels
     padded_line = (width + 2 * padding[1]) * channels + LANES
     for line in prange(len(out) // (size[1] * inputs)):
         b, top = (first + line) // size[0], (first + line) % size[0] * stride[0] - padding[0]
         lines, row = np.zeros(kernel[0] * padded_line, np.int8), np.empty(inputs + LANES, np.int8)
         for i in range(max(0, -top), min(kernel[0], height - top)):
-            source, given = flat[b, top + i], lines[i * padded_line + left :]
+            source, target = flat[b, top + i], lines[i * padded_line + left :]
             for n in range(len(source)):
-                given[n] = np.int32(source[n]) - from_zero
+                target[n] = np.int32(source[n]) - x_zero
         for x in range(size[1]):
             for i in range(kernel[0]):
-                for n in range(0, taken, LANES):  # what is written too much is written over by what comes after it
+                for n in range(0, taps, LANES):  # what is written too much is overwritten by what comes after it
                     values = load(lines, i * padded_line + x * stride[1] * channels + n, LANES)
-                    store(row, i * taken + n, values)
-            for n in range(kernel[0] * taken, inputs):
+                    store(row, i * taps + n, values)
+            for n in range(kernel[0] * taps, inputs):
                 row[n] = 0
             for n in range(0, inputs, LANES):
                 store(out, (line * size[1] + x) * inputs + n, load(row, n, LANES))

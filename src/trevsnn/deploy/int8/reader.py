@@ -1,33 +1,32 @@
-"""The operators of an 8-bit ONNX file, those that one loop can compute taken together."""
+"""From the nodes of an 8-bit ONNX file to the operators of the engine, by the roles that the writer put into the file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import conv2d, linear
 
 from trevsnn.deploy.extras import require
-from trevsnn.deploy.int8.layers import (
-    IntegerConv,
-    IntegerDepthwise,
-    channels_last,
-    filled,
-    numbers,
-    quantised,
-    spikes_of,
-)
+from trevsnn.deploy.int8.layers import IntegerConv, IntegerDepthwise, QLinearConv
+from trevsnn.deploy.int8.maps import dequantise, pad_to_lanes, quantise, spike_codes
+from trevsnn.deploy.int8.operators import attributes, operation
+from trevsnn.deploy.onnx.roles import Loop
 from trevsnn.errors import RunError
 
 
 @dataclass
-class Step:
-    """One operator or several, the names of the maps it takes and gives, and those nobody needs after it."""
+class Operator:
+    """One loop, or one operator of ONNX.
+
+    Attributes:
+        run: computes the output from the inputs.
+        inputs, output: names of maps.
+        last_use_of: maps that no later operator takes.
+    """
 
     run: Callable[..., Any]
     inputs: list[str]
@@ -36,170 +35,83 @@ class Step:
 
 
 class Reader:
-    """The operators of a file's graph, those that one loop can compute taken together:
+    """Makes an operator of each loop of a file (:mod:`trevsnn.deploy.onnx.roles` lists them).
 
-    - what makes spikes, with DW1 that takes them;
-    - Clip, which makes spikes of codes, with the convolution before it;
-    - DequantizeLinear, and Resize and Slice before it, with the addition after it;
-    - DW2 with those, and with the product alpha * c[l,t-1] and its addition.
+    Args:
+        constants: of the file's graph.
+        crossover: firing rate from which on a convolution of spikes is dense.
     """
 
-    def __init__(self, graph: Any, crossover: float) -> None:
-        self.nodes, self.crossover = list(graph.node), crossover
+    def __init__(self, constants: Iterable[Any], crossover: float) -> None:
         to_array = require("onnx").numpy_helper.to_array
-        self.constants = {tensor.name: np.array(to_array(tensor)) for tensor in graph.initializer}
-        self.maker = {node.output[0]: node for node in self.nodes}
-        self.takers: dict[str, list[Any]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                self.takers.setdefault(name, []).append(node)
+        self.constants = {tensor.name: np.array(to_array(tensor)) for tensor in constants}
+        self.crossover = crossover
 
-    def steps(self) -> Iterator[Step]:
-        for node in self.nodes:
-            match node.op_type:
-                case "QLinearConv":
-                    step = self.depthwise(node) if _is_depthwise(node) else self.conv(node)
-                case "QuantizeLinear" if self.fires(node):
-                    step = self.spikes(node)
-                case "DequantizeLinear":
-                    step = None if self.is_added(node) else self.numbers(node)
-                case "Add":
-                    step = self.sum(node)
-                case "Mul" if any(self.is_recurrence(taker) for taker in self.takers[node.output[0]]):
-                    step = None
-                case "Clip" | "Resize" | "Slice":
-                    step = None
-                case _:
-                    step = self.step(node, _plain(node, self.values(node)))
-            if step is not None:
-                yield step
+    def operator(self, loop: Loop) -> Operator:
+        """The operator of a loop.
 
-    def made(self, name: str, operator: str) -> Any:
-        """The node that makes a map, if it is of that operator."""
-        node = self.maker.get(name)
-        return node if node is not None and node.op_type == operator else None
+        Raises:
+            RunError: this version knows no loop of such nodes.
+        """
+        match loop:
+            case {"threshold": threshold, "dw1": dw1}:
+                run = partial(IntegerDepthwise(self.conv_constants(dw1)).of_spikes, self.threshold(threshold))
+                return self.made(loop, run, "threshold")
+            case {"threshold": threshold, "spikes": _}:
+                return self.made(loop, partial(spike_codes, self.threshold(threshold)), "threshold")
+            case {"quantise": node}:
+                scale, zero = self.values(node)
+                return self.made(loop, partial(quantise, np.float32(scale), int(zero)), "quantise")
+            case {"stem": node}:
+                return self.made(loop, self.conv(node, picture=True), "stem")
+            case {"projection": node}:
+                return self.made(loop, self.conv(node), "projection")
+            case {"link": node}:
+                return self.made(loop, self.conv(node, spiking=True), "link")
+            case {"pw1": node, "hidden": _}:
+                return self.made(loop, self.conv(node, firing=True), "pw1")
+            case {"pw2": node}:
+                return self.made(loop, self.conv(node, spiking=True), "pw2")
+            case {"dw2": node, "dequantise": numbers, "add": _}:
+                alpha = pad_to_lanes(self.values(loop["decay"])[0].reshape(-1)) if "decay" in loop else None
+                scale, _ = self.values(numbers)
+                run = partial(IntegerDepthwise(self.conv_constants(node)).added, np.float32(scale), alpha)
+                return self.made(loop, run, "add", "dw2", "decay")
+            case {"dequantise": numbers}:
+                scale, zero = self.values(numbers)
+                repeats, size = 2 if "upsample" in loop else 1, None
+                if "crop" in loop:
+                    height, width = self.values(loop["crop"])[1]
+                    size = int(height), int(width)
+                run = partial(dequantise, int(zero), np.float32(scale), repeats, size)
+                return self.made(loop, run, "add", "upsample", "crop", "dequantise")
+            case {"plain": node}:
+                return self.made(loop, operation(node, self.values(node)), "plain")
+        raise RunError(
+            f"the ONNX file holds a loop of {', '.join(loop)}, which this version of trevsnn does not know: export the "
+            "model again with this version."
+        )
+
+    def made(self, loop: Loop, run: Callable[..., Any], *roles: str) -> Operator:
+        """The operator that gives the last map of a loop, from those maps that nodes of these roles take from outside."""
+        inside = {node.output[0] for node in loop.values()} | self.constants.keys()
+        nodes = [loop[role] for role in roles if role in loop]
+        inputs = [name for node in nodes for name in node.input if name and name not in inside]
+        return Operator(run, inputs, list(loop.values())[-1].output[0])
 
     def values(self, node: Any) -> list[NDArray[Any]]:
+        """Those of a node's inputs that are constants, in ONNX's order."""
         return [self.constants[name] for name in node.input if name in self.constants]
 
-    def fires(self, node: Any) -> bool:
-        """Whether Clip makes spikes of what a node gives."""
-        return [taker.op_type for taker in self.takers.get(node.output[0], [])] == ["Clip"]
+    def conv_constants(self, node: Any) -> QLinearConv:
+        return QLinearConv(*self.values(node))
 
-    def step(self, node: Any, run: Callable[..., Any]) -> Step:
-        inputs = [name for name in node.input if name and name not in self.constants]
-        return Step(run, inputs, self.takers[node.output[0]][0].output[0] if self.fires(node) else node.output[0])
-
-    def spikes(self, node: Any) -> Step | None:
-        step = self.step(node, partial(spikes_of, self.threshold(node)))
-        return None if all(_is_depthwise(taker) for taker in self.takers[step.output]) else step
+    def conv(self, node: Any, **options: bool) -> IntegerConv:
+        """A convolution without groups."""
+        return IntegerConv(self.conv_constants(node), attributes(node), self.crossover, **options)
 
     def threshold(self, node: Any) -> np.float32:
-        """The least potential that QuantizeLinear rounds to a step or more."""
-        return np.float32(np.nextafter(self.constants[node.input[1]], np.float32(np.inf)) / 2)
-
-    def conv(self, node: Any) -> Step:
-        source = self.maker[node.input[0]]
-        run = IntegerConv(
-            self.values(node), _attributes(node), self.crossover, spiking=source.op_type == "Clip",
-            firing=self.fires(node), picture=source.op_type == "QuantizeLinear",
-        )  # fmt: skip
-        return self.step(node, run)
-
-    def depthwise(self, node: Any) -> Step | None:
-        """DW1, from potentials to codes; DW2 is taken together with its sum."""
-        clip = self.made(node.input[0], "Clip")
-        if clip is None:
-            return None
-        firing = self.maker[clip.input[0]]
-        run = partial(IntegerDepthwise(self.values(node)).of_spikes, self.threshold(firing))
-        return Step(run, [firing.input[0]], node.output[0])
-
-    def projection(self, node: Any) -> Any:
-        """DW2, whose numbers an addition adds to a potential; None for another addition."""
-        codes = self.made(node.input[1], "DequantizeLinear") if node.op_type == "Add" else None
-        conv = None if codes is None else self.maker[codes.input[0]]
-        return conv if conv is not None and _is_depthwise(conv) else None
-
-    def is_recurrence(self, node: Any) -> bool:
-        """Whether an addition is that of ``alpha * c[l,t-1]`` and a sum with DW2."""
-        if node.op_type != "Add" or self.made(node.input[0], "Mul") is None:
-            return False
-        inner = self.made(node.input[1], "Add")
-        return inner is not None and len(self.takers[node.input[1]]) == 1 and self.projection(inner) is not None
-
-    def is_added(self, node: Any) -> bool:
-        """Whether the numbers of DequantizeLinear are only added to a potential."""
-        takers = self.takers[node.output[0]]
-        return len(takers) == 1 and takers[0].op_type == "Add" and takers[0].input[1] == node.output[0]
-
-    def numbers(self, node: Any, *potential: str) -> Step:
-        """The numbers of codes, of which every pixel may stand for four, and a potential's if there is one."""
-        name, times, size = node.input[0], 1, None
-        if (cut := self.made(name, "Slice")) is not None:
-            name, size = cut.input[0], tuple(self.constants[cut.input[2]].tolist())
-        if (doubled := self.made(name, "Resize")) is not None:
-            name, times = doubled.input[0], 2
-        step, zero = self.values(node)
-        return Step(partial(numbers, int(zero), np.float32(step), times, size), [*potential, name], node.output[0])
-
-    def sum(self, node: Any) -> Step | None:
-        if self.is_recurrence(node):
-            product, inner = self.maker[node.input[0]], self.maker[node.input[1]]
-            alpha = filled(self.constants[product.input[1]].reshape(-1))
-            return self.update(inner, node.output[0], alpha, product.input[0])
-        if self.projection(node) is not None:
-            taken = any(self.is_recurrence(taker) for taker in self.takers[node.output[0]])
-            return None if taken else self.update(node, node.output[0], None)
-        codes = self.made(node.input[1], "DequantizeLinear")
-        if codes is not None and self.is_added(codes):
-            return replace(self.numbers(codes, node.input[0]), output=node.output[0])
-        return self.step(node, np.add)
-
-    def update(self, node: Any, output: str, alpha: NDArray[np.float32] | None, *previous: str) -> Step:
-        """A potential plus DW2, and alpha times the previous state if there is one."""
-        conv, step = self.projection(node), self.values(self.maker[node.input[1]])[0]
-        run = partial(IntegerDepthwise(self.values(conv)).added, np.float32(step), alpha)
-        return Step(run, [node.input[0], conv.input[0], *previous], output)
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    return {a.name: require("onnx").helper.get_attribute_value(a) for a in node.attribute}
-
-
-def _is_depthwise(node: Any) -> bool:
-    return node.op_type == "QLinearConv" and _attributes(node)["group"] > 1
-
-
-def _plain(node: Any, constants: list[NDArray[Any]]) -> Callable[..., NDArray[Any]]:
-    """What an operator does with maps (B, H, W, C) by itself, given its constants."""
-    attributes = _attributes(node)
-    match node.op_type:
-        case "QuantizeLinear":
-            step, zero = constants
-            return partial(quantised, np.float32(step), int(zero))
-        case "Gather":
-            return lambda frames: np.ascontiguousarray(frames[:, int(constants[0])])
-        case "Conv":
-            weight, *biases = (torch.from_numpy(filled(values, axis=0)) for values in constants)
-            bias, stride, padding = next(iter(biases), None), attributes["strides"], attributes["pads"][:2]
-
-            def convolve(x: NDArray[np.float32]) -> NDArray[np.float32]:
-                maps = torch.from_numpy(x[..., : weight.shape[1]]).movedim(-1, 1)
-                return channels_last(conv2d(maps, weight, bias, stride, padding).numpy())
-
-            return convolve
-        case "LeakyRelu":
-            return lambda x: np.where(x < 0, np.float32(attributes["alpha"]) * x, x)
-        case "Gemm":
-            weight, bias = map(torch.from_numpy, constants)
-            return lambda x: linear(torch.from_numpy(x[:, : weight.shape[1]]), weight, bias).numpy()
-        case "Mul":
-            return lambda state: state * filled(constants[0].reshape(-1))
-        case "Cast":
-            return lambda spikes: spikes.astype(np.float32)
-        case "ReduceMean":
-            return lambda spikes: spikes.mean((1, 2))
-        case "Identity":
-            return lambda x: x
-    raise RunError(f"the ONNX file holds an operator {node.op_type}, which the spike-driven engine does not have.")
+        """The least potential that fires. :meth:`trevsnn.deploy.onnx.graph.Graph.spikes` gives QuantizeLinear the number
+        before twice the threshold as its scale."""
+        scale, _ = self.values(node)
+        return np.float32(np.nextafter(scale, np.float32(np.inf)) / 2)

@@ -1,7 +1,7 @@
-"""Vectors of a processor as values in Numba's functions, for loops that LLVM does not vectorise well by itself.
+"""SIMD vectors as values in functions that Numba compiles, for loops that LLVM does not vectorise well by itself.
 
-A vector has a fixed number of elements of one type. ``+``, ``-`` and ``*`` work element by element; in float32 no two of
-them are contracted into one, so that each result is rounded.
+A vector has a fixed number of elements ("lanes") of one type. ``+``, ``-`` and ``*`` work element by element. In float32
+every result is rounded: LLVM does not contract a product and a sum into one operation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _BIT = ir.IntType(1)
 
 
 def _built_in(define: Callable[..., Any]) -> Any:
-    """Numba's intrinsic function, whose definition takes the context of typing besides; constants keep their values."""
+    """A Numba intrinsic. Arguments that are literals reach its definition as literals: lanes have to be known to the types."""
     return intrinsic(prefer_literal=True)(define)
 
 
 class Vector(types.Type):
-    """Numba's type of a number of elements of one type."""
+    """Numba's type of a vector: the type of its elements and how many it has."""
 
     def __init__(self, element: Any, lanes: int) -> None:
         self.element, self.lanes = element, lanes
@@ -38,7 +38,7 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(manager[kind.element].get_value_type(), kind.lanes))
 
 
-def _define_operator(symbol: Callable[[Any, Any], Any], whole: str, real: str) -> None:
+def _define_operator(symbol: Callable[[Any, Any], Any], integer: str, real: str) -> None:
     @infer_global(symbol)  # pyright: ignore[reportOptionalCall]
     class Operator(AbstractTemplate):
         def generic(self, args: tuple[Any, ...], kws: Any) -> Signature | None:
@@ -46,7 +46,7 @@ def _define_operator(symbol: Callable[[Any, Any], Any], whole: str, real: str) -
 
     @lower_builtin(symbol, Vector, Vector)
     def lower(_: Any, builder: Any, of: Any, values: Any) -> Any:
-        return getattr(builder, real if isinstance(of.return_type.element, types.Float) else whole)(*values)
+        return getattr(builder, real if isinstance(of.return_type.element, types.Float) else integer)(*values)
 
 
 _define_operator(operator.add, "add", "fadd")
@@ -55,7 +55,7 @@ _define_operator(operator.mul, "mul", "fmul")
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, lanes: int) -> tuple[Any, int]:
-    """A pointer to a vector within an array, and how its address is aligned, bytes."""
+    """A pointer to the vector that begins at a place of a flat array, and the alignment of its address in bytes."""
     element = context.get_value_type(kind.dtype)
     data = context.make_array(kind)(context, builder, array).data
     pointer = builder.bitcast(builder.gep(data, [place]), ir.VectorType(element, lanes).as_pointer())
@@ -64,13 +64,13 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, lane
 
 @_built_in
 def load(_: Any, array: Any, place: Any, lanes: Any) -> Any:
-    """So many elements of a flat array, from the place on."""
+    """``lanes`` elements of a flat array, from a place on."""
     kind = Vector(array.dtype, lanes.literal_value)
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
-        pointer, aligned = _address(context, builder, array, values[0], values[1], kind.lanes)
+        pointer, alignment = _address(context, builder, array, values[0], values[1], kind.lanes)
         loaded = builder.load(pointer)
-        loaded.align = aligned
+        loaded.align = alignment
         return loaded
 
     return kind(array, types.intp, lanes), generate
@@ -78,41 +78,41 @@ def load(_: Any, array: Any, place: Any, lanes: Any) -> Any:
 
 @_built_in
 def store(_: Any, array: Any, place: Any, vector: Any) -> Any:
-    """Write a vector to a flat array, in whose type it has to fit, from the place on."""
+    """Write a vector to a flat array from a place on, cast to the array's type, which has to hold its values."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
-        pointer, aligned = _address(context, builder, array, values[0], values[1], vector.lanes)
-        builder.store(_converted(context, builder, vector, array.dtype, values[2]), pointer).align = aligned
+        pointer, alignment = _address(context, builder, array, values[0], values[1], vector.lanes)
+        builder.store(_cast(context, builder, vector, array.dtype, values[2]), pointer).align = alignment
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
 
 
 @_built_in
-def spread(_: Any, value: Any, lanes: Any) -> Any:
-    """A vector of one number, repeated."""
-    number = lanes.literal_value
+def broadcast(_: Any, value: Any, lanes: Any) -> Any:
+    """A vector of ``lanes`` elements of one value."""
+    count = lanes.literal_value
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
-        kind = ir.VectorType(values[0].type, number)
+        kind = ir.VectorType(values[0].type, count)
         one = builder.insert_element(ir.Constant(kind, ir.Undefined), values[0], ir.Constant(ir.IntType(32), 0))
-        first = ir.Constant(ir.VectorType(ir.IntType(32), number), [0] * number)
+        first = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
         return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), first)
 
-    return Vector(types.unliteral(value), number)(types.unliteral(value), lanes), generate
+    return Vector(types.unliteral(value), count)(types.unliteral(value), lanes), generate
 
 
 @_built_in
-def converted(_: Any, vector: Any, to: Any) -> Any:
-    """The same numbers in another type, which has to hold them; fractions are cut off."""
+def cast(_: Any, vector: Any, to: Any) -> Any:
+    """The same values in another type, which has to hold them; fractions are truncated."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
-        return _converted(context, builder, vector, to.dtype, values[0])
+        return _cast(context, builder, vector, to.dtype, values[0])
 
     return Vector(to.dtype, vector.lanes)(vector, to), generate
 
 
-def _converted(context: Any, builder: Any, vector: Vector, to: Any, value: Any) -> Any:
+def _cast(context: Any, builder: Any, vector: Vector, to: Any, value: Any) -> Any:
     source = vector.element
     if source == to:
         return value
@@ -128,8 +128,8 @@ def _converted(context: Any, builder: Any, vector: Vector, to: Any, value: Any) 
 
 
 @_built_in
-def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c``, float32, rounded once."""
+def multiply_add(_: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` (FMA), float32, rounded once."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
         return _llvm(builder, "fma", *values)
@@ -138,8 +138,8 @@ def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @_built_in
-def rounded(_: Any, vector: Any) -> Any:
-    """To whole numbers, float32, halves to even."""
+def round_even(_: Any, vector: Any) -> Any:
+    """``round(x)`` to whole numbers, halves to even, float32."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
         return _llvm(builder, "rint", *values)
@@ -148,8 +148,8 @@ def rounded(_: Any, vector: Any) -> Any:
 
 
 @_built_in
-def limited(_: Any, vector: Any, low: Any, high: Any) -> Any:
-    """Float32, to low at least and high at most."""
+def clamp(_: Any, vector: Any, low: Any, high: Any) -> Any:
+    """``min(max(x, low), high)``, float32."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
         vector, low, high = values
@@ -160,8 +160,8 @@ def limited(_: Any, vector: Any, low: Any, high: Any) -> Any:
 
 
 @_built_in
-def fires(_: Any, vector: Any, threshold: Any) -> Any:
-    """1 where float32 is at the threshold or above it, elsewhere 0, float32."""
+def at_least(_: Any, vector: Any, threshold: Any) -> Any:
+    """``1 if x >= threshold else 0``, float32; NaN gives 0."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
         spikes = builder.fcmp_ordered(">=", *values)
@@ -171,8 +171,8 @@ def fires(_: Any, vector: Any, threshold: Any) -> Any:
 
 
 @_built_in
-def above(_: Any, vector: Any, threshold: Any) -> Any:
-    """A word of 16 bits, of which bit i says that element i is above the threshold."""
+def bits_above(_: Any, vector: Any, threshold: Any) -> Any:
+    """A word of 16 bits, one for each element: bit i is 1 where element i is above the threshold."""
     real = isinstance(vector.element, types.Float)
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
@@ -183,8 +183,8 @@ def above(_: Any, vector: Any, threshold: Any) -> Any:
 
 
 @_built_in
-def packed(_: Any, vector: Any, word: Any) -> Any:
-    """The elements, int32, whose bit in the word is set, one after the other; what follows them is undefined."""
+def compress(_: Any, vector: Any, word: Any) -> Any:
+    """The elements, int32, whose bits in the word are 1, one after the other; the rest of the vector is undefined."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
         kind = values[0].type
@@ -199,8 +199,8 @@ def packed(_: Any, vector: Any, word: Any) -> Any:
 
 
 @_built_in
-def number_of_ones(_: Any, word: Any) -> Any:
-    """How many bits of a word are set."""
+def count_ones(_: Any, word: Any) -> Any:
+    """How many bits of a word are 1 (population count), int64."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:
         return builder.zext(builder.ctpop(values[0]), ir.IntType(64))
@@ -209,7 +209,7 @@ def number_of_ones(_: Any, word: Any) -> Any:
 
 
 def _llvm(builder: Any, name: str, *values: Any) -> Any:
-    """A call of one of LLVM's functions of float32 vectors."""
+    """A call of one of LLVM's intrinsic functions on float32 vectors."""
     kind = values[0].type
     function = ir.FunctionType(kind, [kind] * len(values))
     return builder.call(

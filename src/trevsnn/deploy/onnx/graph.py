@@ -1,4 +1,7 @@
-"""An ONNX graph in 8-bit arithmetic as it is built, operator by operator."""
+"""An ONNX graph in 8-bit arithmetic while it is built, operator by operator.
+
+It knows the operators and their arithmetic; :mod:`trevsnn.deploy.onnx.int8` knows the network.
+"""
 
 from __future__ import annotations
 
@@ -11,124 +14,173 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
+from trevsnn.deploy.onnx.roles import Role, write_role
 from trevsnn.network.encoders import AnnealedLeakyReLU
 from trevsnn.network.spike import THRESHOLD
 
-STEPS = 127  # of 7 bits, and of 8 on either side of zero
-ZERO = 128  # stands for 0 in maps of 8 bits
+MAX_CODE = 127  # of 7 bits, and of 8 bits on either side of zero
+ZERO = 128  # zero point of maps of 8 bits: the code that stands for 0
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Map:
-    """A tensor of the graph: float (B, C, H, W), which can be added to and scaled, or uint8."""
+    """A tensor of the graph, (B, C, H, W), float32 or codes in uint8.
+
+    Attributes:
+        graph: that it belongs to.
+        name: in the graph.
+        size: H, W.
+        loop: of the node that makes it (:mod:`trevsnn.deploy.onnx.roles`).
+    """
 
     graph: Graph
     name: str
     size: tuple[int, int]
-
-    def __add__(self, other: Map) -> Map:
-        return self.graph.add("Add", self.size, self.name, other.name)
-
-    def scaled(self, factor: Floats) -> Map:
-        return self.graph.add("Mul", self.size, self.name, self.graph.constant(factor))
+    loop: str = ""
 
 
 @dataclass(frozen=True)
 class Alpha:
-    """alpha[l,t], which the recurrence multiplies states by."""
+    """alpha[l,t], (1, C, 1, 1), by which the recurrence multiplies the state before."""
 
     values: Floats
 
-    def __mul__(self, state: Map) -> Map:
-        return state.scaled(self.values)
+    def __mul__(self, state: Map) -> Decayed:
+        return Decayed(self.values, state)
+
+
+@dataclass(frozen=True)
+class Decayed:
+    """``alpha[l,t] * c[l,t-1]``, which is computed together with what is added to it."""
+
+    alpha: Floats
+    state: Map
+
+    def __add__(self, transform: Map) -> Map:
+        """``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t]``, in the loop that ends with F."""
+        graph, loop = transform.graph, transform.loop
+        decayed = graph.add("Mul", transform.size, self.state.name, graph.constant(self.alpha), role="decay", loop=loop)
+        return graph.add("Add", transform.size, decayed.name, transform.name, role="state", loop=loop)
 
 
 @dataclass
 class Graph:
-    """Nodes and constants as they come."""
+    """Nodes and constants in the order they are made in."""
 
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
-    spikes: dict[tuple[str, float], Map] = field(default_factory=dict)
 
     def constant(self, values: Any) -> str:
+        """The name of a new constant."""
         name = f"constant{len(self.constants)}"
         self.constants.append(require("onnx").numpy_helper.from_array(np.asarray(values), name))
         return name
 
-    def add(self, operator: str, size: tuple[int, int], *inputs: str, **attributes: Any) -> Map:
-        name = f"{operator}{len(self.nodes)}"
-        self.nodes.append(require("onnx").helper.make_node(operator, list(inputs), [name], **attributes))
-        return Map(self, name, size)
+    def add(
+        self, operator: str, size: tuple[int, int], *inputs: str, role: Role = "plain", loop: str = "",
+        **attributes: Any,
+    ) -> Map:  # fmt: skip
+        """The output of a new node.
 
-    def fires(self, potential: Map, divisor: int = 1) -> Map:
-        """``s(v / divisor)`` as 0 and 1, uint8: in steps of twice the threshold v rounds to 1 or more where it fires
-        and to 0, below which there is nothing, elsewhere.
-
-        The step is the next smaller number, so that the threshold itself, half a step, is rounded up.
+        Args:
+            operator: of ONNX.
+            size: H, W of the output.
+            inputs: names of maps and constants.
+            role: of the node.
+            loop: that it belongs to; empty for a loop of its own.
+            attributes: of the operator.
         """
-        key = potential.name, float(divisor)
-        if key not in self.spikes:
-            step = self.constant(np.nextafter(np.float32(2 * THRESHOLD * divisor), np.float32(0)))
-            self.spikes[key] = self.at_most_one(
-                self.add("QuantizeLinear", potential.size, potential.name, step, self.constant(np.uint8(0)))
-            )
-        return self.spikes[key]
+        name = f"{operator}{len(self.nodes)}"
+        node = require("onnx").helper.make_node(operator, list(inputs), [name], **attributes)
+        write_role(node, role, loop or name)
+        self.nodes.append(node)
+        return Map(self, name, size, loop or name)
 
-    def at_most_one(self, codes: Map) -> Map:
-        return self.add("Clip", codes.size, codes.name, self.constant(np.uint8(0)), self.constant(np.uint8(1)))
-
-    def numbers(self, codes: Map, scale: float) -> Map:
-        """8-bit maps as float ones."""
+    def quantise(self, x: Map, scale: float) -> Map:
+        """``round(x / scale) + ZERO``, uint8."""
         return self.add(
-            "DequantizeLinear", codes.size, codes.name, self.constant(np.float32(scale)), self.constant(np.uint8(ZERO))
-        )
+            "QuantizeLinear", x.size, x.name, self.constant(np.float32(scale)), self.constant(np.uint8(ZERO)),
+            role="quantise",
+        )  # fmt: skip
+
+    def spikes(self, potential: Map, divisor: int = 1) -> Map:
+        """``s(v / divisor) = 1 if v >= threshold * divisor else 0``, uint8.
+
+        It is ``min(1, round(v / scale))`` with a scale of twice the threshold: half the scale, where a code becomes 1,
+        is the threshold. Of ``v / scale = 1/2`` itself ONNX would round to the even code, 0; with the next smaller
+        float32 as scale it is above 1/2 and becomes 1. uint8 has no codes below 0.
+        """
+        scale = self.constant(np.nextafter(np.float32(2 * THRESHOLD * divisor), np.float32(0)))
+        zero = self.constant(np.uint8(0))
+        codes = self.add("QuantizeLinear", potential.size, potential.name, scale, zero, role="threshold")
+        return self.at_most_one(codes, "spikes")
+
+    def at_most_one(self, codes: Map, role: Role) -> Map:
+        """``min(q, 1)``, uint8, in the loop of the codes."""
+        low, high = self.constant(np.uint8(0)), self.constant(np.uint8(1))
+        return self.add("Clip", codes.size, codes.name, low, high, role=role, loop=codes.loop)
+
+    def dequantise(self, codes: Map, scale: float, loop: str = "") -> Map:
+        """``scale * (q - ZERO)``, float32."""
+        return self.add(
+            "DequantizeLinear", codes.size, codes.name, self.constant(np.float32(scale)), self.constant(np.uint8(ZERO)),
+            role="dequantise", loop=loop,
+        )  # fmt: skip
+
+    def added(self, potential: Map, numbers: Map) -> Map:
+        """``v + numbers``, in the loop of the numbers."""
+        return self.add("Add", potential.size, potential.name, numbers.name, role="add", loop=numbers.loop)
 
     def conv(self, module: nn.Conv2d, x: Map) -> Map:
-        """In float32."""
+        """A convolution in float32."""
         inputs = [self.constant(module.weight.numpy())]
         if module.bias is not None:
             inputs.append(self.constant(module.bias.numpy()))
-        return self.add("Conv", _size(module, x.size), x.name, *inputs, **_shape(module))
+        return self.add("Conv", _output_size(module, x.size), x.name, *inputs, **_attributes(module))
 
     def integer_conv(
-        self, module: nn.Conv2d, x: Map, step: Tensor | float, weight: Tensor, bias: Tensor, *, from_zero: int,
-        to_zero: int,
+        self, module: nn.Conv2d, x: Map, y_scale: Tensor | float, weight: Tensor, bias: Tensor, *, x_zero: int,
+        y_zero: int, role: Role, loop: str = "",
     ) -> Map:  # fmt: skip
-        """``weight * (x - from_zero) + bias`` in steps of ``step``, plus ``to_zero``, in uint8.
+        """A convolution of codes to codes, QLinearConv: ``y = round((sum (x - x_zero) * w + b) * s) + y_zero``, uint8.
+
+        ``w``, int8, and ``b``, int32, are the weight and the bias in units of :func:`weight_scale`; ``s`` is that scale
+        divided by ``y_scale``, for each output channel.
 
         Args:
             module: for its shape.
             x: uint8.
-            step: of the output, for each channel or for all.
-            weight, bias: in units of x's steps.
-            from_zero, to_zero: what stands for 0 in the input and the output.
+            y_scale: what one unit of the output's code is, for each output channel or for all.
+            weight, bias: float64, (N, C, kh, kw) and (N,); the weight with the scale of x in it.
+            x_zero, y_zero: zero points, the codes that stand for 0.
+            role, loop: of the node.
         """
-        steps = STEPS // 2 if from_zero == ZERO and module.groups == 1 else STEPS
-        # Of a channel whose weights are all but zero, the bias alone would run over 32 bits.
-        scale = torch.maximum(weight_scale(weight, steps), bias.abs().view(-1, 1, 1, 1) / 2**30)
+        # Sums of two products of x's 8 bits have to fit 16 bits: 7 bits are left for each weight.
+        largest = MAX_CODE // 2 if x_zero == ZERO and module.groups == 1 else MAX_CODE
+        # In a channel whose weights are all but zero, the bias in units of theirs would not fit 32 bits.
+        scale = torch.maximum(weight_scale(weight, largest), bias.abs().view(-1, 1, 1, 1) / 2**30)
         codes = (weight / scale).round().to(torch.int8)
         scale = scale.flatten()
         one = self.constant(np.float32(1))
         return self.add(
-            "QLinearConv", _size(module, x.size), x.name, one, self.constant(np.uint8(from_zero)),
-            self.constant(codes.numpy()), self.constant((scale / step).float().numpy()),
-            self.constant(np.zeros(len(codes), np.int8)), one, self.constant(np.uint8(to_zero)),
-            self.constant((bias / scale).round().to(torch.int32).numpy()), **_shape(module),
+            "QLinearConv", _output_size(module, x.size), x.name, one, self.constant(np.uint8(x_zero)),
+            self.constant(codes.numpy()), self.constant((scale / y_scale).float().numpy()),
+            self.constant(np.zeros(len(codes), np.int8)), one, self.constant(np.uint8(y_zero)),
+            self.constant((bias / scale).round().to(torch.int32).numpy()), role=role, loop=loop, **_attributes(module),
         )  # fmt: skip
 
-    def doubled(self, x: Map, size: tuple[int, int]) -> Map:
-        """Every pixel four times; of an odd size the last row or column twice."""
+    def upsampled(self, codes: Map, size: tuple[int, int]) -> Map:
+        """Nearest-neighbour upsampling by 2; of an odd size the last row or column is cropped."""
         scales = self.constant(np.array([1, 1, 2, 2], np.float32))
-        x = self.add(
-            "Resize", (2 * x.size[0], 2 * x.size[1]), x.name, "", scales, mode="nearest",
+        codes = self.add(
+            "Resize", (2 * codes.size[0], 2 * codes.size[1]), codes.name, "", scales, role="upsample", mode="nearest",
             coordinate_transformation_mode="asymmetric", nearest_mode="floor",
         )  # fmt: skip
-        if x.size == size:
-            return x
+        if codes.size == size:
+            return codes
         begin, end, axes = (self.constant(np.array(values, np.int64)) for values in ((0, 0), size, (2, 3)))
-        return self.add("Slice", size, x.name, begin, end, axes)
+        return self.add("Slice", size, codes.name, begin, end, axes, role="crop", loop=codes.loop)
 
     def plain(self, module: nn.Module, x: Map) -> Map:
         """A chain of convolutions, linear maps and leaky ReLUs in float32."""
@@ -143,19 +195,21 @@ class Graph:
         return x
 
 
-def weight_scale(weight: Tensor, steps: int) -> Tensor:
-    """What one step of each output channel's weight is, (C, 1, 1, 1)."""
-    return weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / steps
+def weight_scale(weight: Tensor, largest: int) -> Tensor:
+    """``max |w| / largest`` for each output channel, (N, 1, 1, 1): ``w / scale`` is within -largest..largest."""
+    return weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / largest
 
 
-def _shape(module: nn.Conv2d) -> dict[str, Any]:
+def _attributes(module: nn.Conv2d) -> dict[str, Any]:
+    """Those of Conv and QLinearConv."""
     (rows, columns), (y, x) = module.padding, module.stride  # type: ignore[misc]
     return {"pads": [rows, columns, rows, columns], "strides": [y, x], "group": module.groups}
 
 
-def _size(module: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:
+def _output_size(module: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:
+    """``floor((n + 2 padding - kernel) / stride) + 1`` for height and width."""
     height, width = (
-        (n + 2 * int(p) - k) // s + 1
-        for n, p, k, s in zip(size, module.padding, module.kernel_size, module.stride, strict=True)
+        (n + 2 * int(padding) - kernel) // stride + 1
+        for n, padding, kernel, stride in zip(size, module.padding, module.kernel_size, module.stride, strict=True)
     )
     return height, width

@@ -1,13 +1,8 @@
 """The folded network in 8-bit arithmetic, as an ONNX file of standard operators.
 
-Every convolution of a block, a link or the encoder of pictures is a QLinearConv: 8-bit weights, one scale per output
-channel, 8-bit maps, sums in 32 bits. Spikes are the integers 0 and 1 and lose nothing. What is rounded are the maps of
-numbers between: DW1's output, whose range is known from its weights, the picture, and what PW2, DW2, the links and the
-encoder give, whose ranges are those seen on training items. The states, to which blocks and links add, stay float32, and
-so do the head and the convolution of event frames.
-
-Two products have to fit 16 bits, where processors without VNNI instructions add them up: DW1's output takes 7 bits, and
-so do the weights of the encoder, whose inputs take 8.
+The scheme is that of the package's docstring. Which ranges the maps have: DW1's output, what its weights allow; the
+picture, the largest absolute value seen on training items; what PW2, DW2, the links and the encoder give, likewise, for
+each output channel of PW2 and of the stem, and for all channels together where float32 follows.
 """
 
 from __future__ import annotations
@@ -21,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
-from trevsnn.deploy.fingerprint import MARK
+from trevsnn.deploy.fingerprint import FINGERPRINT
 from trevsnn.deploy.folded import FoldedLevel, FoldedStep, FoldedTRevSNN
-from trevsnn.deploy.onnx.graph import STEPS, ZERO, Alpha, Graph, Map, weight_scale
+from trevsnn.deploy.onnx.graph import MAX_CODE, ZERO, Alpha, Graph, Map, weight_scale
+from trevsnn.deploy.onnx.roles import write_role
 from trevsnn.files import write_file
 from trevsnn.network.spike import THRESHOLD
 from trevsnn.reversible import unroll
 
-OPSET = 21  # of ONNX Runtime from 1.18 on
+OPSET, IR_VERSION = 21, 10  # of ONNX Runtime from 1.18 on
 
 
 class _Network(Graph):
@@ -41,128 +37,175 @@ class _Network(Graph):
     def __init__(self, ranges: dict[nn.Module, Tensor]) -> None:
         super().__init__()
         self.ranges = ranges
+        self.spikes_of_states: dict[str, Map] = {}  # both neighbours of a level read them
 
-    def link(self, module: nn.Conv2d, state: Map, size: tuple[int, int] | None = None) -> Map:
-        """A link between levels: from spikes of a state to numbers, of the given size or that of its output."""
-        step = float(self.ranges[module].max()) / STEPS
-        codes = self.integer_conv(module, self.fires(state), step, *_parameters(module), from_zero=0, to_zero=ZERO)
-        return self.numbers(codes if size in (None, codes.size) else self.doubled(codes, size), step)
+    def link(self, module: nn.Conv2d, state: Map) -> tuple[Map, float]:
+        """The codes of a link's output ``conv(s(c))``, and what one unit of them is."""
+        if state.name not in self.spikes_of_states:
+            self.spikes_of_states[state.name] = self.spikes(state)
+        spikes, scale = self.spikes_of_states[state.name], self.map_scale(module)
+        codes = self.integer_conv(module, spikes, scale, *_parameters(module), x_zero=0, y_zero=ZERO, role="link")
+        return codes, scale
 
-    def pair(self, first: nn.Conv2d, second: nn.Conv2d, x: Map, step: float, *, from_zero: int) -> Map:
-        """Numbers ``second(first(step * (x - from_zero)))`` of uint8 x, in uint8 between the two."""
-        between = self.ranges[first] / STEPS
-        weight, bias = _parameters(first)
-        codes = self.integer_conv(first, x, between, weight * step, bias, from_zero=from_zero, to_zero=ZERO)
-        weight, bias = _parameters(second)
-        weight = weight * between.view((1, -1, 1, 1) if second.groups == 1 else (-1, 1, 1, 1))
-        whole = float(self.ranges[second].max()) / STEPS
-        return self.numbers(self.integer_conv(second, codes, whole, weight, bias, from_zero=ZERO, to_zero=ZERO), whole)
+    def below(self, part: FoldedStep, below: Map) -> Map:
+        """What the level below, or the input, gives a level, float32."""
+        if not isinstance(part.below, nn.Conv2d):
+            return below
+        if not part.spiking:
+            return self.conv(part.below, below)
+        return self.dequantise(*self.link(part.below, below))
+
+    def above(self, module: nn.Conv2d, state: Map, potential: Map) -> Map:
+        """``v + link``, the link from the level above, upsampled where its map is smaller than the potential's."""
+        codes, scale = self.link(module, state)
+        if codes.size == potential.size:
+            return self.added(potential, self.dequantise(codes, scale))
+        codes = self.upsampled(codes, potential.size)
+        return self.added(potential, self.dequantise(codes, scale, codes.loop))
 
     def encoder(self, encoder: nn.Sequential, picture: Map, largest: float) -> Map:
         """The encoder of pictures, of no number above ``largest``; in float32 where it is not two linear convolutions."""
         stem, activation, projection = encoder
         if getattr(activation, "slope", None) != 1.0 or not isinstance(projection, nn.Conv2d):
             return self.plain(encoder, picture)
-        step = largest / STEPS
-        codes = self.add(
-            "QuantizeLinear", picture.size, picture.name, self.constant(np.float32(step)), self.constant(np.uint8(ZERO))
-        )
-        return self.pair(_conv(stem), projection, codes, step, from_zero=ZERO)
+        stem, x_scale = _conv(stem), largest / MAX_CODE
+        weight, bias = _parameters(stem)
+        between, scale = self.channel_scales(stem), self.map_scale(projection)
+        codes = self.integer_conv(
+            stem, self.quantise(picture, x_scale), between, weight * x_scale, bias, x_zero=ZERO, y_zero=ZERO, role="stem"
+        )  # fmt: skip
+        weight, bias = _parameters(projection)
+        codes = self.integer_conv(
+            projection, codes, scale, weight * between.view(1, -1, 1, 1), bias, x_zero=ZERO, y_zero=ZERO,
+            role="projection",
+        )  # fmt: skip
+        return self.dequantise(codes, scale)
 
-    def half_block(self, expand: nn.ModuleDict, project: nn.ModuleDict, potential: Map) -> Map:
-        """``DW2(PW2(s(PW1(DW1(s(v))))))``.
+    def block(self, expand: nn.ModuleDict, project: nn.ModuleDict, potential: Map) -> Map:
+        """``v + DW2(PW2(s(PW1(DW1(s(v))))))``."""
+        dw2, spikes = _conv(project["dw2"]), self.hidden_spikes(expand, potential)
+        weight, bias = _parameters(_conv(project["pw2"]))
+        between, scale = self.channel_scales(project["pw2"]), self.map_scale(dw2)
+        codes = self.integer_conv(
+            _conv(project["pw2"]), spikes, between, weight, bias, x_zero=0, y_zero=ZERO, role="pw2"
+        )  # fmt: skip
+        weight, bias = _parameters(dw2)
+        weight = weight * between.view(-1, 1, 1, 1)
+        codes = self.integer_conv(dw2, codes, scale, weight, bias, x_zero=ZERO, y_zero=ZERO, role="dw2")
+        return self.added(potential, self.dequantise(codes, scale, codes.loop))
 
-        DW1's least and greatest possible output in each channel are 0 and 127 in its code, which PW1's weights and bias
-        undo.
+    def hidden_spikes(self, expand: nn.ModuleDict, potential: Map) -> Map:
+        """``s(PW1(DW1(s(v))))``, with DW1's output in 7 bits of the range that its weights allow.
+
+        Spikes are 0 or 1, so DW1's output ``x`` is at least ``least = b + (sum of the weights below 0)`` and at most
+        ``sum |w|`` above it, for each channel. Its code is ``q = (x - least) / scale`` within 0..127, and
+        ``PW1(x) = W x + b = (W scale) q + (b + W least)``. PW1's own code is in units of twice the threshold: it is 1 or
+        more where PW1's output is at the threshold or above.
         """
         dw1, pw1 = _conv(expand["dw1"]), _conv(expand["pw1"])
-        pw2, dw2 = _conv(project["pw2"]), _conv(project["dw2"])
         weight, bias = _parameters(dw1)
-        scale = weight_scale(weight, STEPS)
-        weight = (weight / scale).round() * scale  # whose range it is, to the last step
+        unit = weight_scale(weight, MAX_CODE)
+        weight = (weight / unit).round() * unit  # as it is rounded in the file, whose range it is
         least = bias + weight.clamp(max=0).sum((1, 2, 3))
-        # A little more than needed: many sums would come to half a step, which runtimes may round either way.
-        step = (1.0001 * weight.abs().sum((1, 2, 3)) / STEPS).clamp(min=torch.finfo(weight.dtype).tiny)
-        numbers = self.integer_conv(dw1, self.fires(potential), step, weight, bias - least, from_zero=0, to_zero=0)
+        # A little more than needed: many sums would be half a code, which runtimes may round either way.
+        scale = (1.0001 * weight.abs().sum((1, 2, 3)) / MAX_CODE).clamp(min=torch.finfo(weight.dtype).tiny)
+        spikes = self.spikes(potential)
+        codes = self.integer_conv(
+            dw1, spikes, scale, weight, bias - least, x_zero=0, y_zero=0, role="dw1", loop=spikes.loop
+        )
         weight, bias = _parameters(pw1)
         bias = bias + (weight.flatten(1) @ least)
-        weight = weight * step.view(1, -1, 1, 1)
-        hidden = self.at_most_one(self.integer_conv(pw1, numbers, 2 * THRESHOLD, weight, bias, from_zero=0, to_zero=0))
-        return self.pair(pw2, dw2, hidden, 1.0, from_zero=0)
+        weight = weight * scale.view(1, -1, 1, 1)
+        codes = self.integer_conv(pw1, codes, 2 * THRESHOLD, weight, bias, x_zero=0, y_zero=0, role="pw1")
+        return self.at_most_one(codes, "hidden")
 
-    def level(self, level: FoldedLevel, step: int, below: Map, above: Map | None) -> Map:
+    def level(self, level: FoldedLevel, t: int, below: Map, above: Map | None) -> Map:
         """F[l,t](below, above), as :class:`trevsnn.deploy.folded.FoldedStep` computes it."""
-        part = level.steps[step]
+        part = level.steps[t]
         assert isinstance(part, FoldedStep)
-        potential = below
-        if isinstance(part.below, nn.Conv2d):
-            potential = self.link(part.below, below) if part.spiking else self.conv(part.below, below)
+        potential = self.below(part, below)
         if above is not None and part.above is not None:
-            potential = potential + self.link(part.above, above, potential.size)
-        potential = potential + self.half_block(part.expand1, part.project1, potential)
-        return potential + self.half_block(part.expand2, level.shared, potential)
+            potential = self.above(part.above, above, potential)
+        potential = self.block(part.expand1, part.project1, potential)
+        return self.block(part.expand2, level.shared, potential)
+
+    def rates(self, spikes: Map) -> Map:
+        """The mean of spikes over the pixels, (B, C), float32."""
+        spikes = self.add("Cast", spikes.size, spikes.name, to=require("onnx").TensorProto.FLOAT)
+        return self.add("ReduceMean", (1, 1), spikes.name, self.constant(np.array([2, 3], np.int64)), keepdims=0)
+
+    def channel_scales(self, module: nn.Module) -> Tensor:
+        """What one unit of a convolution's output code is, for each channel."""
+        return self.ranges[module] / MAX_CODE
+
+    def map_scale(self, module: nn.Module) -> float:
+        """The same for all channels together."""
+        return float(self.ranges[module].max()) / MAX_CODE
 
 
 @torch.no_grad()
-def export_integer(folded: FoldedTRevSNN, calibration: Tensor, path: Path, mark: str | None = None) -> None:
+def export_integer(folded: FoldedTRevSNN, calibration: Tensor, path: Path, fingerprint: str | None = None) -> None:
     """Write the network in 8-bit arithmetic, input ``input`` and output ``logits``, float32, a batch of any size.
 
     Args:
         folded: on the CPU, float32.
-        calibration: inputs, as many as show the ranges of its maps: of the training part, of the size the file takes.
-        path: of the file, for :class:`trevsnn.deploy.onnx.model.OnnxModel`.
-        mark: of the network that it is a form of, to be kept in the file's metadata.
+        calibration: items of the training part, of the size the file takes, as many as show the ranges of the maps:
+            pictures (N, in_chans, H, W) or frames (N, T, in_chans, H, W).
+        path: of the file, for :class:`trevsnn.deploy.onnx.model.OnnxModel` and
+            :class:`trevsnn.deploy.int8.engine.SpikeDriven`.
+        fingerprint: of the network, for the file's metadata.
 
     Raises:
         UsageError: onnx is not installed.
     """
     onnx = require("onnx")
     graph = _Network(seen_ranges(folded, calibration))
-    size = calibration.shape[-2], calibration.shape[-1]
-    x = Map(graph, "input", size)
-    config = folded.config
-    if config.input == "image":
-        assert isinstance(folded.encoder, nn.Sequential)
-        inputs = [graph.encoder(folded.encoder, x, float(calibration.abs().max()))] * config.timesteps
-    else:
-        steps = [graph.constant(np.int64(t)) for t in range(config.timesteps)]
-        inputs = [graph.add("Gather", size, "input", step, axis=1) for step in steps]
-    levels: list[FoldedLevel] = list(folded.levels)  # type: ignore[arg-type]
-    transforms = [[partial(graph.level, level, t) for level in levels] for t in range(config.timesteps)]
-    alphas = [None if t == 0 else [Alpha(a.alphas[t - 1].numpy()) for a in levels] for t in range(config.timesteps)]
-    *_, states = unroll(transforms, alphas, inputs)  # type: ignore[arg-type]
-    top: Map = states[-1]  # type: ignore[assignment]
-    spikes = graph.fires(top, folded.head.divisor)
-    rates = graph.add("ReduceMean", (1, 1), graph.add("Cast", top.size, spikes.name, to=onnx.TensorProto.FLOAT).name,
-                      graph.constant(np.array([2, 3], np.int64)), keepdims=0)  # fmt: skip
-    logits = graph.plain(folded.head.classifier, rates)
-    graph.nodes.append(onnx.helper.make_node("Identity", [logits.name], ["logits"]))
+    graph.nodes.append(onnx.helper.make_node("Identity", [_build(graph, folded, calibration).name], ["logits"]))
+    write_role(graph.nodes[-1], "plain", "logits")
     real = onnx.TensorProto.FLOAT
     made = onnx.helper.make_graph(
         graph.nodes, "trevsnn",
         [onnx.helper.make_tensor_value_info("input", real, ["batch", *calibration.shape[1:]])],
-        [onnx.helper.make_tensor_value_info("logits", real, ["batch", config.num_classes])], graph.constants,
+        [onnx.helper.make_tensor_value_info("logits", real, ["batch", folded.config.num_classes])], graph.constants,
     )  # fmt: skip
-    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=10)
-    if mark is not None:
-        onnx.helper.set_model_props(model, {MARK: mark})
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    if fingerprint is not None:
+        onnx.helper.set_model_props(model, {FINGERPRINT: fingerprint})
     onnx.checker.check_model(model, full_check=True)
     write_file(path, model.SerializeToString())
 
 
+def _build(graph: _Network, folded: FoldedTRevSNN, calibration: Tensor) -> Map:
+    """Put the network into the graph; the logits."""
+    timesteps = range(folded.config.timesteps)
+    x = Map(graph, "input", (calibration.shape[-2], calibration.shape[-1]))
+    if folded.config.input == "image":
+        assert isinstance(folded.encoder, nn.Sequential)
+        inputs = [graph.encoder(folded.encoder, x, float(calibration.abs().max()))] * len(timesteps)
+    else:
+        indices = [graph.constant(np.int64(t)) for t in timesteps]
+        inputs = [graph.add("Gather", x.size, x.name, index, axis=1) for index in indices]
+    levels: list[FoldedLevel] = list(folded.levels)  # type: ignore[arg-type]
+    transforms = [[partial(graph.level, level, t) for level in levels] for t in timesteps]
+    alphas = [None if t == 0 else [Alpha(a.alphas[t - 1].numpy()) for a in levels] for t in timesteps]
+    *_, states = unroll(transforms, alphas, inputs)  # type: ignore[arg-type]
+    top: Map = states[-1]  # type: ignore[assignment]
+    return graph.plain(folded.head.classifier, graph.rates(graph.spikes(top, folded.head.divisor)))
+
+
 def seen_ranges(folded: FoldedTRevSNN, x: Tensor) -> dict[nn.Module, Tensor]:
-    """The largest absolute output of every convolution on ``x``, for each channel; over all steps where it is shared."""
-    found: dict[nn.Module, Tensor] = {}
+    """``max |y|`` of every convolution's output on ``x``, for each channel; over all timesteps where it is shared."""
+    ranges: dict[nn.Module, Tensor] = {}
 
-    def note(module: nn.Module, _: Any, output: Tensor) -> None:
+    def observe(module: nn.Module, _: Any, output: Tensor) -> None:
         largest = output.abs().amax((0, 2, 3)).clamp(min=torch.finfo(output.dtype).tiny)
-        found[module] = torch.maximum(found[module], largest) if module in found else largest
+        ranges[module] = torch.maximum(ranges[module], largest) if module in ranges else largest
 
-    handles = [m.register_forward_hook(note) for m in folded.modules() if isinstance(m, nn.Conv2d)]
+    handles = [m.register_forward_hook(observe) for m in folded.modules() if isinstance(m, nn.Conv2d)]
     folded(x)
     for handle in handles:
         handle.remove()
-    return found
+    return ranges
 
 
 def _conv(module: nn.Module) -> nn.Conv2d:

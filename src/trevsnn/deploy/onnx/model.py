@@ -1,4 +1,4 @@
-"""The folded network as an ONNX file, and that file run by ONNX Runtime."""
+"""A network as an ONNX file in float32, and any exported ONNX file run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
-from trevsnn.deploy.fingerprint import MARK, check_mark
+from trevsnn.deploy.fingerprint import FINGERPRINT, check_fingerprint
 from trevsnn.errors import RunError
 from trevsnn.network.model import TRevSNN
 
 
 def batch_axis() -> tuple[dict[int, torch.export.Dim]]:
-    """The first axis of the input, and it alone, is of any size."""
+    """The ``dynamic_shapes`` of :func:`torch.export.export` for an input whose first axis, and it alone, is of any size."""
     return ({0: torch.export.Dim("batch")},)
 
 
-def export_onnx(network: nn.Module, example: Tensor, path: Path, mark: str | None = None) -> None:
+def export_onnx(network: nn.Module, example: Tensor, path: Path, fingerprint: str | None = None) -> None:
     """Write an ONNX file, input ``input`` and output ``logits``, float32, with a batch of any size.
 
     Args:
         network: on the CPU, in evaluation mode.
         example: an input of the height and width the file is to take, of two items at least.
         path: of the file.
-        mark: of the network that it is a form of, to be kept in the file's metadata.
+        fingerprint: of the network, for the file's metadata.
 
     Raises:
         UsageError: onnx and onnxscript are not installed.
     """
     require("onnx")
     require("onnxscript")
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they talk of every step and of every node folded
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they report every stage and every node they simplify
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -45,17 +45,19 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path, mark: str | Non
             dynamic_shapes=batch_axis(), verbose=False,
         )  # fmt: skip
     assert program is not None
-    if mark is not None:
-        program.model.metadata_props[MARK] = mark
+    if fingerprint is not None:
+        program.model.metadata_props[FINGERPRINT] = fingerprint
     program.save(str(path))
 
 
 class OnnxModel:
-    """An ONNX file of :func:`export_onnx` in ONNX Runtime, called like the network.
+    """An exported ONNX file, float32 or 8-bit, in ONNX Runtime on the CPU, called like the network.
+
+    It takes as many threads as PyTorch has when it is made.
 
     Args:
         path: of the file.
-        model: the network it has to be of; None takes any.
+        model: the network whose weights the file has to be made from; None takes any file.
 
     Raises:
         UsageError: onnxruntime is not installed.
@@ -70,13 +72,13 @@ class OnnxModel:
         with reading(path):
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         if model is not None:
-            check_mark(self.session.get_modelmeta().custom_metadata_map.get(MARK), model, path)
+            check_fingerprint(self.session.get_modelmeta().custom_metadata_map.get(FINGERPRINT), model, path)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Pictures or frames, float32, to logits (B, K).
+        """Pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W), float32, to logits (B, K).
 
         Raises:
-            ValueError: another shape than the file was made for, or NaN.
+            ValueError: the input has another shape than the file takes, or holds NaN.
         """
         check_input(x, self.session.get_inputs()[0].shape[1:])
         (logits,) = self.session.run(None, {"input": x.contiguous().numpy()})
@@ -85,7 +87,7 @@ class OnnxModel:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What fails within is said to be the file, with a RunError."""
+    """Turn whatever fails within into a RunError about the file at ``path``."""
     try:
         yield
     except Exception as error:  # those of ONNX, protobuf and ONNX Runtime have no common class of their own
@@ -94,8 +96,12 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def check_input(x: Tensor, shape: Sequence[int]) -> None:
-    """Refuse, with a ValueError, NaN and items of another shape than a file was made for."""
+    """Check that the items of ``x`` have the shape a file takes, without the batch's axis, and hold no NaN.
+
+    Raises:
+        ValueError: they do not.
+    """
     if list(x.shape[1:]) != list(shape):
         raise ValueError(f"the input has shape {tuple(x.shape)}; this ONNX file takes {('B', *shape)}.")
-    if not x.sum().isfinite() and x.isnan().any():  # a finite sum says no, and is sooner known
+    if not x.sum().isfinite() and x.isnan().any():  # a sum costs less, and is finite only without NaN
         raise ValueError("the input holds NaN.")

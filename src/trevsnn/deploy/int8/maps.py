@@ -1,0 +1,62 @@
+"""Maps of the spike-driven engine, (B, H, W, C), and what is done with them element by element.
+
+A map holds codes, uint8, or potentials, float32. Its channels are zero-padded to a multiple of 32: with elements that stand
+for 0, which of codes is their zero point.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trevsnn.deploy.int8 import loops
+
+LANES = 32  # of the compiled loops: they compute so many channels at once
+
+Codes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Array = NDArray[Any]
+
+
+def pad_to_lanes(values: Array, axis: int = -1, value: int = 0) -> Array:
+    """An array padded at the end of an axis with one value, to a multiple of 32 elements, contiguous."""
+    widths = [(0, 0)] * values.ndim
+    widths[axis] = (0, -values.shape[axis] % LANES)
+    return np.ascontiguousarray(np.pad(values, widths, constant_values=value))
+
+
+def channels_last(x: Array) -> Array:
+    """(..., C, H, W) to (..., H, W, C), contiguous."""
+    return np.ascontiguousarray(np.moveaxis(x, -3, -1))
+
+
+def quantise(scale: np.float32, zero: int, values: Floats) -> Codes:
+    """``round(values / scale) + zero``, limited to 0..255, halves to even."""
+    out = np.empty(values.shape, np.uint8)
+    loops.chosen().quantise(values.reshape(-1), scale, zero, out.reshape(-1))
+    return out
+
+
+def spike_codes(threshold: np.float32, potential: Floats) -> Codes:
+    """``s(v) = 1 if v >= threshold else 0``."""
+    out = np.empty(potential.shape, np.uint8)
+    loops.chosen().spikes(potential.reshape(-1), threshold, out.reshape(-1))
+    return out
+
+
+def dequantise(zero: int, scale: np.float32, repeats: int, size: tuple[int, int] | None, *maps: Array) -> Floats:
+    """``scale * (codes - zero)``, upsampled by repeating every pixel, added to a potential where there is one.
+
+    Args:
+        zero, scale: the codes' zero point and scale.
+        repeats: how often every pixel stands in each direction.
+        size: H and W of the result, where that is less than all pixels; None for all.
+        maps: the codes, or a potential of the result's size and the codes.
+    """
+    *potential, codes = maps
+    batch, height, width, channels = codes.shape
+    out = np.empty((batch, *(size or (repeats * height, repeats * width)), channels), np.float32)
+    loops.chosen().dequantise(codes, zero, scale, repeats, potential[0].reshape(-1) if potential else None, out)
+    return out
