@@ -26,8 +26,9 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from trevsnn import TRevSNN
+from trevsnn.data.config import Split
 from trevsnn.data.loading import TensorDataset, batches, make_loader
-from trevsnn.data.part import Part, Split
+from trevsnn.data.part import Part
 from trevsnn.data.pictures.transforms import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load, splits

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
-from trevsnn.data.part import FileList, Split
+from trevsnn.data.config import Split
+from trevsnn.data.part import FileList
 from trevsnn.data.splitting import stratified_split
 from trevsnn.errors import RunError
 
 VALIDATION_SHARE = 0.1  # of the training files, where a folder has no val
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLITS: tuple[Split, ...] = get_args(Split)
 Files = TypeVar("Files", bound=FileList)
 
 

@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trevsnn.data.config import Split as Split
 from trevsnn.errors import RunError
 
 CACHE = Path.home() / ".cache" / "trevsnn"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from trevsnn.data.config import DataConfig
+from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.events.sets import SENSORS, load_events
 from trevsnn.data.events.transforms import frames_transform
-from trevsnn.data.part import About, Part, Split
+from trevsnn.data.part import About, Part
 from trevsnn.data.pictures.folders import folder_splits, load_folder
 from trevsnn.data.pictures.in_memory import load_in_memory
 from trevsnn.data.pictures.transforms import picture_transform

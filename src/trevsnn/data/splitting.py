@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from trevsnn.data.part import Split
+from trevsnn.data.config import Split
 from trevsnn.errors import RunError
 
 SPLIT_SEED = 0  # never a run's seed: the split is part of a data set's definition

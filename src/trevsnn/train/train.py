@@ -15,8 +15,9 @@ from timm.utils.distributed import distribute_bn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from trevsnn.data.config import Split
 from trevsnn.data.loading import TensorDataset, batches, loading_deaths, make_loader
-from trevsnn.data.part import Part, Split
+from trevsnn.data.part import Part
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load, splits
 from trevsnn.network.config import TRevSNNConfig

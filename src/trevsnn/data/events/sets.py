@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from trevsnn.data.config import DataConfig
+from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.events.frames import EventFrames
 from trevsnn.data.events.recordings import READERS, Events, read_recording
 from trevsnn.data.listing import find_parts, list_classes, list_files, part_of
-from trevsnn.data.part import CACHE, FileList, Split
+from trevsnn.data.part import CACHE, FileList
 from trevsnn.data.splitting import ordered_split
 from trevsnn.errors import RunError
 

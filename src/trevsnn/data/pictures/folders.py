@@ -9,9 +9,9 @@ from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from trevsnn.data.config import DataConfig
+from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.listing import SPLITS, find_parts, list_files, part_of
-from trevsnn.data.part import CACHE, FileList, Split, UnreadableError
+from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
 
 
