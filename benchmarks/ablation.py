@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --recipe fashion-mnist --runs runs/ablation [--seeds 3] [trevsnn options]
 
 What stands after these options is handed to the recipe, as ``trevsnn train`` takes it. Prints a table of mean and
-standard deviation over the seeds; finished runs found in the folder are not run again, so it can be interrupted.
+standard deviation over the seeds; finished runs in the folder are not run again, so it can be interrupted.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from trevsnn import TRevSNN, TRevSNNConfig
-from trevsnn.network.blocks import EXPANSION, Level, LevelStep, PointwiseDepthwise, Transform
+from trevsnn.network.blocks import LevelStep, PointwiseDepthwise
+from trevsnn.network.transform import Transform
 from trevsnn.reversible import BACKPROP_MODES
 from trevsnn.run.config import RunConfig, recipe_config
 from trevsnn.train.train import train
 
 
 def without_upper_link(config: TRevSNNConfig) -> TRevSNN:
-    """No level hears of the one above it."""
+    """No level is given the state of the one above it."""
     model = TRevSNN(config)
     for module in model.modules():
         if isinstance(module, LevelStep):
@@ -36,39 +37,40 @@ def without_upper_link(config: TRevSNNConfig) -> TRevSNN:
     return model
 
 
-class OwnHalves(Level):
-    """A level whose timesteps each have a PW2 and DW2 of their own in the second block too."""
+class WithoutSharing(TRevSNN):
+    """Nothing is shared over time: each timestep has a PW2 and DW2 of its own in the second block too."""
 
-    def __init__(self, level: Level, kernel_size: int) -> None:
-        nn.Module.__init__(self)
-        self.steps, self.alphas = level.steps, level.alphas
-        channels = level.shared.pw2.in_channels // EXPANSION
-        self.halves = nn.ModuleList(PointwiseDepthwise(channels, kernel_size) for _ in level.steps)
+    def __init__(self, config: TRevSNNConfig) -> None:
+        super().__init__(config)
+        for level, channels in zip(self.levels, config.channels, strict=True):
+            level.halves = nn.ModuleList(PointwiseDepthwise(channels, config.kernel_size) for _ in level.steps)  # type: ignore[union-attr]
+            del level.shared
 
-    def transform(self, step: int, slice_bytes: int | None) -> Transform:
-        return Transform(self.steps[step], self.halves[step], slice_bytes)
-
-
-def without_sharing(config: TRevSNNConfig) -> TRevSNN:
-    """Nothing is shared over time."""
-    model = TRevSNN(config)
-    model.levels = nn.ModuleList(OwnHalves(level, config.kernel_size) for level in model.levels)  # type: ignore[arg-type]
-    return model
+    def _transforms(self) -> tuple[list[list[Transform]], list[list[Tensor] | None]]:
+        levels: list[Any] = list(self.levels)
+        timesteps = range(self.config.timesteps)
+        return (
+            [
+                [Transform(level.steps[t], level.halves[t], self.config.slice_bytes) for level in levels]
+                for t in timesteps
+            ],
+            [None if t == 0 else [level.bounded_alpha_(t) for level in levels] for t in timesteps],
+        )
 
 
 def variants(base: TRevSNNConfig) -> dict[str, tuple[TRevSNNConfig, Callable[[TRevSNNConfig], TRevSNN]]]:
     """By name, the config and how the network is made of it."""
-    found: dict[str, tuple[TRevSNNConfig, Callable[[TRevSNNConfig], TRevSNN]]] = {
+    made: dict[str, tuple[TRevSNNConfig, Callable[[TRevSNNConfig], TRevSNN]]] = {
         f"T = {timesteps}": (replace(base, timesteps=timesteps), TRevSNN) for timesteps in (1, 2, 4, 8)
     }
-    found["without the upper link"] = (base, without_upper_link)
-    found["without sharing over time"] = (base, without_sharing)
+    made["without the upper link"] = (base, without_upper_link)
+    made["without sharing over time"] = (base, WithoutSharing)
     if base.input == "image":
-        found["grouped encoding"] = (replace(base, encoding="grouped"), TRevSNN)
+        made["grouped encoding"] = (replace(base, encoding="grouped"), TRevSNN)
     for mode in BACKPROP_MODES:
         if mode != base.backprop:
-            found[f"backprop {mode}"] = (replace(base, backprop=mode), TRevSNN)
-    return found
+            made[f"backprop {mode}"] = (replace(base, backprop=mode), TRevSNN)
+    return made
 
 
 def main() -> None:
@@ -87,16 +89,16 @@ def main() -> None:
         "seconds",
         title=f"{options.recipe}, {options.seeds} seeds; T = {base.model.timesteps} and backprop {base.model.backprop} unless named",
     )
-    rows = [
+    rows_by_seed = [
         [
             _run(options.runs, name, replace(base, model=model, seed=seed), build)
             for name, (model, build) in made.items()
         ]
         for seed in range(options.seeds)
     ]
-    for name, *found in zip(made, *rows, strict=True):
-        table.add_row(name, f"{found[0]['parameters']:,}", *(_spread(found, key) for key in ("last_accuracy", "test_accuracy")),
-                      f"{statistics.mean(row['seconds'] for row in found):.0f}")  # fmt: skip
+    for name, *rows in zip(made, *rows_by_seed, strict=True):
+        table.add_row(name, f"{rows[0]['parameters']:,}", *(_spread(rows, key) for key in ("last_accuracy", "test_accuracy")),
+                      f"{statistics.mean(row['seconds'] for row in rows):.0f}")  # fmt: skip
     Console().print(table)
 
 

@@ -62,8 +62,8 @@ def main() -> None:
                 run()
                 if turn > 1:
                     seconds[name].append(time.perf_counter() - begin)
-        found = "  ".join(f"{name} {1e3 * statistics.median(times):.2f}" for name, times in seconds.items())
-        print(f"{channels} channels, {pixels} x {pixels}:  {found}")
+        cells = "  ".join(f"{name} {1e3 * statistics.median(times):.2f}" for name, times in seconds.items())
+        print(f"{channels} channels, {pixels} x {pixels}:  {cells}")
 
 
 if __name__ == "__main__":

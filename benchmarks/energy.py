@@ -3,9 +3,9 @@
     pip install -e '.[bench]'
     python benchmarks/energy.py [--picture FILE]
 
-Weights are new and batch statistics those of random pictures, so firing rates mean nothing here and are not shown: what
-is compared are the counts themselves, with those of SpikingJelly's counters beside them, and multiply-accumulates against T. For a trained network's operations on
-real data see ``trevsnn measure energy``.
+Weights are new and batch statistics those of random pictures, so firing rates mean nothing here and are not shown. What is
+compared are the counts themselves, with those of SpikingJelly's counters beside them, and multiply-accumulates against T.
+For a trained network's operations on real data see ``trevsnn measure energy``.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def counts(console: Console) -> None:
     }  # fmt: skip
     x = torch.randn(1, 3, SIZE, SIZE)
     for name, model in models.items():
-        found = count_operations(model, x)
-        macs = sum(op.macs for op in found if not op.spiking)
-        table.add_row(name, "trevsnn", f"{macs / 1e9:.4f}", f"{sum(op.synops for op in found) / 1e9:.4f}")
+        operations = count_operations(model, x)
+        macs = sum(op.macs for op in operations if not op.spiking)
+        table.add_row(name, "trevsnn", f"{macs / 1e9:.4f}", f"{sum(op.synops for op in operations) / 1e9:.4f}")
         synops, mac_counter = SynOpCounter(), MACCounter(extra_rules=NOT_COUNTED)
         with torch.no_grad(), DispatchCounterMode([synops, mac_counter]):
             model(x)
@@ -92,17 +92,17 @@ def counts(console: Console) -> None:
 
 
 def against_time(console: Console) -> dict[str, list[float]]:
-    """Dense multiply-accumulates against T."""
+    """Multiply-accumulates of the dense computation against T, in thousands of millions, by network."""
     table = Table("T", *("shared", "grouped", "SEW-ResNet-18"), title="G multiply-accumulates of the dense computation")
     x = torch.randn(1, 3, SIZE, SIZE)
-    found: dict[str, list[float]] = {"trevsnn, shared": [], "trevsnn, grouped": [], "SEW-ResNet-18": []}
+    macs: dict[str, list[float]] = {"trevsnn, shared": [], "trevsnn, grouped": [], "SEW-ResNet-18": []}
     for timesteps in TIMESTEPS:
         models = (ours(timesteps, "shared"), ours(timesteps, "grouped"), sew(timesteps))
-        for row, model in zip(found.values(), models, strict=True):
+        for row, model in zip(macs.values(), models, strict=True):
             row.append(sum(op.macs for op in count_operations(model, x)) / 1e9)
-        table.add_row(str(timesteps), *(f"{row[-1]:.2f}" for row in found.values()))
+        table.add_row(str(timesteps), *(f"{row[-1]:.2f}" for row in macs.values()))
     console.print(table)
-    return found
+    return macs
 
 
 def main() -> None:
@@ -113,11 +113,11 @@ def main() -> None:
     torch.manual_seed(0)
     console = Console()
     counts(console)
-    found = against_time(console)
+    macs = against_time(console)
     if options.picture is not None:
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
-        for name, row in found.items():
+        for name, row in macs.items():
             axes.plot(TIMESTEPS, row, marker="o", label=name)
         axes.set(
             title=f"Cost of inference, {SIZE} x {SIZE}, total width fixed",

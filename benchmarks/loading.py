@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from trevsnn.data.config import DataConfig
+from trevsnn.data.listing import list_classes
 from trevsnn.data.loading import TensorDataset, batches, make_loader
-from trevsnn.data.pictures.folders import list_classes, list_pictures
+from trevsnn.data.pictures.folders import list_pictures
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.run.config import recipe_yaml
 

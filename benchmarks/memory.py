@@ -133,14 +133,14 @@ def measure(batch: int, slope_batch: int, repeats: int, console: Console) -> dic
             console.print(f"memory: {name}, T = {timesteps}", highlight=False)
             model, loss = build(timesteps)
             few, classes = x[:slope_batch], target[:slope_batch]
-            found = footprint(model, [few, classes], lambda: loss(few, classes))  # noqa: B023 - called at once
-            row["peak_bytes"][timesteps] = sum(found.peak.values()) / slope_batch
+            few_bytes = footprint(model, [few, classes], lambda: loss(few, classes))  # noqa: B023 - called at once
+            row["peak_bytes"][timesteps] = sum(few_bytes.peak.values()) / slope_batch
             if timesteps == TIMESTEPS[0]:
                 row["parameters"] = sum(p.numel() for p in model.parameters())
                 model.zero_grad()
-                found = footprint(model, [x, target], lambda: loss(x, target))  # noqa: B023 - called at once
-                row["bytes_per_picture"] = sum(found.peak.values()) / batch
-                row["input_bytes"] = found.peak["input"] / batch
+                all_bytes = footprint(model, [x, target], lambda: loss(x, target))  # noqa: B023 - called at once
+                row["bytes_per_picture"] = sum(all_bytes.peak.values()) / batch
+                row["input_bytes"] = all_bytes.peak["input"] / batch
         peaks = row["peak_bytes"]
         row["slope"] = (
             (peaks[TIMESTEPS[-1]] - peaks[TIMESTEPS[0]]) / (TIMESTEPS[-1] - TIMESTEPS[0]) if len(peaks) > 1 else 0
@@ -169,46 +169,46 @@ def machine() -> dict[str, Any]:
     }
 
 
-def tables(found: dict[str, Any]) -> str:
+def tables(results: dict[str, Any]) -> str:
     """The results in Markdown."""
     text = io.StringIO()
-    setup = ", ".join(f"{key} {value}" for key, value in found["machine"].items())
-    print(f"T = {TIMESTEPS[0]}, float32, {found['batch']} pictures of {SIZE} x {SIZE}; {setup}.\n", file=text)
+    setup = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    print(f"T = {TIMESTEPS[0]}, float32, {results['batch']} pictures of {SIZE} x {SIZE}; {setup}.\n", file=text)
     print(
         "| model | parameters, M | memory, MB per picture | forward, ms | backward, ms | step, ms per picture |",
         file=text,
     )
     print("|---|---:|---:|---:|---:|---:|", file=text)
-    for row in found["rows"]:
+    for row in results["rows"]:
         print(
             f"| {row['model']} | {row['parameters'] / 1e6:.1f} | {row['bytes_per_picture'] / 1e6:.1f} | "
             f"{row['forward_ms']:.0f} | {row['backward_ms']:.0f} | {row['step_ms']:.0f} |",
             file=text,
         )
-    print(f"\nAgainst T ({found['slope_batch']} pictures, MB per picture):\n", file=text)
+    print(f"\nAgainst T ({results['slope_batch']} pictures, MB per picture):\n", file=text)
     print(f"| model | {' | '.join(f'T = {t}' for t in TIMESTEPS)} | MB per timestep |", file=text)
     print(f"|---|{'---:|' * (len(TIMESTEPS) + 1)}", file=text)
-    for row in found["rows"]:
+    for row in results["rows"]:
         if len(row["peak_bytes"]) > 1:
             cells = " | ".join(f"{row['peak_bytes'][t] / 1e6:.1f}" for t in TIMESTEPS)
             print(f"| {row['model']} | {cells} | {row['slope'] / 1e6:.3f} |", file=text)
     return text.getvalue()
 
 
-def write(found: dict[str, Any]) -> None:
+def write(results: dict[str, Any]) -> None:
     """Put tables and picture into the documentation."""
-    (DOCS / "results-memory.json").write_text(json.dumps(found, indent=1) + "\n")
+    (DOCS / "results-memory.json").write_text(json.dumps(results, indent=1) + "\n")
     page = DOCS / "results-memory.md"
     begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"
     before, rest = page.read_text().split(begin)
-    page.write_text(f"{before}{begin}\n{tables(found)}{end}{rest.split(end)[1]}")
+    page.write_text(f"{before}{begin}\n{tables(results)}{end}{rest.split(end)[1]}")
     points = [
         {"model": row["model"], "timesteps": t, "peak_total": nbytes}
-        for row in found["rows"]
+        for row in results["rows"]
         for t, nbytes in row["peak_bytes"].items()
         if len(row["peak_bytes"]) > 1
     ]
-    title = f"Training memory, {found['slope_batch']} pictures of {SIZE} x {SIZE}, float32"
+    title = f"Training memory, {results['slope_batch']} pictures of {SIZE} x {SIZE}, float32"
     memory_picture(points, title, label="model").savefig(DOCS / "images" / "memory-vs-t.png", dpi=110)
 
 
@@ -222,10 +222,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     console = Console()
-    found = measure(options.batch, options.slope_batch, options.repeats, console)
-    console.print(tables(found), soft_wrap=True, highlight=False)
+    results = measure(options.batch, options.slope_batch, options.repeats, console)
+    console.print(tables(results), soft_wrap=True, highlight=False)
     if options.write:
-        write(found)
+        write(results)
 
 
 if __name__ == "__main__":
