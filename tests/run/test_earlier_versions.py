@@ -36,6 +36,10 @@ def test_versions_are_there():
     assert len(cases("logits")) == len(cases("evaluations")) == 10
 
 
+SLOW = "ignore:.*the spike-driven engine is dense and slow:UserWarning"  # it says so of files without roles
+
+
+@pytest.mark.filterwarnings(SLOW)
 @pytest.mark.parametrize(("version", "case"), cases("logits"), ids=str)
 def test_logits_are_those_of_then(version, case):
     kind, weights, engine = case.split()
@@ -48,6 +52,7 @@ def test_logits_are_those_of_then(version, case):
     torch.testing.assert_close(logits, torch.tensor(expected(version)["logits"][case]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings(SLOW)
 @pytest.mark.parametrize(("version", "case"), cases("evaluations"), ids=str)
 def test_evaluations_are_those_of_then(version, case):
     kind, weights, engine = case.split()
@@ -58,6 +63,15 @@ def test_evaluations_are_those_of_then(version, case):
     assert (result["checkpoint"], result["items"]) == (then["checkpoint"], then["items"])
     assert result["accuracy"] == pytest.approx(then["accuracy"], abs=1 / then["items"])
     assert result["loss"] == pytest.approx(then["loss"], rel=1e-4)
+
+
+def test_8_bit_files_of_0_1_0_are_said_to_be_slow():
+    pytest.importorskip("onnx")
+    export = VERSIONS[0] / "export"
+    with pytest.warns(
+        UserWarning, match=r"as files of version 0\.1\.0 do not: .* dense and slow, .* export the model again"
+    ):
+        make_engine("spikes", load_run(export, "last").model, export)
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
