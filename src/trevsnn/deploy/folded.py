@@ -163,17 +163,16 @@ def _encoder(encoder: nn.Module) -> nn.Module:
 
 
 def _level(level: Level) -> FoldedLevel:
-    steps: list[LevelStep] = list(level.steps)  # type: ignore[arg-type]
-    alphas = [level.bounded_alpha_(t).detach().clone() for t in range(1, len(steps))]
-    return FoldedLevel([_step(step) for step in steps], _projecting(level.shared), alphas)
+    transforms: list[LevelStep] = list(level.steps)  # type: ignore[arg-type]
+    alphas = [level.bounded_alpha_(t).detach().clone() for t in range(1, len(transforms))]
+    return FoldedLevel([_transform(transform) for transform in transforms], _projecting(level.shared), alphas)
 
 
-def _step(step: LevelStep) -> FoldedStep:
-    above = _link(step.above) if isinstance(step.above, Link) else None
-    spiking = isinstance(step.below, Link)
+def _transform(part: LevelStep) -> FoldedStep:
+    above = _link(part.above) if isinstance(part.above, Link) else None
     return FoldedStep(
-        _source(step.below), spiking, above, _expanding(step.expand1), _projecting(step.project1, step.gamma),
-        _expanding(step.expand2),
+        _source(part.below), isinstance(part.below, Link), above, _expanding(part.expand1),
+        _projecting(part.project1, part.gamma), _expanding(part.expand2),
     )  # fmt: skip
 
 

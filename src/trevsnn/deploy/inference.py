@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from trevsnn.data.files import read_inputs
 from trevsnn.data.config import Split
+from trevsnn.data.files import read_inputs
 from trevsnn.data.sets import load, splits
-from trevsnn.deploy.engines import Engine, make_engine
+from trevsnn.deploy import Engine
+from trevsnn.deploy.engines import make_engine
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.config import Accelerator, RunConfig

@@ -54,7 +54,7 @@ class QLinearConv(NamedTuple):
 class Hidden(NamedTuple):
     """Spikes of the hidden neurons between PW1 and PW2, ``s(PW1(codes))``, not computed yet.
 
-    There are four times as many of them as of anything else: PW2 computes them where it needs them, some pixels at a time.
+    Their map has four times the channels of any other. PW2 has it computed where it needs it, some pixels at a time.
 
     Attributes:
         codes: PW1's input.
@@ -173,8 +173,13 @@ class IntegerConv:
         return out.reshape(*size, -1)
 
     def compute(self, out: Array, maps: Array, threshold: Array | None) -> None:
-        """Write the codes of some pixels, (pixels, N), of their inputs, (pixels, K), which where they are spikes are 1
-        above the threshold."""
+        """Write the codes of some pixels, (pixels, N).
+
+        Args:
+            out: is written.
+            maps: the pixels' inputs, (pixels, K); of a spiking input, 1 where they are above the threshold.
+            threshold: (K,), of the maps' type.
+        """
         if self.rate is not None and self.rate < self.crossover:
             self.loops.accumulate(maps, threshold, self.rows, self.weight, self.bias, self.scale, self.y_zero, out)
             return

@@ -38,7 +38,7 @@ def operation(node: Any, constants: Sequence[Array]) -> Operation:
     Raises:
         RunError: this package writes no such operator.
     """
-    found = attributes(node)
+    options = attributes(node)
     match node.op_type:
         case "QuantizeLinear":
             return partial(_quantise, *constants)
@@ -46,7 +46,7 @@ def operation(node: Any, constants: Sequence[Array]) -> Operation:
             scale, zero = constants
             return lambda codes: (codes.astype(np.float32) - np.float32(zero)) * scale
         case "QLinearConv":
-            return partial(_qlinear_conv, QLinearConv(*constants), found)
+            return partial(_qlinear_conv, QLinearConv(*constants), options)
         case "Clip":
             return lambda codes: np.clip(codes, *constants)
         case "Resize":
@@ -63,9 +63,9 @@ def operation(node: Any, constants: Sequence[Array]) -> Operation:
         case "Gather":
             return lambda frames: np.ascontiguousarray(frames[:, int(constants[0])])
         case "Conv":
-            return _float_conv(constants, found)
+            return _float_conv(constants, options)
         case "LeakyRelu":
-            return lambda x: np.where(x < 0, np.float32(found["alpha"]) * x, x)
+            return lambda x: np.where(x < 0, np.float32(options["alpha"]) * x, x)
         case "Gemm":
             weight, bias = map(torch.from_numpy, constants)
             return lambda x: linear(torch.from_numpy(x[:, : weight.shape[1]]), weight, bias).numpy()

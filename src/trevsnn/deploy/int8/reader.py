@@ -72,13 +72,13 @@ class Reader:
                 return self.made(loop, self.conv(node, firing=True), "pw1")
             case {"pw2": node}:
                 return self.made(loop, self.conv(node, spiking=True), "pw2")
-            case {"dw2": node, "dequantise": numbers, "add": _}:
+            case {"dw2": dw2, "dequantise": node, "add": _}:
                 alpha = pad_to_lanes(self.values(loop["decay"])[0].reshape(-1)) if "decay" in loop else None
-                scale, _ = self.values(numbers)
-                run = partial(IntegerDepthwise(self.conv_constants(node)).added, np.float32(scale), alpha)
+                scale, _ = self.values(node)
+                run = partial(IntegerDepthwise(self.conv_constants(dw2)).added, np.float32(scale), alpha)
                 return self.made(loop, run, "add", "dw2", "decay")
-            case {"dequantise": numbers}:
-                scale, zero = self.values(numbers)
+            case {"dequantise": node}:
+                scale, zero = self.values(node)
                 repeats, size = 2 if "upsample" in loop else 1, None
                 if "crop" in loop:
                     height, width = self.values(loop["crop"])[1]
@@ -111,7 +111,7 @@ class Reader:
         return IntegerConv(self.conv_constants(node), attributes(node), self.crossover, **options)
 
     def threshold(self, node: Any) -> np.float32:
-        """The least potential that fires. :meth:`trevsnn.deploy.onnx.graph.Graph.spikes` gives QuantizeLinear the number
-        before twice the threshold as its scale."""
+        """The least potential that fires: QuantizeLinear's scale is the float32 before twice the threshold
+        (:meth:`trevsnn.deploy.onnx.graph.Graph.spikes`)."""
         scale, _ = self.values(node)
         return np.float32(np.nextafter(scale, np.float32(np.inf)) / 2)

@@ -128,9 +128,9 @@ class Graph:
             role="dequantise", loop=loop,
         )  # fmt: skip
 
-    def added(self, potential: Map, numbers: Map) -> Map:
-        """``v + numbers``, in the loop of the numbers."""
-        return self.add("Add", potential.size, potential.name, numbers.name, role="add", loop=numbers.loop)
+    def added(self, potential: Map, addend: Map) -> Map:
+        """``v + addend``, in the loop of the addend, which nothing else takes."""
+        return self.add("Add", potential.size, potential.name, addend.name, role="add", loop=addend.loop)
 
     def conv(self, module: nn.Conv2d, x: Map) -> Map:
         """A convolution in float32."""
