@@ -2,9 +2,12 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from trevsnn.cli.main import build_parser
 
@@ -13,8 +16,8 @@ README = (ROOT / "README.md").read_text()
 DOCS = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_python_examples_run(capsys):
@@ -22,6 +25,30 @@ def test_python_examples_run(capsys):
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {})
     assert re.fullmatch(r"tensor\(\[(\d, ){7}\d\]\)\n", capsys.readouterr().out)
+
+
+def test_the_example_of_one_s_own_modules_runs_and_has_the_gradients_of_autograd():
+    (block,) = blocks("python", DOCS["how-it-works.md"])
+    results = []
+    for mode in ("exact", "autograd"):
+        torch.manual_seed(0)
+        names: dict[str, Any] = {}
+        exec(compile(block.replace('"exact"', f'"{mode}"'), "how-it-works.md", "exec"), names)
+        results.append([p.grad for row in names["transforms"] for cell in row for p in cell.parameters()])
+        results[-1] += [alpha.grad for row in names["alphas"][1:] for alpha in row]
+    for ours, reference in zip(*results, strict=True):
+        assert reference is None or torch.allclose(ours, reference, rtol=1e-4, atol=1e-6)
+    assert sum(grad is not None for grad in results[1]) == 60
+
+
+def test_the_layers_in_the_guide_are_those_that_are_checked():
+    """The picture has the contract's layers from the top down, and every folder of the package."""
+    (picture,) = blocks("text", DOCS["how-it-works.md"])
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    drawn = [line.split()[0] for line in picture.splitlines() if re.match(r"\w+ ", line)]
+    assert drawn == contract["layers"][: len(drawn)]
+    folders = {path.parent.name for path in (ROOT / "src" / "trevsnn").glob("*/__init__.py")}
+    assert folders == {*drawn, "data"}
 
 
 def commands(text: str) -> list[str]:
