@@ -9,14 +9,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from helpers import SMALL, example, trained_like
+from helpers import SMALL, trained_like
 from trevsnn import TRevSNN
 from trevsnn.cli.main import main
 from trevsnn.deploy.fingerprint import fingerprint_of
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.onnx.int8 import export_integer
-from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
-from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
+from trevsnn.deploy.onnx.model import export_onnx
 from trevsnn.errors import RunError
 from trevsnn.run.load import load_run
 
@@ -82,54 +81,11 @@ def test_an_export_of_an_export_is_the_same(exported, tmp_path):
     ).read_text().splitlines()
 
 
-def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path):
-    model = trained_like(input="event").float()
-    folded = fold(model)
-    x = example(model.config).float()
-    export_onnx(folded, x, tmp_path / "model.onnx")
-    served = OnnxModel(tmp_path / "model.onnx")
-    for batch in (x, x[:1], torch.cat([x, x])):
-        torch.testing.assert_close(served(batch), folded(batch), rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match=r"shape \(6, 2, 2, 12, 11\); this ONNX file takes \('B', 2, 2, 12, 12\)"):
-        served(x[..., 1:])
-    with pytest.raises(ValueError, match="the input holds NaN"):
-        served(x * torch.nan)
-
-
-def test_eight_bits_round_every_weight_to_127_steps():
-    folded = fold(trained_like().float())
-    rounded, tensors = quantise(folded)
-    ours = dict(folded.named_parameters())
-    for name, parameter in rounded.named_parameters():
-        if name.endswith("weight"):
-            codes, scale = tensors[name], tensors[name.replace("weight", "scale")]
-            assert codes.dtype == torch.int8
-            assert codes.flatten(1).abs().amax(1).eq(127).all()
-            assert torch.equal(codes * scale.view(-1, *[1] * (codes.dim() - 1)), parameter)
-            assert ((parameter - ours[name]).abs() <= 0.5001 * scale.view(-1, *[1] * (codes.dim() - 1))).all()
-        else:
-            assert torch.equal(parameter, ours[name])
-
-
 def test_the_8_bit_file_is_a_quarter_as_large(exported):
     tensors = load_file(exported / "model-int8.safetensors")
     weights = sum(tensor.numel() for name, tensor in tensors.items() if name.endswith("weight"))
     assert weights > 0.8 * sum(tensor.numel() for tensor in tensors.values())
     assert all(tensor.dtype == torch.int8 for name, tensor in tensors.items() if name.endswith("weight"))
-
-
-def test_the_8_bit_file_gives_the_rounded_network_and_no_other_is_taken(tmp_path):
-    model = trained_like().float()
-    rounded, tensors = quantise(fold(model))
-    file = tmp_path / "model-int8.safetensors"
-    save_quantised(tensors, file, fingerprint_of(model))
-    x = example(model.config).float()
-    assert torch.equal(load_quantised(file, model)(x), rounded(x))
-    with pytest.raises(RunError, match=r"int8\.safetensors is of another model than the weights beside it"):
-        load_quantised(file, trained_like(timesteps=1).float())
-    file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(RunError, match=r"int8\.safetensors is missing or damaged .*: export the model again"):
-        load_quantised(file, model)
 
 
 def test_evaluate_measures_what_an_engine_gives(exported, capsys):

@@ -1,0 +1,22 @@
+"""The folded network in ONNX Runtime."""
+
+import pytest
+import torch
+
+from helpers import example, trained_like
+from trevsnn.deploy.folded import fold
+from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
+
+
+def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path):
+    model = trained_like(input="event").float()
+    folded = fold(model)
+    x = example(model.config).float()
+    export_onnx(folded, x, tmp_path / "model.onnx")
+    served = OnnxModel(tmp_path / "model.onnx")
+    for batch in (x, x[:1], torch.cat([x, x])):
+        torch.testing.assert_close(served(batch), folded(batch), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"shape \(6, 2, 2, 12, 11\); this ONNX file takes \('B', 2, 2, 12, 12\)"):
+        served(x[..., 1:])
+    with pytest.raises(ValueError, match="the input holds NaN"):
+        served(x * torch.nan)

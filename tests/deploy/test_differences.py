@@ -1,0 +1,32 @@
+"""Spikes that folding changes, counted."""
+
+import pytest
+
+from helpers import example, trained_like
+from trevsnn.deploy.differences import spike_differences
+from trevsnn.deploy.folded import fold
+
+
+@pytest.mark.parametrize("encoding", ["shared", "grouped"])
+def test_spikes_that_differ_are_counted_for_each_item(encoding):
+    model = trained_like(timesteps=3, encoding=encoding)
+    folded = fold(model)
+    x = example(model.config)
+    folded.levels[0].steps[0].expand1["pw1"].bias[0] += 0.1
+    differing, spikes = spike_differences(model, folded, x)
+    assert 0 < differing.sum() < spikes
+    assert len(set(differing.tolist())) > 1
+    for item, count in zip(x, differing, strict=True):
+        assert spike_differences(model, folded, item[None])[0].tolist() == [count]
+
+
+def test_the_head_s_spikes_that_differ_are_counted():
+    model = trained_like(timesteps=1)
+    folded = fold(model)
+    x = example(model.config)
+    rate = float(model.forward_with_rates(x)[1].by_level()[-1][0])
+    folded.levels[-1].shared.dw2.bias += 1e6  # after which nothing but the head reads that level: all its spikes are on
+    differing, _ = spike_differences(model, folded, x)
+    silent = (1 - rate) * len(x) * model.config.channels[-1] * 6 * 6
+    assert silent > 0
+    assert int(differing.sum()) == round(silent)
