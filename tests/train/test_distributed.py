@@ -21,7 +21,7 @@ from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.norm import BatchNorm, share_statistics
 from trevsnn.run.config import RunConfig
-from trevsnn.train.processes import _launched, is_first, local_batch
+from trevsnn.train.processes import _launched, is_first, local_batch, make_fabric
 
 MODES = ("exact", "reversible", "autograd")
 BATCH = 8
@@ -194,16 +194,11 @@ def test_a_run_of_two_processes_is_gone_on_with_by_one(tmp_path: Path):
 
 
 def test_processes_of_slurm_and_torchrun_are_counted(monkeypatch):
-    for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES"):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_NNODES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "3")  # left over from something else
     assert (_launched(), is_first()) == ((1, 1), True)
-    monkeypatch.setenv("SLURM_NTASKS", "32")  # as salloc leaves it, without processes
-    assert (_launched(), is_first()) == ((1, 1), True)
-    monkeypatch.setenv("SLURM_PROCID", "8")
-    with pytest.raises(UsageError, match=r"SLURM's processes cannot be used: .*--ntasks-per-node"):
-        is_first()
-    for name, value in {"SLURM_NTASKS_PER_NODE": "8", "SLURM_NNODES": "4"}.items():
+    for name, value in {"SLURM_PROCID": "8", "SLURM_NTASKS": "32", "SLURM_NNODES": "4"}.items():
         monkeypatch.setenv(name, value)
     assert (_launched(), is_first()) == ((8, 4), False)
     monkeypatch.setenv("SLURM_PROCID", "0")
@@ -211,6 +206,16 @@ def test_processes_of_slurm_and_torchrun_are_counted(monkeypatch):
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
     assert (_launched(), is_first()) == ((3, 2), False)
+
+
+def test_what_salloc_and_srun_leave_out_is_said(monkeypatch):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "32")  # as salloc leaves it, without processes
+    assert (_launched(), is_first()) == ((1, 1), True)
+    monkeypatch.setenv("SLURM_PROCID", "8")
+    with pytest.raises(UsageError, match=r"SLURM's processes cannot be used: .*--ntasks-per-node"):
+        make_fabric(RunConfig())
 
 
 def test_a_step_s_items_are_shared_out_evenly_or_refused():

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from trevsnn.errors import UsageError
@@ -20,6 +20,11 @@ def make_fabric(config: RunConfig) -> Fabric:
         UsageError: the machine has no such device, or fewer than processes; or SLURM's processes were not started by
             ``srun --ntasks-per-node``.
     """
+    if _under_slurm():
+        try:
+            SLURMEnvironment()
+        except RuntimeError as error:  # without --ntasks-per-node
+            raise UsageError(f"SLURM's processes cannot be used: {error}") from error
     here, nodes = _launched()
     options: dict[str, Any] = {"devices": here, "num_nodes": nodes}
     if here * nodes > 1:
@@ -35,14 +40,11 @@ def make_fabric(config: RunConfig) -> Fabric:
 
 
 def is_first() -> bool:
-    """Whether this is the process that prints and writes; known before there is a Fabric.
-
-    Raises:
-        UsageError: as :func:`make_fabric`.
-    """
+    """Whether this is the process that prints and writes; known before there is a Fabric."""
     # Not Fabric's rank_zero_only: it goes by a RANK that something else may have left in the environment.
-    environment = _environment()
-    return environment is None or environment.global_rank() == 0
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment().global_rank() == 0
+    return not _under_slurm() or os.environ["SLURM_PROCID"] == "0"
 
 
 def local_batch(config: RunConfig, processes: int) -> int:
@@ -67,26 +69,16 @@ def local_batch(config: RunConfig, processes: int) -> int:
 
 def _launched() -> tuple[int, int]:
     """Processes on this machine, and machines; 1 and 1 where neither torchrun nor SLURM started any."""
-    environment = _environment()
-    if environment is None:
-        return 1, 1
-    world = environment.world_size()
     # Fabric's environments know the number of processes, but not how many there are on a machine.
-    if isinstance(environment, TorchElasticEnvironment):
-        here = int(os.environ["LOCAL_WORLD_SIZE"])
-        return here, world // here
-    nodes = int(os.environ.get("SLURM_NNODES", "1"))
-    return world // nodes, nodes
-
-
-def _environment() -> ClusterEnvironment | None:
-    """What started this process together with others, as Fabric detects it; None where there are no others."""
-    environment: ClusterEnvironment | None = None
     if TorchElasticEnvironment.detect():  # first, as it may run inside SLURM
-        environment = TorchElasticEnvironment()
-    elif SLURMEnvironment.detect() and "SLURM_PROCID" in os.environ:  # salloc sets the number of tasks, srun this too
-        try:
-            environment = SLURMEnvironment()
-        except RuntimeError as error:  # without --ntasks-per-node
-            raise UsageError(f"SLURM's processes cannot be used: {error}") from error
-    return environment if environment is not None and environment.world_size() > 1 else None
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        return here, TorchElasticEnvironment().world_size() // here
+    if _under_slurm():
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        return int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+    return 1, 1
+
+
+def _under_slurm() -> bool:
+    """Whether srun started this process together with others: salloc sets the number of tasks, srun the process's too."""
+    return SLURMEnvironment.detect() and "SLURM_PROCID" in os.environ and int(os.environ["SLURM_NTASKS"]) > 1
