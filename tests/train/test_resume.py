@@ -17,7 +17,7 @@ from trevsnn.cli.main import main
 
 
 def start(*arguments: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "trevsnn.cli.main", *arguments], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-m", "trevsnn", *arguments], stdout=subprocess.DEVNULL)
 
 
 def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):

@@ -105,7 +105,3 @@ def _run(arguments: Sequence[str]) -> None:
     else:
         _, members = GROUPS[options.command]
         members[values.command](**vars(values[values.command]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
