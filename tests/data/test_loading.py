@@ -134,6 +134,7 @@ def test_a_loading_process_that_dies_while_a_step_is_computed_is_said():
         loader = DataLoader(Counting(), 2, num_workers=1, persistent_workers=True)
         for _ in batches(loader):
             assert loader._iterator is not None
+            time.sleep(0.5)  # until it waits for work: where it is killed with a lock in hand, PyTorch waits forever
             os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
             time.sleep(10)  # the signal's handler raises in here
 
