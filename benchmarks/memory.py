@@ -216,7 +216,7 @@ def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(description="Training memory and step time beside peers.")
     parser.add_argument("--batch", type=int, default=8, help="pictures at T = 4")
-    parser.add_argument("--slope-batch", type=int, default=4, help="pictures for memory against T")
+    parser.add_argument("--slope_batch", type=int, default=4, help="pictures for memory against T")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns")
     parser.add_argument("--write", action="store_true", help="write docs/results-memory.md, .json and the picture")
     options = parser.parse_args()

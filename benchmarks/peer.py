@@ -40,7 +40,7 @@ WARMUP = 0.05  # of the minutes
 
 
 class SEWResNet18(nn.Module):
-    """SEW-ResNet-18 (Fang et al., NeurIPS 2021) with IF neurons, T = 4, the picture given at every step.
+    """SEW-ResNet-18 (Fang et al., NeurIPS 2021) with IF neurons, T = 4, the picture given at every timestep.
 
     Its first stage has the resolution of our lowest level: behind the published stem for stride 4, and else a 3 x 3
     convolution without pooling, as usual for CIFAR.

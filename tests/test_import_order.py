@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,12 @@ def test_imports_run_downwards(copy):
     done = lint(copy)
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
+
+
+def test_nothing_but_the_command_line_imports_the_root():
+    """The root's names are loaded late, so that an import of it would lead upwards unseen by the contracts."""
+    graph = grimp.build_graph("trevsnn", exclude_type_checking_imports=True, cache_dir=None)
+    assert graph.find_modules_that_directly_import("trevsnn") == {"trevsnn.cli.main"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The three backward passes, by name; :func:`trevsnn.reversible.run` says what each rests on."""
+"""The three backward passes, by name; :func:`trevsnn.reversible.run` says what each rests on.
+
+They stand below ``reversible``, so that configs and the command line know them without loading PyTorch.
+"""
 
 from __future__ import annotations
 

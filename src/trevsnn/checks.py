@@ -1,4 +1,7 @@
-"""Checks of a config's values: what is wrong in one sentence, as ValueError."""
+"""Checks of a config's values: what is wrong in one sentence, as ValueError.
+
+The configs of networks, data and runs share them, so they stand below all three.
+"""
 
 from __future__ import annotations
 

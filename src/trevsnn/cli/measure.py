@@ -15,7 +15,7 @@ from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.cli.parser import refusals_are_usage_errors
 from trevsnn.cli.types import OpenUnitInterval, PositiveFloat, PositiveInt
 from trevsnn.errors import UsageError
-from trevsnn.measure import MEASURED_ENGINES, MeasuredEngine, Precision
+from trevsnn.measure import MEASURED_ENGINES, MeasuredEngine, MeasuredPrecision
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.run.folder import Weights
 from trevsnn.zoo.presets import PRESETS, Preset
@@ -28,7 +28,7 @@ def memory(
     timesteps: Sequence[PositiveInt] = (4,),
     batch: PositiveInt = 8,
     size: PositiveInt = 224,
-    precision: Precision = "32-true",
+    precision: MeasuredPrecision = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
     slice_bytes: PositiveInt | None = None,
     fake: bool = False,
@@ -52,7 +52,7 @@ def memory(
     """
     from trevsnn.measure.memory import measure_slopes, memory_picture
     from trevsnn.measure.step import TrainingStep
-    from trevsnn.reversible.memory_owner import PARTS
+    from trevsnn.reversible.memory_owner import OWNERS
 
     config = _config(model, slice_bytes)
     step = TrainingStep(batch, size, precision, device)
@@ -69,7 +69,7 @@ def memory(
     console.print(f"{title}{', fake' if fake else ''}", highlight=False, soft_wrap=True)
     console.print("MB per picture: kept by the forward pass, and at the peak of a training step\n", highlight=False)
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    parts = [part for part in PARTS if any(row["peak"][part] >= row["peak_total"] / 100 for row in rows)]
+    parts = [part for part in OWNERS if any(row["peak"][part] >= row["peak_total"] / 100 for row in rows)]
     _add_columns(table, "backprop", "T", "forward", "peak", *parts)
     for row in rows:
         bytes_ = [row["after_forward_total"], row["peak_total"], *(row["peak"][part] for part in parts)]
@@ -87,7 +87,7 @@ def speed(
     timesteps: Sequence[PositiveInt] = (4,),
     batch: PositiveInt = 8,
     size: PositiveInt = 224,
-    precision: Precision = "32-true",
+    precision: MeasuredPrecision = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
     slice_bytes: PositiveInt | None = None,
     repeats: PositiveInt = 5,
@@ -141,8 +141,8 @@ def speed(
 
         step = TrainingStep(batch, size, precision, device)
         rows = []
-        for steps in sorted(set(timesteps)):
-            rows += measure_speed(replace(config, timesteps=steps), step, modes=modes, repeats=repeats)
+        for t in sorted(set(timesteps)):
+            rows += measure_speed(replace(config, timesteps=t), step, modes=modes, repeats=repeats)
         what = f"{model}, {batch} pictures of {size} x {size}, {precision}, {device}, {rows[0]['threads']} threads"
         table = _speed_table(rows, f"Median milliseconds per picture\n{what}", batch)
     if json:

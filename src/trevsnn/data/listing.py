@@ -6,14 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from trevsnn.data.config import Split
-from trevsnn.data.part import FileList
+from trevsnn.data.config import DataConfig, Split
+from trevsnn.data.part import CACHE, FileList
 from trevsnn.data.splitting import stratified_split
 from trevsnn.errors import RunError
 
 VALIDATION_SHARE = 0.1  # of the training files, where a folder has no val
 SPLITS: tuple[Split, ...] = get_args(Split)
 Files = TypeVar("Files", bound=FileList)
+
+
+def data_root(config: DataConfig) -> Path:
+    """The folder a set lies in: ``data.root``, or one of the set's name in the cache."""
+    return Path(config.root) if config.root is not None else CACHE / config.name
 
 
 def find_parts(root: Path) -> dict[str, Path]:

@@ -79,8 +79,8 @@ def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format
         formats: the forms, beside the network itself.
 
     Returns:
-        ``comparisons``, and ``spikes``: how many differ after folding, of how many, in how many items, and the largest
-        difference of a logit of the items in which none does.
+        ``checkpoint``, the name of the weights; ``comparisons``; and ``spikes``: how many differ after folding, of how
+        many, in how many items, and the largest difference of a logit of the items in which none does.
 
     Raises:
         UsageError: ``out`` exists, or an optional library is missing.

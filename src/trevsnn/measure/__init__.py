@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from trevsnn.deploy import Engine
 
 #: Of a training step: full precision of 32 or 64 bits, or autocast to 16 bits with weights of 32.
-Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
+MeasuredPrecision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 
 #: "compiled" is the folded network under torch.compile.
 MeasuredEngine = Literal[Engine, "compiled"]

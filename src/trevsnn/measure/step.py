@@ -7,14 +7,15 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from trevsnn.checks import choice, positive
 from trevsnn.errors import UsageError
-from trevsnn.measure import Precision
+from trevsnn.measure import MeasuredPrecision
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.losses import deep_supervision_loss
 from trevsnn.network.model import TRevSNN
 
 #: Autocast dtype and the dtype of the weights.
-PRECISIONS: dict[Precision, tuple[torch.dtype | None, torch.dtype]] = {
+PRECISIONS: dict[MeasuredPrecision, tuple[torch.dtype | None, torch.dtype]] = {
     "32-true": (None, torch.float32),
     "64-true": (None, torch.float64),
     "bf16-mixed": (torch.bfloat16, torch.float32),
@@ -38,15 +39,13 @@ class TrainingStep:
 
     batch: int = 8
     size: int = 224
-    precision: Precision = "32-true"
+    precision: MeasuredPrecision = "32-true"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("batch", "size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive integer.")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+        positive("batch", self.batch)
+        positive("size", self.size)
+        choice("precision", self.precision, tuple(PRECISIONS))
 
     def inputs(self, config: TRevSNNConfig) -> tuple[Tensor, Tensor]:
         """Random inputs (B, C, H, W), or frames (B, T, C, H, W), in the weights' dtype, and classes (B,)."""

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trevsnn.reversible.memory_owner import PARTS, Part, close_ledger, current_owner, open_ledger
+from trevsnn.reversible.memory_owner import OWNERS, Owner, close_ledger, current_owner, open_ledger
 
-Bytes = dict[Part, int]
+Bytes = dict[Owner, int]
 
 
 class Change(NamedTuple):
@@ -20,7 +20,7 @@ class Change(NamedTuple):
 
     storage: int
     nbytes: int
-    part: Part
+    part: Owner
 
 
 class LiveStorage(TorchDispatchMode):
@@ -37,7 +37,7 @@ class LiveStorage(TorchDispatchMode):
         super().__init__()
         self.changes: list[Change] = []
         self._alive: dict[int, tuple[weakref.ref[Any], int]] = {}
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, Owner] = {}
         for tensor in known:
             storage = tensor.untyped_storage()
             self._alive[storage._cdata] = weakref.ref(storage), -1
@@ -57,7 +57,7 @@ class LiveStorage(TorchDispatchMode):
                 self.add(leaf, current_owner())
         return out
 
-    def add(self, tensor: Tensor, part: Part) -> None:
+    def add(self, tensor: Tensor, part: Owner) -> None:
         """Count a tensor's storage as ``part``'s, unless it is counted already."""
         storage = tensor.untyped_storage()
         key = storage._cdata
@@ -72,7 +72,7 @@ class LiveStorage(TorchDispatchMode):
         self._alive[key] = weakref.ref(storage, freed), number
         self.changes.append(Change(number, nbytes, part))
 
-    def move(self, tensor: Tensor, part: Part) -> None:
+    def move(self, tensor: Tensor, part: Owner) -> None:
         """Count a tensor's storage as ``part``'s from now on."""
         storage = tensor.untyped_storage()
         number = self._alive[storage._cdata][1]
@@ -90,7 +90,7 @@ class LiveStorage(TorchDispatchMode):
 
     def _replay(self, without: Iterable[Tensor]) -> tuple[Bytes, Bytes]:
         left_out = {self._alive.get(t.untyped_storage()._cdata, (None, -1))[1] for t in without}
-        live: Bytes = dict.fromkeys(PARTS, 0)
+        live: Bytes = dict.fromkeys(OWNERS, 0)
         peak, most, total = dict(live), 0, 0
         for storage, nbytes, part in self.changes:
             if storage in left_out:

@@ -1,4 +1,4 @@
-"""Classification heads and the losses over them."""
+"""Classification heads: from the top level's state to logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The temporal reversible spiking network and its configuration."""
+"""The temporal reversible spiking network."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_proj
 from trevsnn.network.heads import AuxiliaryHead, LastHead
 from trevsnn.network.hub import HubModel
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes
-from trevsnn.network.slicing import fast_layout, in_slices, sliced, slices
+from trevsnn.network.slicing import encoder_slices, fast_layout, in_slices, sliced
 from trevsnn.network.spike import pack, spike
 from trevsnn.network.stream import Stream
 from trevsnn.network.transform import Transform
 from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
 from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.plan import Readout
-from trevsnn.reversible.precision import Precision
 
 AUXILIARY_HEADS = 3
 
@@ -192,9 +191,7 @@ class TRevSNN(nn.Module, HubModel):
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder
         assert isinstance(encoder, ImageEncoder)
-        dtype = Precision.current(image.device).compute_dtype(image.dtype)
-        widest = encoder.stem_elements(*image.shape[2:]) * dtype.itemsize
-        rows = slices(len(image), widest, self.config.slice_bytes, image.device)
+        rows = encoder_slices(encoder, image, self.config.slice_bytes)
         if self._backprop == "autograd" or not torch.is_grad_enabled():
             return in_slices(lambda part: encoder(fast_layout(part)), image, rows)
         return sliced(encoder, image, rows, "encoder")  # type: ignore[call-arg]

@@ -58,6 +58,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """dL/dmaps, dL/dweight and dL/dbias, through the batch's statistics: :func:`normalise_backward`."""
         maps, weight, mean, var = ctx.saved_tensors
         grads = normalise_backward(grad_outputs[0], maps, mean, var, weight, ctx.eps, training=True, shared=ctx.shared)
         return (*grads, None, None, None, None)

@@ -16,9 +16,10 @@ from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand, LevelStep, Link, PointwiseDepthwise, fuse
+from trevsnn.network.encoders import ImageEncoder
 from trevsnn.network.norm import BatchNorm
 from trevsnn.reversible import Code, Neighbour, Replay
-from trevsnn.reversible.memory_owner import Part, owner
+from trevsnn.reversible.memory_owner import Owner, owner
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import Circumstances
 from trevsnn.reversible.two_pass import add_up
@@ -71,7 +72,7 @@ def is_sliceable(step: nn.Module, shared: nn.Module) -> bool:
     """Whether all of a step but the links' batch statistics may be computed on a few items at a time.
 
     It consists of nothing but this network's own modules, which act on each item alone; any other may look across the
-    batch, and is given the whole of it. So is a hook on the step or on a link, which are not called in slices.
+    batch, and is given the whole of it. A hook on the step or on a link has to see the whole batch, too.
     """
     parts = [part for whole in (step, shared) for part in whole.modules() if part is not step]
     called_whole = [step, *(part for part in parts if isinstance(part, Link))]
@@ -107,6 +108,13 @@ def step_slices(
     return [height, width], slices(below.shape[0], hidden, slice_bytes, precision.device)
 
 
+def encoder_slices(encoder: ImageEncoder, image: Tensor, slice_bytes: int | None) -> list[slice]:
+    """The slices of a batch of pictures, cut by the size of the stem's map, the widest one of the encoder."""
+    elements = encoder.stem_elements(*image.shape[2:])
+    itemsize = Precision.current(image.device).compute_dtype(image.dtype).itemsize
+    return slices(len(image), elements * itemsize, slice_bytes, image.device)
+
+
 def sliced_step(
     step: LevelStep, below: Tensor, above: Tensor | None, shared: PointwiseDepthwise, slice_bytes: int | None
 ) -> Tensor:
@@ -128,7 +136,7 @@ def sliced_step(
 
 class _Sliced(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, module: nn.Module, rows: list[slice], part: Part, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, module: nn.Module, rows: list[slice], part: Owner, x: Tensor, *parameters: Tensor) -> Tensor:
         ctx.save_for_backward(x, *parameters)
         ctx.module, ctx.rows, ctx.part, ctx.parameters = module, rows, part, parameters
         ctx.circumstances = Circumstances(Precision.current(x.device), random=None)
@@ -137,7 +145,7 @@ class _Sliced(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """dL/dx and dL/dtheta of each slice, by autograd on a module that runs again."""
+        """dL/dx and dL/dtheta of each slice, by autograd on the module run again."""
         x, *_ = ctx.saved_tensors
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[3] else None
         totals: dict[Tensor, Tensor] = {}
@@ -145,13 +153,13 @@ class _Sliced(torch.autograd.Function):
         for r in reversed(ctx.rows):  # the order in which autograd sums
             seen = Neighbour(x[r], None if grad_x is None else grad_x[r])
             with owner(ctx.part):
-                gradients = replay.second_pass(seen, None, grad_outputs[0][r], ctx.circumstances, None)
+                gradients = replay.second_pass(ctx.circumstances, seen, None, grad_outputs[0][r], None)
             add_up(totals, gradients)
         return (None, None, None, grad_x, *(totals.get(p) for p in ctx.parameters))
 
 
 @torch.compiler.disable
-def sliced(module: nn.Module, x: Tensor, rows: list[slice], part: Part) -> Tensor:
+def sliced(module: nn.Module, x: Tensor, rows: list[slice], part: Owner) -> Tensor:
     """``module(x)``, keeping nothing but ``x`` and running the module again, slice by slice, in the backward pass.
 
     Args:

@@ -20,7 +20,7 @@ _PACK_ELEMENTS = 2**21  # at a time, so that the floats in between stay small
 
 class _Spike(torch.autograd.Function):
     """One operation each way: keeping the potential costs a byte per element more in bfloat16 than keeping whether it
-    lies in the window, and a third of the time."""
+    lies in the window, and takes a third of the time."""
 
     @staticmethod
     def forward(ctx: Any, potential: Tensor) -> Tensor:
@@ -29,6 +29,7 @@ class _Spike(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        """``dL/dv = ds/dv * dL/ds`` with ``ds/dv = 1 on 0 <= v <= 1, else 0``."""
         (potential,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(grad_outputs[0], potential, *_just_outside(potential.dtype))
 

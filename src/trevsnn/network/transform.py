@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, PointwiseDepthwise
 from trevsnn.network.lean.step import LeanStep, is_lean
 from trevsnn.network.slicing import sliced_step
-from trevsnn.reversible import Gradients, Neighbour, Replay
-
-
-class _Kept(NamedTuple):
-    """How the first pass was run, for the second to be run in the same way, and what it kept."""
-
-    way: LeanStep | Replay
-    kept: Any
+from trevsnn.reversible import Replay, SecondPass
 
 
 class Transform:
@@ -43,17 +35,8 @@ class Transform:
         """F[l,t](below, above), (B, C, H, W), in plain torch operations."""
         return sliced_step(self.step, below, above, self.shared, self.slice_bytes)
 
-    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, _Kept]:
+    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, SecondPass]:
         """The lean way, or, where somebody changed the modules, the same operations replayed under autograd."""
         if is_lean(self.step, self.shared):
-            way = LeanStep(self.step, self.shared, self.slice_bytes)
-        else:
-            way = Replay(self, self.step, self.shared)
-        value, kept = way.first_pass(below, above)
-        return value, _Kept(way, kept)
-
-    def second_pass(
-        self, below: Neighbour, above: Neighbour | None, adjoint: Tensor, kept: _Kept, state: Tensor | None
-    ) -> Gradients:
-        """See :class:`trevsnn.reversible.TwoPass`."""
-        return kept.way.second_pass(below, above, adjoint, kept.kept, state)
+            return LeanStep(self.step, self.shared, self.slice_bytes).first_pass(below, above)
+        return Replay(self, self.step, self.shared).first_pass(below, above)

@@ -35,7 +35,7 @@ Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez 
 ``adjoints``              gradients on their way back
 ``inversion``             how much error inverting gathers, and where ``exact`` keeps a float state
 ``two_pass``, ``replay``  what is asked of a transform; how any module meets it
-``precision``             autocast, to be found again
+``precision``             autocast, kept for the backward pass
 ``memory_owner``          whose memory it is, for ``trevsnn measure memory``
 ========================  ==============================================================================================
 """
@@ -44,9 +44,9 @@ from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.reversible.inversion import ReversibilityError
 from trevsnn.reversible.recurrence import run, unroll
 from trevsnn.reversible.replay import Replay
-from trevsnn.reversible.two_pass import Code, Gradients, Neighbour, TwoPass
+from trevsnn.reversible.two_pass import Code, Gradients, Neighbour, SecondPass, TwoPass
 
 __all__ = [
-    "BACKPROP_MODES", "Backprop", "Code", "Gradients", "Neighbour", "Replay", "ReversibilityError", "TwoPass", "run",
-    "unroll",
+    "BACKPROP_MODES", "Backprop", "Code", "Gradients", "Neighbour", "Replay", "ReversibilityError", "SecondPass", "TwoPass",
+    "run", "unroll",
 ]  # fmt: skip

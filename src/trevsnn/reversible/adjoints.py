@@ -17,8 +17,8 @@ class Adjoints:
     """The adjoints y[l,t] = dL/dc[l,t] of one timestep, one tensor a level, which are changed in place, and the sums of
     the other gradients.
 
-    At piece (l,t) the tensor of level l holds all of y[l,t]: F[l+1,t], F[l-1,t+1] and alpha[l,t+1], which c[l,t] went
-    into, were gone back through before.
+    At piece (l,t) the tensor of level l holds all of y[l,t]: the backward pass has been through everything that c[l,t]
+    went into, F[l+1,t], F[l-1,t+1] and alpha[l,t+1].
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -69,7 +69,7 @@ class Adjoints:
                 self.of(level).add_(of_state)
 
     def collect(self, t: int, level: int, gradients: Gradients) -> list[Tensor | None]:
-        """Sum up gradients of parameters in place, and give those of this piece out that no earlier piece adds to."""
+        """Sum up gradients of parameters in place, and return those of this piece to which no earlier piece adds."""
         with owner("parameter gradients"):
             add_up(self._parameters, gradients)
         first_use = self._plan.first_use

@@ -6,27 +6,27 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
-Part = Literal["input", "states", "codes", "anchors", "adjoints", "encoder", "blocks", "heads", "parameter gradients"]
-PARTS: tuple[Part, ...] = get_args(Part)
+Owner = Literal["input", "states", "codes", "anchors", "adjoints", "encoder", "blocks", "heads", "parameter gradients"]
+OWNERS: tuple[Owner, ...] = get_args(Owner)
 
 
 class Ledger(Protocol):
     """Whoever keeps the books (:class:`trevsnn.measure.tracker.LiveStorage`)."""
 
-    def move(self, tensor: Tensor, part: Part) -> None:
+    def move(self, tensor: Tensor, part: Owner) -> None:
         """Count a tensor as ``part``'s from now on."""
         ...
 
 
-_stack: list[Part] = ["blocks"]
+_stack: list[Owner] = ["blocks"]
 _ledgers: list[Ledger] = []
 
 
 class owner:  # noqa: N801 - used as a statement
     """Within ``with owner(part):`` new storages count as ``part``'s; the innermost one counts."""
 
-    def __init__(self, part: Part) -> None:
-        self.part: Part = part
+    def __init__(self, part: Owner) -> None:
+        self.part: Owner = part
 
     def __enter__(self) -> None:
         _stack.append(self.part)
@@ -35,7 +35,7 @@ class owner:  # noqa: N801 - used as a statement
         _stack.pop()
 
 
-def current_owner() -> Part:
+def current_owner() -> Owner:
     """The part that a storage made now belongs to."""
     return _stack[-1]
 
@@ -50,7 +50,7 @@ def close_ledger(ledger: Ledger) -> None:
     _ledgers.remove(ledger)
 
 
-def hand_over(tensor: Tensor, part: Part) -> None:
+def hand_over(tensor: Tensor, part: Owner) -> None:
     """A tensor made for one part is kept for another."""
     for ledger in _ledgers:
         ledger.move(tensor, part)

@@ -24,11 +24,11 @@ class Plan:
         alphas: alpha[l,t] as ``alphas[t][l]``; a row is None where there is no earlier state.
         inputs: x[t].
         initial: c[l,-1], or None.
-        exact: whether codes of the states are kept; otherwise states are inverted alone.
+        exact: whether codes of the states are kept; otherwise states are only inverted.
         code: from a state to its code; None keeps the state.
         readouts: of the top level.
         once: whether backward runs once, and the last states are not wanted.
-        read_alpha: the numbers of an alpha, float64.
+        read_alpha: gives the numbers of an alpha, float64.
     """
 
     transforms: Sequence[Sequence[TwoPass]]

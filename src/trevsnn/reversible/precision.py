@@ -1,4 +1,4 @@
-"""Device and autocast of a pass, to be found again in its backward pass."""
+"""Device and autocast of a pass, kept for its backward pass."""
 
 from __future__ import annotations
 

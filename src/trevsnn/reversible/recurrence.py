@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trevsnn.backprop import BACKPROP_MODES, Backprop
+from trevsnn.checks import choice
 from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.plan import Plan, Readout, alpha_row
@@ -89,14 +90,14 @@ def run(
             for the function stays alive until the backward pass; the state does not, unless the function keeps it.
         once: promise that the backward pass runs once and that the last states are not wanted: none are returned, and
             backward overwrites and frees what it has used.
-        read_alpha: the numbers of an alpha, float64, for those whose tensors hold none.
+        read_alpha: gives the numbers of an alpha, float64; for alphas whose tensors hold none.
 
     Returns:
         The last states ``c[l,T-1]`` (none with ``once``) and the values of the readouts.
 
     Raises:
         ReversibilityError: in the backward pass, before it begins: ``reversible`` with a T and alpha for which its
-            error bound fails. (The forward pass is as good as any.)
+            error bound fails. (The forward pass is not affected.)
         ValueError: lengths that do not fit together, or an unknown mode.
     """
     _check(transforms, alphas, inputs, states, backprop, readouts)
@@ -147,6 +148,7 @@ class _Begin(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """dL/dx[t] and dL/dc[l,-1], complete now that every piece has been gone back through."""
         grads = ctx.tape.adjoints.final()
         return (None, *(g if g is None else g.to(x.dtype) for g, x in zip(grads, ctx.saved_tensors, strict=True)))
 
@@ -160,7 +162,7 @@ class _Piece(torch.autograd.Function):
     ) -> Tensor:
         ctx.tape, ctx.t, ctx.level = tape, t, level
         ctx.save_for_backward(*parameters, *(() if alpha is None else (alpha,)))
-        value, ctx.kept = tape.plan.transforms[t][level].first_pass(*tape.neighbours(t, level))
+        value, ctx.second_pass = tape.plan.transforms[t][level].first_pass(*tape.neighbours(t, level))
         tape.advance(level, value, alpha)
         return token.clone()
 
@@ -178,9 +180,7 @@ class _Piece(torch.autograd.Function):
         alpha = saved[-1] if t >= tape.plan.first_alpha else None
         adjoints = tape.adjoints
         adjoints.add_readouts(t, level, tape.readouts)
-        gradients = tape.plan.transforms[t][level].second_pass(
-            *tape.seen(t, level), adjoints.of(level), ctx.kept, tape.state_to_invert(t, level)
-        )
+        gradients = ctx.second_pass(*tape.seen(t, level), adjoints.of(level), tape.state_to_invert(t, level))
         grads = adjoints.collect(t, level, gradients)
         del gradients
         alpha_grad = None
@@ -208,6 +208,7 @@ class _End(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Begin with y[l,T-1] = dL/dc[l,T-1]; readouts add theirs at their own timestep."""
         token, *last = ctx.saved_tensors
         ctx.tape.start_backward(last, grads)
         return None, torch.zeros_like(token)
@@ -221,8 +222,7 @@ def _check(
     backprop: str,
     readouts: Sequence[Readout],
 ) -> None:
-    if backprop not in BACKPROP_MODES:
-        raise ValueError(f"backprop is {backprop!r}; it must be one of {', '.join(BACKPROP_MODES)}.")
+    choice("backprop", backprop, BACKPROP_MODES)
     timesteps, levels = len(transforms), {len(row) for row in transforms}
     if timesteps == 0 or len(levels) != 1 or levels == {0}:
         raise ValueError(

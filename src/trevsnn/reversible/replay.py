@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch.func import functional_call
 
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.two_pass import Gradients, Neighbour
+from trevsnn.reversible.two_pass import Gradients, Neighbour, SecondPass
 
 
 class Circumstances(NamedTuple):
@@ -42,17 +43,23 @@ class Replay:
         """F(below, above) under plain autograd."""
         return self.module(below, above)
 
-    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, Circumstances]:
-        """The value, and what it was computed under."""
+    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, SecondPass]:
+        """F(below, above), and the pass that runs it again under what it ran under."""
         before = _random_states(below.device.type)
         value = self.module(below, above)
         drew = not all(map(torch.equal, before, _random_states(below.device.type)))
-        return value, Circumstances(Precision.current(below.device), before if drew else None)
+        circumstances = Circumstances(Precision.current(below.device), before if drew else None)
+        return value, partial(self.second_pass, circumstances)
 
     def second_pass(
-        self, below: Neighbour, above: Neighbour | None, adjoint: Tensor, kept: Circumstances, state: Tensor | None
+        self,
+        circumstances: Circumstances,
+        below: Neighbour,
+        above: Neighbour | None,
+        adjoint: Tensor,
+        state: Tensor | None,
     ) -> Gradients:
-        """See :class:`trevsnn.reversible.TwoPass`; the chain rule is autograd's.
+        """See :class:`trevsnn.reversible.SecondPass`; the chain rule is autograd's.
 
         Parameters stand in as detached aliases, so that hooks on them see the whole gradient once, from autograd;
         buffers as copies, so that batch statistics do not change a second time.
@@ -61,22 +68,23 @@ class Replay:
         aliases = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         buffers = {name: b.clone() for name, b in self.module.named_buffers()}
         inputs = [_leaf(neighbour) for neighbour in (below, above)]
-        with torch.enable_grad(), kept.precision.context(), _random_state(kept.random, kept.precision.device.type):
+        precision, random = circumstances
+        with torch.enable_grad(), precision.context(), _random_state(random, precision.device.type):
             value = functional_call(self.module, {**aliases, **buffers}, (inputs[0], inputs[1]))
         if state is not None:
             state.sub_(value.detach())
         if not value.requires_grad:
             return []
         sources = [
-            (leaf, neighbour.adjoint)
+            (leaf, neighbour)
             for leaf, neighbour in zip(inputs, (below, above), strict=True)
             if leaf is not None and neighbour is not None and neighbour.adjoint is not None
         ]
         wanted = [leaf for leaf, _ in sources] + list(aliases.values())
         grads = torch.autograd.grad(value, wanted, adjoint.to(value.dtype), allow_unused=True)
-        for (_, sink), grad in zip(sources, grads, strict=False):
+        for (_, neighbour), grad in zip(sources, grads, strict=False):
             if grad is not None:
-                sink.add_(grad)
+                neighbour.add(grad)
         own = zip(parameters.values(), grads[len(sources) :], strict=True)
         # Autograd may return one tensor for two parameters, or an expanded one.
         return [(parameter, grad.clone()) for parameter, grad in own if grad is not None]
@@ -98,11 +106,12 @@ class _Entry(torch.autograd.Function):
     """The identity on ``state``, as a graph's beginning that does not hold the state itself."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, state: Tensor) -> Tensor:
+    def forward(ctx: Any, leaf: Tensor, state: Tensor) -> Tensor:
         return state.view_as(state)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None]:
+        """Nothing goes further back: :meth:`trevsnn.reversible.adjoints.Adjoints.add_readouts` takes dL/dc at this edge."""
         return None, None
 
 

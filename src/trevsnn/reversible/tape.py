@@ -121,7 +121,7 @@ class Tape:
         return self.states[level]
 
     def retreat(self, t: int, level: int, alpha: Tensor) -> Tensor:
-        """Go back to ``c[l,t-1] = (c[l,t] - F) / alpha[l,t]``, where F is subtracted already, or to what was kept of it.
+        """Go back to ``c[l,t-1] = (c[l,t] - F) / alpha[l,t]``, where F is subtracted already, or to what was kept of c[l,t-1].
         Not exact where nobody wants it."""
         if self._inverts(t, level):
             self.states[level].div_(alpha)

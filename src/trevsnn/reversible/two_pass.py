@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ class Neighbour:
 
     Attributes:
         value: c[l-1,t], x[t] or c[l+1,t-1], or its code.
-        adjoint: dL/dvalue so far, to be added to in place; None where nobody asks for it.
+        adjoint: dL/dvalue so far, to be added to in place, by :meth:`add` or slice by slice; None where nobody asks for it.
     """
 
     value: Tensor | Code
@@ -50,6 +50,11 @@ class Neighbour:
     def decode(self) -> Tensor:
         """The value as a tensor."""
         return self.value if isinstance(self.value, Tensor) else self.value.decode()
+
+    def add(self, gradient: Tensor) -> None:
+        """Add to the adjoint, if anybody asks for it."""
+        if self.adjoint is not None:
+            self.adjoint.add_(gradient)
 
 
 class TwoPass(Protocol):
@@ -65,26 +70,27 @@ class TwoPass(Protocol):
         """F(below, above) in plain torch operations."""
         ...
 
-    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, Any]:
-        """F(below, above), and what the second pass needs to know of this one."""
+    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, SecondPass]:
+        """F(below, above) without a graph, and the pass that goes back through it."""
         ...
 
-    def second_pass(
-        self, below: Neighbour, above: Neighbour | None, adjoint: Tensor, kept: Any, state: Tensor | None
-    ) -> Gradients:
+
+class SecondPass(Protocol):
+    """The second pass of a transform, which knows how the first one ran."""
+
+    def __call__(self, below: Neighbour, above: Neighbour | None, adjoint: Tensor, state: Tensor | None) -> Gradients:
         """Compute F(below, above) once more, and take y[l,t] through it.
 
         ::
 
-            y[l-1,t]   += (dF/dbelow)^T y[l,t]        in place, in below.adjoint
-            y[l+1,t-1] += (dF/dabove)^T y[l,t]        in place, in above.adjoint
+            y[l-1,t]   += (dF/dbelow)^T y[l,t]        by below.add
+            y[l+1,t-1] += (dF/dabove)^T y[l,t]        by above.add
             dL/dtheta   = (dF/dtheta)^T y[l,t]        returned
             c[l,t]     -= F                           in place, in state, the first half of the inverse
 
         Args:
             below, above: what F saw; ``above`` is None where it had none.
             adjoint: y[l,t] = dL/dc[l,t], not to be changed.
-            kept: from the first pass.
             state: c[l,t], or None where it is not to be inverted.
 
         Returns:

@@ -1,4 +1,4 @@
-"""The check that model and data fit, at a run's beginning, and summary.json at its end."""
+"""summary.json, at a run's end."""
 
 from __future__ import annotations
 
@@ -14,41 +14,11 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from trevsnn.data.part import Part
-from trevsnn.data.sets import is_event
-from trevsnn.errors import UsageError
 from trevsnn.files import write_file
 from trevsnn.run.config import RunConfig, to_dict
 from trevsnn.train.optim import lr_factor
 from trevsnn.train.processes import local_batch
 from trevsnn.train.report import History
-
-
-def check_fit(config: RunConfig, part: Part) -> None:
-    """Check that model and data fit.
-
-    Args:
-        config: of the run.
-        part: the training part.
-
-    Raises:
-        UsageError: input kind, classes, channels, colour augmentation or batch size do not fit the data.
-    """
-    model, name, classes = config.model, config.data.name, len(part.classes)
-    needed = "event" if is_event(config.data) else "image"
-    if model.input != needed:
-        kind = "recordings" if needed == "event" else "pictures"
-        raise UsageError(f"model.input is {model.input!r}, but {name} are {kind}: set model.input to {needed}.")
-    if model.num_classes != classes:
-        raise UsageError(f"model.num_classes is {model.num_classes}, but {name} has {classes}: set it to {classes}.")
-    if model.in_chans != part.channels:
-        what = {1: "grey", 2: "of two polarities", 3: "in colour"}[part.channels]
-        raise UsageError(f"model.in_chans is {model.in_chans}, but {name} are {what}: set it to {part.channels}.")
-    if part.channels == 1 and (config.data.auto_augment or config.data.color_jitter):
-        raise UsageError(
-            f"data.auto_augment and data.color_jitter are for colours, but {name} are grey: leave them out."
-        )
-    if config.batch_size > len(part):
-        raise UsageError(f"batch_size is {config.batch_size}, more than the {len(part)} training items: lower it.")
 
 
 def summarise(

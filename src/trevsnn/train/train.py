@@ -27,13 +27,14 @@ from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
+from trevsnn.train.fit import check_fit
 from trevsnn.train.guard import rate_warnings
 from trevsnn.train.optim import build_optimizer
 from trevsnn.train.processes import local_batch, make_fabric
 from trevsnn.train.report import TensorBoard, epoch_line, progress_bar, write_metrics
 from trevsnn.train.state import TrainingState
 from trevsnn.train.step import Stepper
-from trevsnn.train.summary import check_fit, summarise, write_summary
+from trevsnn.train.summary import summarise, write_summary
 
 Build = Callable[[TRevSNNConfig], TRevSNN]
 EARLY_LOOK = 100  # steps after which the firing rates are checked for the first time

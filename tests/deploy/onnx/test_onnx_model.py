@@ -1,8 +1,11 @@
 """The folded network in ONNX Runtime."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import trevsnn
 from helpers import example, trained_like
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
@@ -20,3 +23,13 @@ def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path):
         served(x[..., 1:])
     with pytest.raises(ValueError, match="the input holds NaN"):
         served(x * torch.nan)
+
+
+def test_an_exported_file_does_not_say_where_its_maker_s_files_lie(tmp_path):
+    """PyTorch's exporter writes a stack trace into every node."""
+    model = trained_like().float()
+    export_onnx(fold(model), example(model.config).float(), tmp_path / "model.onnx")
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert str(Path(torch.__file__).parent).encode() not in content
+    assert str(Path(trevsnn.__file__).parent).encode() not in content
+    assert b"folded.py" not in content

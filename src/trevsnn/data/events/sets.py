@@ -10,8 +10,8 @@ from pathlib import Path
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.events.frames import EventFrames
 from trevsnn.data.events.recordings import READERS, Events, read_recording
-from trevsnn.data.listing import find_parts, list_classes, list_files, part_of
-from trevsnn.data.part import CACHE, FileList
+from trevsnn.data.listing import data_root, find_parts, list_classes, list_files, part_of
+from trevsnn.data.part import FileList
 from trevsnn.data.splitting import ordered_split
 from trevsnn.errors import RunError
 
@@ -44,7 +44,7 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
         UnreadableError: a recording is damaged.
         UsageError: the library that reads the recordings is not installed.
     """
-    root = Path(config.root) if config.root is not None else CACHE / config.name
+    root = data_root(config)
     sensor = SENSORS.get(config.name) or tuple(config.sensor)
     if (root / "trials_to_train.txt").is_file():
         return EventFrames(_gestures(root, split), read_trial, frames, sensor, config)  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.data.config import DataConfig, Split
-from trevsnn.data.listing import SPLITS, find_parts, list_files, part_of
-from trevsnn.data.part import CACHE, FileList, UnreadableError
+from trevsnn.data.listing import SPLITS, data_root, find_parts, list_files, part_of
+from trevsnn.data.part import FileList, UnreadableError
 from trevsnn.errors import RunError
 
 
@@ -60,11 +60,11 @@ def folder_splits(config: DataConfig) -> list[Split]:
     Raises:
         RunError: there is no train, or neither val nor test.
     """
-    folders = find_parts(_root(config))
+    folders = find_parts(data_root(config))
     labelled = [split for split in SPLITS if split in folders and not _unlabelled(folders[split])]
     if "train" not in labelled or len(labelled) == 1:
         raise RunError(
-            f"{_root(config)} holds {', '.join(folders) or 'none'} of the folders train, val and test: it needs train, and "
+            f"{data_root(config)} holds {', '.join(folders) or 'none'} of the folders train, val and test: it needs train, and "
             "val or test, each with a folder of pictures for every class."
         )
     return ["train", "val", "test"] if "test" in labelled else ["train", "val"]
@@ -77,12 +77,8 @@ def load_folder(config: DataConfig, split: Split) -> PictureFolder:
         RunError: there is no such part, or a class has no pictures.
     """
     if split not in folder_splits(config):
-        raise RunError(f"{_root(config)} has no test folder: evaluate on 'val'.")
-    return part_of(find_parts(_root(config)), split, list_pictures)
-
-
-def _root(config: DataConfig) -> Path:
-    return Path(config.root) if config.root is not None else CACHE / config.name
+        raise RunError(f"{data_root(config)} has no test folder: evaluate on 'val'.")
+    return part_of(find_parts(data_root(config)), split, list_pictures)
 
 
 def _unlabelled(folder: Path) -> bool:

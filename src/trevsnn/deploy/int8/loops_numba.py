@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from trevsnn.deploy.int8.maps import LANES
 from trevsnn.deploy.int8.vectors import (
-    at_least,
     bits_above,
     broadcast,
     cast,
@@ -25,11 +25,11 @@ from trevsnn.deploy.int8.vectors import (
     count_ones,
     load,
     multiply_add,
+    ones_at_least,
     round_even,
     store,
 )
 
-LANES = 32  # channels computed at once
 _INPUTS = 16  # inputs compared with their thresholds at once
 _CHUNK = 4  # pixels that share their scratch memory; few, so that all threads get equally many
 _ROWS = 256  # rows of 8-bit weights whose sum fits 16 bits
@@ -230,7 +230,7 @@ def depthwise(
                 if threshold is None:
                     number = cast(taken, np.float32) - broadcast(np.float32(x_zero), LANES)
                 else:
-                    number = at_least(taken, broadcast(threshold, LANES))
+                    number = ones_at_least(taken, broadcast(threshold, LANES))
                 store(block, i * block_line + (x + around) * LANES, number)
         beta, scales, nothing = load(bias, c, LANES), load(scale, c, LANES), broadcast(np.float32(0), LANES)
         for i in range(lines):

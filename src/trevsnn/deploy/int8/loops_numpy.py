@@ -6,13 +6,11 @@ of the same name there, to the last bit; ``out`` is written.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from trevsnn.deploy.int8.maps import Array
 
 
 def _centred(sums: Array, bias: Array, scale: Array, zero: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from trevsnn.deploy.int8.layers import QLinearConv
 from trevsnn.deploy.int8.maps import Array, Codes, Floats, channels_last, pad_to_lanes
 from trevsnn.errors import RunError
 
-Operation = Callable[..., Array]
+Compute = Callable[..., Array]
 
 
 def attributes(node: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def attributes(node: Any) -> dict[str, Any]:
     return {a.name: require("onnx").helper.get_attribute_value(a) for a in node.attribute}
 
 
-def operation(node: Any, constants: Sequence[Array]) -> Operation:
+def operation(node: Any, constants: Sequence[Array]) -> Compute:
     """What an operator computes from those of its inputs that are maps.
 
     Args:
@@ -94,7 +94,7 @@ def _qlinear_conv(constants: QLinearConv, attributes: dict[str, Any], codes_BHWC
     return pad_to_lanes(np.clip(codes, 0, 255).astype(np.uint8), value=int(constants.y_zero))
 
 
-def _float_conv(constants: Sequence[Array], attributes: dict[str, Any]) -> Operation:
+def _float_conv(constants: Sequence[Array], attributes: dict[str, Any]) -> Compute:
     """A convolution in float32, with zero-padded output channels."""
     weight, *biases = (torch.from_numpy(pad_to_lanes(values, axis=0)) for values in constants)
     bias, stride, padding = next(iter(biases), None), attributes["strides"], attributes["pads"][:2]

@@ -160,7 +160,7 @@ def clamp(_: Any, vector: Any, low: Any, high: Any) -> Any:
 
 
 @_built_in
-def at_least(_: Any, vector: Any, threshold: Any) -> Any:
+def ones_at_least(_: Any, vector: Any, threshold: Any) -> Any:
     """``1 if x >= threshold else 0``, float32; NaN gives 0."""
 
     def generate(context: Any, builder: Any, of: Any, values: Any) -> Any:

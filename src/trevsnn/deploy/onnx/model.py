@@ -45,6 +45,8 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path, fingerprint: st
             dynamic_shapes=batch_axis(), verbose=False,
         )  # fmt: skip
     assert program is not None
+    for node in program.model.graph.all_nodes():  # where in whose files it comes from is nobody's business
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     if fingerprint is not None:
         program.model.metadata_props[FINGERPRINT] = fingerprint
     program.save(str(path))

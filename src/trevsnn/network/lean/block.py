@@ -36,7 +36,7 @@ class UnpackedSpikes(NamedTuple):
 
 @dataclass
 class BlockTrace:
-    """What the backward pass of a block needs of its forward pass on one slice. It uses the trace up.
+    """What the backward pass of a block needs of its forward pass on one slice; it uses the trace up.
 
     Attributes:
         potential: v, (b, C, H, W).

@@ -62,7 +62,7 @@ class LeanConv:
     def backward(self, grad: Tensor, x: Tensor, *, to_input: bool = True, to_weight: bool = True) -> Tensor:
         """Return the gradient of the input ``x``, and add up those of weight and bias.
 
-        With ``y = W x + b``, written as a matrix that stands for the convolution, and g = dL/dy::
+        With the convolution as a matrix W, ``y = W x + b``, and g = dL/dy::
 
             dL/dx      = W^T g
             dL/dW[i,j] = sum over pixels of g times x shifted by (i,j)

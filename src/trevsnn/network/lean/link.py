@@ -60,12 +60,12 @@ class LeanLink:
         self, seen: Tensor | Code, rows: list[slice], statistics: Statistics | None = None
     ) -> tuple[Tensor, Statistics]:
         """``conv(s(c))`` of the whole batch, and what to normalise it by; the first pass, which has no statistics yet,
-        counts it into the running ones."""
+        updates the running ones."""
         maps = gather(((r, self.conv(spikes_of(_state(seen[r]), self.dtype))) for r in rows), seen.shape[0])
         return maps, self.bn.statistics(maps) if statistics is None else statistics
 
     def forward(self, maps: Tensor, statistics: Statistics | None) -> Tensor:
-        """A slice of the convolved maps to a slice of what the level is given, of one shape."""
+        """A slice of the convolved maps to a slice of what the level is given, of the same shape."""
         assert statistics is not None
         return normalise(maps, *statistics, self.bn.weight, self.bn.bias, self.bn.eps)
 

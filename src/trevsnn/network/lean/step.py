@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise, fuse
 from trevsnn.network.lean.block import LeanBlock
 from trevsnn.network.lean.link import LeanInput, LeanLink, Statistics
 from trevsnn.network.slicing import gather, has_hooks, is_sliceable, step_slices
-from trevsnn.reversible import Code, Gradients, Neighbour
+from trevsnn.reversible import Code, Gradients, Neighbour, SecondPass
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
 
@@ -22,7 +23,7 @@ def is_lean(step: nn.Module, shared: nn.Module) -> bool:
 
 
 class Kept(NamedTuple):
-    """What the second pass needs of the first: autocast, and the batch statistics of the links."""
+    """What the second pass needs of the first: autocast, and the batch statistics of the links from below and above."""
 
     precision: Precision
     below: Statistics | None
@@ -46,8 +47,8 @@ class LeanStep:
     def __init__(self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None) -> None:
         self.step, self.shared, self.slice_bytes = step, shared, slice_bytes
 
-    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, Kept]:
-        """F(below, above), (B, C, H, W), and what the second pass needs."""
+    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, SecondPass]:
+        """F(below, above), (B, C, H, W), and the pass back through it."""
         precision = Precision.current(below.device)
         with owner("blocks"), _explicit(precision), torch.no_grad():
             layers = _Layers(self, below, precision)
@@ -60,13 +61,14 @@ class LeanStep:
                 return layers.block2.forward(layers.block1.forward(potential))
 
             whole = gather(((rows, value(rows)) for rows in layers.rows), below.shape[0])
-            return whole, Kept(precision, below_statistics, above_statistics)
+        return whole, partial(self.second_pass, Kept(precision, below_statistics, above_statistics))
 
     def second_pass(
-        self, below: Neighbour, above: Neighbour | None, adjoint: Tensor, kept: Kept, state: Tensor | None
+        self, kept: Kept, below: Neighbour, above: Neighbour | None, adjoint: Tensor, state: Tensor | None
     ) -> Gradients:
-        """See :class:`trevsnn.reversible.TwoPass`. In each slice, with y = dL/dF::
+        """See :class:`trevsnn.reversible.SecondPass`. In each slice, with y = dL/dF::
 
+            c        -= F
             dL/dv     = (dBlock1/dv)^T (dBlock2/dBlock1)^T y
             dL/dbelow = (dbelow/dc)^T dL/dv
             dL/dabove = (dabove/dc)^T upsample^T dL/dv
@@ -82,8 +84,20 @@ class LeanStep:
                 from_above = layers.from_above(above_maps, kept.above, rows)
                 potential = fuse(layers.below.forward(below_maps[rows], kept.below), from_above)
                 del from_above
-                grad = layers.blocks_backward(potential, adjoint[rows], None if state is None else state[rows])
+                middle, trace1 = layers.block1.forward_traced(potential)
+                assert middle is not None
                 del potential
+                layers.block1.release()
+                value, trace2 = layers.block2.forward_traced(middle, value=state is not None, at_once=True)
+                del middle
+                if state is not None and value is not None:
+                    state[rows] -= value
+                del value
+                grad = layers.block2.backward(adjoint[rows], trace2)
+                del trace2
+                layers.block2.release()
+                grad = layers.block1.backward(grad, trace1)
+                del trace1
                 if isinstance(layers.below, LeanInput):
                     sink = None if below.adjoint is None else below.adjoint[rows]
                     layers.below.backward(grad, below_maps[rows], sink)
@@ -134,21 +148,6 @@ class _Layers:
     def from_above(self, maps: Tensor | None, statistics: Statistics | None, rows: slice) -> Tensor | None:
         """A slice of what comes from above."""
         return None if self.above is None or maps is None else self.above.forward(maps[rows], statistics)
-
-    def blocks_backward(self, potential: Tensor, adjoint: Tensor, state: Tensor | None) -> Tensor:
-        """A slice of v through both blocks and back: from dL/dF to dL/dv. F is subtracted from the slice of ``state``."""
-        middle, trace1 = self.block1.forward_traced(potential)
-        assert middle is not None
-        self.block1.release()
-        value, trace2 = self.block2.forward_traced(middle, value=state is not None, at_once=True)
-        del middle
-        if state is not None and value is not None:
-            state -= value
-        del value
-        grad = self.block2.backward(adjoint, trace2)
-        del trace2
-        self.block2.release()
-        return self.block1.backward(grad, trace1)
 
     def release_blocks(self) -> Gradients:
         """Free the blocks, and return the gradients of their parameters."""
