@@ -1,5 +1,7 @@
 """The error that inverting gathers, and what is done about it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -50,3 +52,21 @@ def test_a_tiny_alpha_leaves_exact_exact():
     _, reference = everything(*case, backprop="autograd")
     _, grads = everything(*case, backprop="exact", code=pack)
     assert_close(grads, reference, 1e-12)
+
+
+@pytest.mark.parametrize("code", [None, pack])
+def test_an_alpha_of_zero_is_never_inverted(code):
+    """What it multiplied is lost: ``exact`` keeps it, ``reversible`` refuses."""
+    case = build(Spiking, 4, 2, torch.float64)
+    with torch.no_grad():
+        for row in case[1]:
+            for alpha in row:
+                alpha[2] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, reference = everything(*case, backprop="autograd")
+        _, grads = everything(*case, backprop="exact", code=code)
+    assert_close(grads, reference, 1e-12)
+    last, _ = run(*case, backprop="reversible")
+    with pytest.raises(ReversibilityError, match=r"divides by \|alpha\| down to 0"):
+        last[-1].sum().backward()

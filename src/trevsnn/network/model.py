@@ -181,7 +181,7 @@ class TRevSNN(nn.Module, HubModel):
         return *self._transforms(), [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
 
     def _transforms(self) -> tuple[list[list[Transform]], list[list[Tensor] | None]]:
-        """F[l,t] and alpha[l,t] of all timesteps."""
+        """F[l,t] and alpha[l,t] of all timesteps, the alphas moved away from 0 in place."""
         levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
         timesteps = range(self.config.timesteps)
         slice_bytes = self.config.slice_bytes

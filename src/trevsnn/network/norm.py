@@ -19,7 +19,7 @@ def normalise_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of maps, weight and bias of :func:`normalise`.
 
-    With ``n = (x - mean) / sqrt(var + eps)`` and g = dL/dy, per channel, where a mean is over the batch and all pixels::
+    With ``n = (x - mean) / sqrt(var + eps)`` and g = dL/dy, y the output, per channel, where a mean is over the batch and all pixels::
 
         dL/dweight = sum(g n)
         dL/dbias   = sum(g)

@@ -19,7 +19,7 @@ _PACK_ELEMENTS = 2**21  # at a time, so that the floats in between stay small
 
 
 class _Spike(torch.autograd.Function):
-    """One operation each way: keeping the potential costs a byte per element more in bfloat16 than keeping whether it
+    """s(v) and its surrogate gradient, one operation each way: keeping the potential costs a byte per element more in bfloat16 than keeping whether it
     lies in the window, and takes a third of the time."""
 
     @staticmethod

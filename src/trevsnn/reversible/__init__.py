@@ -22,8 +22,10 @@ where theta are the parameters of F[l,t] and dx[t] takes the place of y[-1,t]::
     dL/dalpha[l,t]  = sum y[l,t] c[l,t-1]
     y[l,t-1]       += alpha[l,t] y[l,t]
 
-In that order each y[l,t] is complete before it is used, and the inverse gives c[l,t-1] when dL/dalpha needs it. The
-inverse gathers rounding error (:mod:`trevsnn.reversible.inversion`), and an F that thresholds its input may answer a
+They begin with y[l,T-1], the gradient of the last states, and 0 everywhere else; what a readout of c[L-1,t] gives is
+added to y[L-1,t] when t is reached; what is left in the end, y[l,-1], is the gradient of the initial states. In that
+order each y[l,t] is complete before it is used, and the inverse gives c[l,t-1] when dL/dalpha needs it. The inverse
+gathers rounding error (:mod:`trevsnn.reversible.inversion`), and an F that thresholds its input may answer a
 last digit with another spike. ``exact`` therefore keeps a code of every state, from which F sees what it saw.
 
 Sources: the recurrence, Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L) Training
@@ -42,11 +44,12 @@ Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez 
 
 from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.reversible.inversion import ReversibilityError
+from trevsnn.reversible.plan import Readout
 from trevsnn.reversible.recurrence import run, unroll
 from trevsnn.reversible.replay import Replay
 from trevsnn.reversible.two_pass import Code, Gradients, Neighbour, SecondPass, TwoPass
 
 __all__ = [
-    "BACKPROP_MODES", "Backprop", "Code", "Gradients", "Neighbour", "Replay", "ReversibilityError", "SecondPass", "TwoPass",
+    "BACKPROP_MODES", "Backprop", "Code", "Gradients", "Neighbour", "Readout", "Replay", "ReversibilityError", "SecondPass", "TwoPass",
     "run", "unroll",
 ]  # fmt: skip

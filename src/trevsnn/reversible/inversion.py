@@ -31,6 +31,9 @@ def read_alpha(alpha: Tensor) -> NDArray[np.float64]:
 def inversion_error(error: np.ndarray | float, alpha: np.ndarray, dtype: torch.dtype) -> np.ndarray:
     """Bound the error of c[l,t-1] after one inversion ``c' = (c - F) / alpha``, given the error of c[l,t].
 
+    F is taken to be what it was, to the last bit: so it is in ``exact``, and in ``reversible`` where it looks at spikes,
+    as long as none flips. An F that passes small changes of its inputs on adds to the error, by as much as it passes on.
+
     With unit roundoff u and states at most M in magnitude, an error e*M becomes at most
     ``(e / |alpha| + u * (3 + 1 / |alpha|)) * M``: the product, the sum and the difference round once each before the
     division by alpha, and the quotient once after it.
@@ -41,10 +44,11 @@ def inversion_error(error: np.ndarray | float, alpha: np.ndarray, dtype: torch.d
         dtype: of the states.
 
     Returns:
-        The new bound, float64, of alpha's shape.
+        The new bound, float64, of alpha's shape; infinite or NaN where alpha is 0, through which nothing is inverted.
     """
-    factor = 1 / np.abs(alpha)
-    return error * factor + torch.finfo(dtype).eps / 2 * (3 + factor)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = 1 / np.abs(alpha)
+        return error * factor + torch.finfo(dtype).eps / 2 * (3 + factor)
 
 
 def plan_anchors(alphas: Sequence[np.ndarray], dtype: torch.dtype) -> list[np.ndarray]:
@@ -62,7 +66,7 @@ def plan_anchors(alphas: Sequence[np.ndarray], dtype: torch.dtype) -> list[np.nd
     error: np.ndarray | float = 0.0
     for alpha in reversed(alphas):
         error = inversion_error(error, alpha, dtype)
-        masks.append(error > limit)
+        masks.append(~(error <= limit))  # NaN, too
         error = np.where(masks[-1], 0.0, error)
     return masks[::-1]
 
@@ -72,7 +76,7 @@ def check_reversible(level: int, alphas: Sequence[np.ndarray], dtype: torch.dtyp
     error: np.ndarray | float = 0.0
     for alpha in reversed(alphas):
         error = inversion_error(error, alpha, dtype)
-    if np.max(error) > REVERSIBLE_TOLERANCE:
+    if not np.max(error) <= REVERSIBLE_TOLERANCE:  # NaN, too
         smallest = min(float(np.abs(alpha).min()) for alpha in alphas)
         raise ReversibilityError(
             f"backprop='reversible' may reconstruct states of level {level} with a relative error of "

@@ -11,7 +11,7 @@ OWNERS: tuple[Owner, ...] = get_args(Owner)
 
 
 class Ledger(Protocol):
-    """Whoever keeps the books (:class:`trevsnn.measure.tracker.LiveStorage`)."""
+    """Who is told of every change of owner (:class:`trevsnn.measure.tracker.LiveStorage`)."""
 
     def move(self, tensor: Tensor, part: Owner) -> None:
         """Count a tensor as ``part``'s from now on."""

@@ -25,5 +25,5 @@ class Precision(NamedTuple):
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
 
     def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """In which dtype a convolution runs on a tensor of ``dtype``; autocast leaves float64 alone."""
+        """In which dtype autocast has a product of ``dtype`` computed; it leaves float64 alone."""
         return self.dtype if self.enabled and dtype is not torch.float64 else dtype

@@ -76,7 +76,9 @@ def run(
     too much: every transform is recomputed on exactly what it saw, so that no spike can differ, and inverted states
     serve alpha's gradient alone.
 
-    Buffers (batch statistics) change in the forward pass only; random state and autocast are replayed.
+    Of modules, buffers (batch statistics) change in the forward pass only, and random state and autocast are replayed. A
+    module gets gradients for its inputs and its own parameters, not for other tensors it may use, and has to keep no
+    state outside its buffers: ``autograd`` has neither limit.
 
     Args:
         transforms, alphas, inputs, states: see :func:`unroll`. A transform is any module, replayed under autograd in
@@ -86,10 +88,11 @@ def run(
         code: for ``exact``, a state's code, where no transform sees more of a state than its code keeps, such as
             :func:`trevsnn.network.spike.pack` for transforms that see states through their spikes alone. None keeps
             the states themselves, which is right for transforms of any kind.
-        readouts: ``(t, function)`` of the top level's state after timestep t, without parameters. What autograd keeps
-            for the function stays alive until the backward pass; the state does not, unless the function keeps it.
+        readouts: ``(t, function)`` of the top level's state after timestep t. The function must have no parameters:
+            apply those to the value it gives. What autograd keeps for the function stays alive until the backward pass;
+            the state does not, unless the function keeps it.
         once: promise that the backward pass runs once and that the last states are not wanted: none are returned, and
-            backward overwrites and frees what it has used.
+            backward overwrites and frees what it has used. Without it, backward may run again with ``retain_graph``.
         read_alpha: gives the numbers of an alpha, float64; for alphas whose tensors hold none.
 
     Returns:
@@ -97,7 +100,7 @@ def run(
 
     Raises:
         ReversibilityError: in the backward pass, before it begins: ``reversible`` with a T and alpha for which its
-            error bound fails. (The forward pass is not affected.)
+            error bound fails, which is for an F that sees its inputs through spikes. (The forward pass is not affected.)
         ValueError: lengths that do not fit together, or an unknown mode.
     """
     _check(transforms, alphas, inputs, states, backprop, readouts)
@@ -173,7 +176,7 @@ class _Piece(torch.autograd.Function):
         y[l-1,t], y[l+1,t-1], dL/dtheta   += (dF[l,t]/d...)^T y[l,t]          (the transform's second pass)
         c[l,t-1]       = (c[l,t] - F[l,t]) / alpha[l,t]
         dL/dalpha[l,t] = sum y[l,t] c[l,t-1]        over the axes along which alpha is broadcast
-        y[l,t-1]       = alpha[l,t] y[l,t]          to which F[l+1,t-1] and F[l-1,t] still add
+        y[l,t-1]       = alpha[l,t] y[l,t]      the first to reach it; F[l-1,t] and F[l+1,t-1] still add
         """
         tape, t, level = ctx.tape, ctx.t, ctx.level
         saved = ctx.saved_tensors  # raises where one was changed in place since

@@ -103,7 +103,7 @@ class _Bound(nn.Module):
 
 
 class _Entry(torch.autograd.Function):
-    """The identity on ``state``, as a graph's beginning that does not hold the state itself."""
+    """The identity on ``state``; begins a graph without keeping the state alive."""
 
     @staticmethod
     def forward(ctx: Any, leaf: Tensor, state: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class Tape:
 
     def retreat(self, t: int, level: int, alpha: Tensor) -> Tensor:
         """Go back to ``c[l,t-1] = (c[l,t] - F) / alpha[l,t]``, where F is subtracted already, or to what was kept of c[l,t-1].
-        Not exact where nobody wants it."""
+        Where no alpha wants it, it is not c[l,t-1]."""
         if self._inverts(t, level):
             self.states[level].div_(alpha)
         if t == 0:

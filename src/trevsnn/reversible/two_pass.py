@@ -14,7 +14,7 @@ Gradients = list[tuple[Tensor, Tensor]]
 
 
 class Code(Protocol):
-    """A state in fewer bytes, of which a transform can still be told all that it looks at."""
+    """A state in fewer bytes, which still holds everything a transform looks at."""
 
     @property
     def shape(self) -> torch.Size:
@@ -71,7 +71,11 @@ class TwoPass(Protocol):
         ...
 
     def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, SecondPass]:
-        """F(below, above) without a graph, and the pass that goes back through it."""
+        """F(below, above), computed without a graph, and the pass that goes back through it.
+
+        It runs under the caller's autocast, the second pass does not: whatever has to be the same again, autocast, random
+        state, batch statistics, the second pass has to keep.
+        """
         ...
 
 
@@ -90,7 +94,7 @@ class SecondPass(Protocol):
 
         Args:
             below, above: what F saw; ``above`` is None where it had none.
-            adjoint: y[l,t] = dL/dc[l,t], not to be changed.
+            adjoint: y[l,t] = dL/dc[l,t], of the state's dtype, not to be changed.
             state: c[l,t], or None where it is not to be inverted.
 
         Returns:

@@ -52,8 +52,8 @@ class BlockTrace:
 class LeanBlock:
     """``Block(v) = v + gamma * DW2(PW2(s(PW1(DW1(s(v))))))`` on one slice of the batch at a time.
 
-    A slice's trace is its potential, PW2's output, and of the 4C-wide hidden map the 2-bit codes, from which its spikes
-    come back without a second PW1.
+    A slice's trace is its potential, PW2's output, and of the 4C-wide hidden map the 2-bit codes, or its spikes where the
+    backward pass follows at once: either way they come back without a second PW1.
 
     Args:
         expand, project, gamma: the block's two halves, and its gamma if it has one.

@@ -71,7 +71,7 @@ class LeanConv:
         Args:
             grad: of the output.
             x: the input.
-            to_input: without it, what is returned means nothing.
+            to_input: without it, the gradient of x is not computed, and what is returned is to be ignored.
             to_weight: without it, nothing is added.
         """
         conv = self.conv
