@@ -61,6 +61,34 @@ def test_a_hook_on_a_level_s_step_or_link_sees_the_whole_batch(small_model, mode
     assert set(batches) == {5}
 
 
+@pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
+@pytest.mark.parametrize("place", ["", "below", "above", "expand1.dw1", "project1"])
+def test_a_forward_that_somebody_put_onto_a_module_is_the_one_that_runs(small_model, mode, place):
+    """As accelerate's hooks do."""
+    model = small_model(in_chans=1, slice_bytes=1, backprop=mode)
+    module = model.levels[1].steps[2].get_submodule(place)
+    plain, calls = module.forward, []
+    module.forward = lambda *args: (calls.append(1), plain(*args))[1]
+    loss = model.forward_heads(torch.randn(5, 1, 16, 16))[-1].sum()
+    assert calls
+    forward = len(calls)
+    loss.backward()
+    assert len(calls) == (forward if mode == "autograd" else 2 * forward)
+
+
+@pytest.mark.parametrize("mode", ["exact", "autograd"])
+def test_hooks_on_all_modules_see_every_one(small_model, mode):
+    model = small_model(in_chans=1, slice_bytes=1, backprop=mode)
+    seen = set()
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.add(module))
+    try:
+        model.forward_heads(torch.randn(2, 1, 16, 16))
+    finally:
+        handle.remove()
+    steps = [step for level in model.levels for step in level.steps]
+    assert {*steps, *(step.below for step in steps[4:]), *(step.expand1.pw1 for step in steps)} <= seen
+
+
 def test_slices_are_those_of_the_bare_equation(small_model):
     """LevelStep.forward is F; in slices it is the same to rounding."""
     model = small_model(torch.float64, in_chans=1).eval()

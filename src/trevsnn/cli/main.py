@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = False
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=UserWarning, module="(torch|lightning|timm)")
+    plain, warnings.formatwarning = warnings.formatwarning, _warning_sentence
     try:
         options, arguments = _debug_parser().parse_known_args(argv)
         debug = options.debug
@@ -85,6 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {error}; run again with --debug for the traceback."
         return _fail(error, 1, debug, text)
+    finally:
+        warnings.formatwarning = plain
+
+
+def _warning_sentence(message: Warning | str, *_: object, **__: object) -> str:
+    return f"trevsnn: warning: {message}\n"
 
 
 def _fail(error: BaseException, code: int, debug: bool, text: str | None = None) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import docstring_parser
 from jsonargparse import ArgumentParser
@@ -37,26 +37,32 @@ class Parser(ArgumentParser):
         help_of = {parameter.arg_name: parameter.description for parameter in docstring.params}
         parameters = inspect.signature(command, eval_str=True).parameters
         flags = [name for name, parameter in parameters.items() if parameter.annotation is bool]
-        several = {name: _items(parameter.annotation) for name, parameter in parameters.items()}
-        several = {name: items for name, items in several.items() if items}
-        self.add_function_arguments(command, as_group=False, as_positional=True, skip={*skip, *flags, *several})
-        for name, items in several.items():
+        values = {name: _values(parameter.annotation) for name, parameter in parameters.items()}
+        values = {name: settings for name, settings in values.items() if settings}
+        self.add_function_arguments(command, as_group=False, as_positional=True, skip={*skip, *flags, *values})
+        for name, settings in values.items():
             default = parameters[name].default
-            if default is inspect.Parameter.empty:
-                self.add_argument(name, help=help_of[name], **items)
+            if parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY:
+                self.add_argument(name, help=help_of[name], **settings)
             else:
-                self.add_argument(f"--{name}", help=help_of[name], default=default and list(default), **items)
+                default = list(default) if isinstance(default, tuple) else default
+                self.add_argument(f"--{name}", help=help_of[name], default=default, **settings)
         for name in flags:
             self.add_argument(f"--{name}", action="store_true", help=help_of[name])
 
 
-def _items(annotation: Any) -> dict[str, Any]:
-    """Type and number of the values of ``Sequence[X]`` and ``tuple[X, ...]``, or of these or None; else nothing."""
+def _values(annotation: Any) -> dict[str, Any]:
+    """What argparse is to know of the values of ``Sequence[X]``, ``tuple[X, ...]`` and ``Literal[...]``, or of these or
+    None: their number, and their type or the choices. Else nothing."""
     if NoneType in get_args(annotation):
         annotation = get_args(annotation)[0]
-    numbers = {Sequence: "+", tuple: "*"}
     kind = get_origin(annotation)
-    return {"type": get_args(annotation)[0], "nargs": numbers[kind]} if kind in numbers else {}
+    if kind is Literal:
+        return {"choices": list(get_args(annotation))}
+    if kind not in (Sequence, tuple):
+        return {}
+    item = get_args(annotation)[0]
+    return {"nargs": "+" if kind is Sequence else "*", **(_values(item) or {"type": item})}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from trevsnn.network.blocks import Expand, LevelStep, Link, PointwiseDepthwise, fuse
 from trevsnn.network.encoders import ImageEncoder
@@ -84,10 +85,12 @@ def is_sliceable(step: nn.Module, shared: nn.Module) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody looks at what a module is given or gives."""
+    """Whether calling a module does more than its class says: it has hooks, or a ``forward`` of its own, as wrappers
+    give it, or there are hooks on all modules."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+        or "forward" in vars(module) or _has_any_global_hook()
+    )  # fmt: skip
 
 
 def step_slices(
