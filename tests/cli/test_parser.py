@@ -1,5 +1,6 @@
 """Options from signatures."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -105,3 +106,24 @@ def test_debug_stands_anywhere(arguments, capsys):
 def test_a_refused_value_is_wrong_usage():
     with pytest.raises(UsageError, match="too small"), refusals_are_usage_errors():
         raise ValueError("too small")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "x", "--split", "nope"], r"argument --split: invalid choice: 'nope' \(choose from .*train.*test"),
+        (
+            ["evaluate", "x", "--engine", "gpu"],
+            r"argument --engine: invalid choice: 'gpu' \(choose from .*eager.*spikes",
+        ),
+        (
+            ["export", "x", "--formats", "onnx", "gif"],
+            r"argument --formats: invalid choice: 'gif' \(choose from .*onnx",
+        ),
+        (["measure", "memory", "--modes", "fast"], r"argument --modes: invalid choice: 'fast' \(choose from .*exact"),
+        (["data", "prepare", "cifar"], r"argument set: invalid choice: 'cifar' \(choose from .*imagenet"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_refused_with_those_that_there_are(capsys, arguments, message):
+    assert main(arguments) == 2
+    assert re.search(message, capsys.readouterr().err)

@@ -6,6 +6,8 @@ version computed from them: logits of the first eight held-out pictures, and acc
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,17 @@ def test_8_bit_files_of_0_1_0_are_said_to_be_slow():
         UserWarning, match=r"as files of version 0\.1\.0 do not: .* dense and slow, .* export the model again"
     ):
         make_engine("spikes", load_run(export, "last").model, export)
+
+
+def test_the_command_line_says_so_in_a_sentence():
+    """Not as Python prints warnings, with a line of code."""
+    pytest.importorskip("onnx")
+    command = [sys.executable, "-m", "trevsnn", "evaluate", str(VERSIONS[0] / "export"), "--engine", "spikes", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["items"] == 360
+    (said,) = [line for line in done.stderr.splitlines() if "0.1.0" in line]
+    assert said.startswith("trevsnn: warning: ")
+    assert "UserWarning" not in done.stderr
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)

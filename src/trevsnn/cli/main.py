@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=UserWarning, module="(torch|lightning|timm)")
     plain, warnings.formatwarning = warnings.formatwarning, _warning_sentence
     try:
+        # Before everything else, so that errors of usage show their traceback too, wherever --debug stands.
         options, arguments = _debug_parser().parse_known_args(argv)
         debug = options.debug
         _run(arguments)
