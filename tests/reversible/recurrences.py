@@ -22,13 +22,6 @@ class Smooth(nn.Module):
         return self.dropout(torch.tanh(value if above is None else value + self.above(above)))
 
 
-class Spiking(Smooth):
-    """The same on spikes of its states."""
-
-    def forward(self, below, above):
-        return super().forward(spike(below), None if above is None else spike(above))
-
-
 def build(kind, timesteps, levels, dtype, *, initial=False, dropout=0.0, alpha=0.6, seed=0):
     torch.manual_seed(seed)
     transforms = [[kind(6, dropout).to(dtype) for _ in range(levels)] for _ in range(timesteps)]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recurrences import Smooth, Spiking, assert_close, build, everything
+from recurrences import Smooth, assert_close, build, everything
 
-from trevsnn.network.spike import pack, spike
+from trevsnn.network.spike import SPIKE, spike
 from trevsnn.reversible import run
 
 
@@ -33,16 +33,16 @@ def test_any_float_modules_in_every_mode(timesteps, levels, dtype, initial, mode
 @settings(max_examples=15)
 @given(timesteps=st.integers(1, 12), levels=st.integers(2, 4), alpha=st.floats(-0.9, 0.9), seed=st.integers(0, 99))
 def test_codes_are_enough_for_spiking_modules(timesteps, levels, alpha, seed):
-    case = build(Spiking, timesteps, levels, torch.float64, alpha=alpha, seed=seed, initial=True)
-    outputs, reference = everything(*case, backprop="autograd")
-    got, grads = everything(*case, backprop="exact", code=pack)
+    case = build(Smooth, timesteps, levels, torch.float64, alpha=alpha, seed=seed, initial=True)
+    outputs, reference = everything(*case, backprop="autograd", views=[SPIKE] * levels)
+    got, grads = everything(*case, backprop="exact", views=[SPIKE] * levels)
     assert all(torch.equal(a, b) for a, b in zip(got, outputs, strict=True))
     assert_close(grads, reference, 1e-12)
 
 
 def test_backward_twice_with_retain_graph_adds_the_same_again():
-    transforms, alphas, inputs, _ = build(Spiking, 3, 2, torch.float64)
-    last, read = run(transforms, alphas, inputs, code=pack, readouts=[(1, lambda c: spike(c).mean(1))])
+    transforms, alphas, inputs, _ = build(Smooth, 3, 2, torch.float64)
+    last, read = run(transforms, alphas, inputs, views=[SPIKE] * 2, readouts=[(1, lambda c: spike(c).mean(1))])
     loss = last[-1].square().sum() + read[0].sum()
     loss.backward(retain_graph=True)
     once = transforms[0][0].below.weight.grad.clone()
@@ -51,7 +51,7 @@ def test_backward_twice_with_retain_graph_adds_the_same_again():
 
 
 def test_frozen_parameters_and_alphas_get_no_gradient_and_the_others_the_same():
-    case = build(Spiking, 4, 3, torch.float64)
+    case = build(Smooth, 4, 3, torch.float64)
     case[2][0].requires_grad_(False)
     for row in case[1]:
         for alpha in row:
@@ -59,7 +59,7 @@ def test_frozen_parameters_and_alphas_get_no_gradient_and_the_others_the_same():
     case[0][1][1].requires_grad_(False)
     found = {}
     for mode in ("autograd", "exact"):
-        last, _ = run(*case, backprop=mode, code=pack)
+        last, _ = run(*case, backprop=mode, views=[SPIKE] * 3)
         for row in case[0]:
             for module in row:
                 module.zero_grad()

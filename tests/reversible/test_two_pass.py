@@ -24,7 +24,8 @@ class Linear:
         with torch.no_grad():
             return self(below, above), self.second_pass
 
-    def second_pass(self, below, above, adjoint, state):
+    def second_pass(self, seen, adjoint, state):
+        below, above = seen
         self.second_passes += 1
         x = below.decode()
         with torch.no_grad():

@@ -72,6 +72,12 @@ class PackedState:
         spikes, inside = self.spikes(self.dtype), self.window(self.dtype)
         return 3 * spikes - 1 + inside * (1.25 - 2.5 * spikes)
 
+    def seen(self) -> Tensor:
+        return self.spikes(self.dtype)
+
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        return gradient * self.window(gradient.dtype)
+
     def spikes(self, dtype: torch.dtype) -> Tensor:
         """s(v) as zeros and ones of ``dtype``."""
         return self._layout(self._codes().bitwise_and_(1).to(dtype))
@@ -154,3 +160,14 @@ def _memory_format(tensor: Tensor) -> torch.memory_format:
     if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
+
+
+class _SpikeView:
+    def __call__(self, state: Tensor) -> Tensor:
+        return spike(state)
+
+    def code(self, state: Tensor) -> PackedState:
+        return pack(state)
+
+
+SPIKE = _SpikeView()

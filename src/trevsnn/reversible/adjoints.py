@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.plan import Plan
@@ -18,35 +17,51 @@ class Adjoints:
     the other gradients.
 
     At piece (l,t) the tensor of level l holds all of y[l,t]: the backward pass has been through everything that c[l,t]
-    went into, F[l+1,t], F[l-1,t+1] and alpha[l,t+1].
+    went into, F[i,t] of the levels above, F[j,t+1] of those below, and its own F[l,t+1] and alpha[l,t+1].
     """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._states: Sequence[Tensor] = ()  # for their shapes
+        self._like: list[tuple[Tensor, torch.device]] = []  # what a level's state looks like, without its memory
         self._levels: list[Tensor | None] = []
+        self._own: Tensor | None = None
         self._inputs: list[Tensor | None] = []
         self._parameters: dict[Tensor, Tensor] = {}
-        self._readouts: Sequence[Tensor | None] = ()
+        self._readouts: dict[int, list[tuple[int, Tensor]]] = {}
 
-    def start(self, states: Sequence[Tensor], last: Sequence[Tensor | None], readouts: Sequence[Tensor | None]) -> None:
-        """Begin from the gradients of the last states, where they were given out, and of the readouts."""
-        self._states = states
+    def remember(self, states: Sequence[Tensor]) -> None:
+        """Take note of what the states look like."""
+        self._like = [(torch.empty_like(state, device="meta"), state.device) for state in states]
+
+    def start(self, last: Sequence[Tensor | None]) -> None:
+        """Begin from the gradients of the last states, where they were given out."""
         self._parameters = {}
         self._levels = [None] * self._plan.levels
         self._inputs = [None] * len(self._plan.distinct_inputs)
         for level, grad in enumerate(last):
             if grad is not None:
                 self.of(level).copy_(grad)
-        self._readouts = readouts
 
     def of(self, level: int) -> Tensor:
         """y[l,t], to be added to in place."""
         adjoint = self._levels[level]
         if adjoint is None:
-            with owner("adjoints"):
-                adjoint = self._levels[level] = torch.zeros_like(self._states[level])
+            adjoint = self._levels[level] = self._zeros(level)
         return adjoint
+
+    def of_own(self, level: int) -> Tensor:
+        """What F[l,t] itself adds to y[l,t-1], which cannot be added to while y[l,t] is in use."""
+        self._own = self._zeros(level)
+        return self._own
+
+    def step_back(self, level: int, alpha: Tensor | None) -> None:
+        """From y[l,t] to ``alpha[l,t] y[l,t]``, and what F[l,t] added, the first terms of y[l,t-1]."""
+        adjoint = self.of(level)
+        if alpha is not None:
+            adjoint.mul_(alpha)
+        if self._own is not None:
+            adjoint.add_(self._own)
+            self._own = None
 
     def of_input(self, t: int) -> Tensor | None:
         """dL/dx[t], to be added to in place; None where it is not wanted."""
@@ -57,22 +72,20 @@ class Adjoints:
                 self._inputs[place] = torch.zeros_like(x, dtype=self.of(0).dtype)
         return self._inputs[place]
 
-    def add_readouts(self, t: int, level: int, readouts: dict[int, tuple[GradientEdge, Tensor]]) -> None:
-        """Add to y[l,t] of the top level the gradients of what was read from it after timestep t."""
-        if level < self._plan.levels - 1:
-            return
-        for place, (at, _) in enumerate(self._plan.readouts):
-            grad = self._readouts[place]
-            if at == t and grad is not None:
-                beginning, value = readouts[place]
-                (of_state,) = torch.autograd.grad(value, [beginning], grad, retain_graph=not self._plan.once)
-                self.of(level).add_(of_state)
+    def keep_readout(self, t: int, level: int, grad: Tensor) -> None:
+        """Keep the gradient of what was read from c[l,t] until the backward pass comes to timestep t."""
+        self._readouts.setdefault(t, []).append((level, grad))
+
+    def add_readouts(self, t: int) -> None:
+        """Add to y[l,t] the gradients of what was read from the states after timestep t."""
+        for level, grad in self._readouts.pop(t, []):
+            self.of(level).add_(grad)
 
     def collect(self, t: int, level: int, gradients: Gradients) -> list[Tensor | None]:
         """Sum up gradients of parameters in place, and return those of this piece to which no earlier piece adds."""
-        with owner("parameter gradients"):
-            add_up(self._parameters, gradients)
         first_use = self._plan.first_use
+        with owner("parameter gradients"):
+            add_up(self._parameters, [(p, grad) for p, grad in gradients if p in first_use])
         return [
             self._parameters.pop(parameter, None) if first_use[parameter] == (t, level) else None
             for parameter in self._plan.parameters[t][level]
@@ -80,7 +93,6 @@ class Adjoints:
 
     def forget_states(self) -> None:
         """Free what is not to be given out."""
-        self._states = ()
         if self._plan.initial is None:
             self._levels = []
 
@@ -89,3 +101,8 @@ class Adjoints:
         result = self._inputs + (self._levels if self._plan.initial is not None else [])
         self._inputs, self._levels = [], []
         return result
+
+    def _zeros(self, level: int) -> Tensor:
+        like, device = self._like[level]
+        with owner("adjoints"):
+            return torch.zeros_like(like, device=device)

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from trevsnn.reversible.two_pass import Code, TwoPass
+from trevsnn.reversible.sees import Sees
+from trevsnn.reversible.two_pass import TwoPass, View
 
-#: A timestep, and a function of the top level's state after it.
-Readout = tuple[int, Callable[[Tensor], Tensor]]
+#: alpha[l,t]; None for 1.
+Alpha = Tensor | float | None
+
+
+class Readout(NamedTuple):
+    """A function of one level's state after a timestep.
+
+    Attributes:
+        timestep: t.
+        function: of c[l,t], under autograd; it must not change the state in place.
+        level: l; -1 is the top level.
+    """
+
+    timestep: int
+    function: Callable[[Tensor], Tensor]
+    level: int = -1
 
 
 @dataclass
@@ -21,22 +37,24 @@ class Plan:
 
     Attributes:
         transforms: F[l,t] as ``transforms[t][l]``.
-        alphas: alpha[l,t] as ``alphas[t][l]``; a row is None where there is no earlier state.
+        alphas: alpha[l,t] as ``alphas[t][l]``; a row is None where there is no earlier state, an alpha where it is 1.
         inputs: x[t].
         initial: c[l,-1], or None.
+        sees: of each level.
+        views: of each level's state.
         exact: whether codes of the states are kept; otherwise states are only inverted.
-        code: from a state to its code; None keeps the state.
-        readouts: of the top level.
+        readouts: with levels from 0 on.
         once: whether backward runs once, and the last states are not wanted.
         read_alpha: gives the numbers of an alpha, float64.
     """
 
     transforms: Sequence[Sequence[TwoPass]]
-    alphas: Sequence[Sequence[Tensor] | None]
+    alphas: Sequence[Sequence[Tensor | None] | None]
     inputs: Sequence[Tensor]
     initial: Sequence[Tensor] | None
+    sees: Sequence[Sees]
+    views: Sequence[View | None]
     exact: bool
-    code: Callable[[Tensor], Code] | None
     readouts: Sequence[Readout]
     once: bool
     read_alpha: Callable[[Tensor], NDArray[np.float64]]
@@ -50,7 +68,7 @@ class Plan:
         #: Of each transform, to be trained.
         self.parameters = [[[p for p in f.parameters() if p.requires_grad] for f in row] for row in self.transforms]
         #: Where each parameter is used first, which is where the backward pass comes last.
-        self.first_use: dict[nn.Parameter, tuple[int, int]] = {}
+        self.first_use: dict[Tensor, tuple[int, int]] = {}
         for t, row in enumerate(self.parameters):
             for level, own in enumerate(row):
                 for parameter in own:
@@ -61,22 +79,34 @@ class Plan:
         ]
         #: By level, whether the float states are wanted, for the gradients of its alphas.
         self.alpha_needs_grad = [
-            any(row[level].requires_grad for row in self.alphas[self.first_alpha :] if row is not None)
-            for level in range(self.levels)
+            any(a is not None and a.requires_grad for a in self._alphas_of(level)) for level in range(self.levels)
         ]
 
+        self._seen_at_once = {i for sees in self.sees for i in sees.lower}
+        self._seen_later = {j for sees in self.sees for j in sees.upper}
+        self._seen_later |= {level for level, sees in enumerate(self.sees) if sees.own}
+
+    def _alphas_of(self, level: int) -> list[Tensor | None]:
+        return [row[level] for row in self.alphas[self.first_alpha :] if row is not None]
+
     def alpha(self, t: int, level: int) -> Tensor | None:
-        """alpha[l,t], or None where there is no earlier state."""
-        if t < self.first_alpha:
-            return None
-        return alpha_row(self.alphas, t)[level]
+        """alpha[l,t]; None where it is 1 or there is no earlier state."""
+        return None if t < self.first_alpha else alpha_row(self.alphas, t)[level]
 
-    def has_above(self, t: int, level: int) -> bool:
-        """Whether F[l,t] is given c[l+1,t-1]."""
-        return t >= self.first_alpha and level + 1 < self.levels
+    def numbers(self, level: int) -> list[NDArray[np.float64]]:
+        """The numbers of a level's alphas of the timesteps from 1 on."""
+        return [np.ones(()) if alpha is None else self.read_alpha(alpha) for alpha in self.alpha_columns[level]]
+
+    def inverts(self, level: int) -> bool:
+        """Whether a level's float states are rebuilt one from the next."""
+        return not self.exact or (self.alpha_needs_grad[level] and self.views[level] is not None)
+
+    def is_seen(self, level: int, t: int) -> bool:
+        """Whether any transform is given c[l,t]."""
+        return level in self._seen_at_once or (level in self._seen_later and t + 1 < self.timesteps)
 
 
-def alpha_row(alphas: Sequence[Sequence[Tensor] | None], t: int) -> Sequence[Tensor]:
+def alpha_row(alphas: Sequence[Sequence[Tensor | None] | None], t: int) -> Sequence[Tensor | None]:
     """The alphas of timestep t. Raises ValueError where they are missing."""
     row = alphas[t]
     if row is None:

@@ -13,111 +13,170 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trevsnn.backprop import BACKPROP_MODES, Backprop
-from trevsnn.checks import choice
+from trevsnn.backprop import Backprop
+from trevsnn.reversible.arguments import check_arguments, tensors_of
 from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.memory_owner import owner
-from trevsnn.reversible.plan import Plan, Readout, alpha_row
+from trevsnn.reversible.plan import Alpha, Plan, Readout, alpha_row
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import Replay
+from trevsnn.reversible.sees import Sees, adjacent
 from trevsnn.reversible.tape import Tape
-from trevsnn.reversible.two_pass import Code, TwoPass
+from trevsnn.reversible.two_pass import TwoPass, View
 
 
 def unroll(
-    transforms: Sequence[Sequence[Callable[[Tensor, Tensor | None], Tensor]]],
-    alphas: Sequence[Sequence[Tensor] | None],
+    transforms: Sequence[Sequence[Callable[..., Tensor]]],
+    alphas: Sequence[Sequence[Alpha] | None],
     inputs: Sequence[Tensor],
     states: Sequence[Tensor] | None = None,
+    sees: Sequence[Sees] | None = None,
 ) -> Iterator[list[Tensor]]:
-    """Run the recurrence ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])`` in plain torch operations.
+    """Run the recurrence in plain torch operations::
+
+        c[l,t] = alpha[l,t] c[l,t-1] + F[l,t](c[i,t] for i in lower(l), c[j,t-1] for j in upper(l), c[l,t-1] if own(l))
 
     Args:
-        transforms: ``transforms[t][l]``, called as ``F(below, above)``; ``above`` is None at the top level and where
-            there is no earlier state.
-        alphas: ``alphas[t][l]``, broadcastable to the state; ``alphas[t]`` is not read where there is no earlier state.
+        transforms: ``transforms[t][l]``, called with what level l sees, in the order of :class:`Sees`; None stands for a
+            state of t-1 where there is no earlier state.
+        alphas: ``alphas[t][l]``, a tensor that can be broadcast to the state, a number, or None for 1; ``alphas[t]`` is
+            not read where there is no earlier state.
         inputs: ``x[t]``, one tensor for each timestep (the same one may stand at several).
         states: ``c[l,-1]``; None for a recurrence that starts from nothing.
+        sees: of each level; None where each sees its neighbours: ``F(below, above)`` with c[l-1,t] or x[t], and c[l+1,t-1]
+            or, at the top level, None.
 
     Yields:
         After each timestep the list of all L states.
     """
     current: list[Tensor] | None = None if states is None else list(states)
     for t, (row, x) in enumerate(zip(transforms, inputs, strict=True)):
-        previous = current
-        current = []
-        below = x
-        for level, transform in enumerate(row):
-            above = previous[level + 1] if previous is not None and level + 1 < len(row) else None
-            state = transform(below, above)
+        previous, current = current, []
+        for level, (transform, seen) in enumerate(zip(row, sees or adjacent(len(row)), strict=True)):
+            state = transform(*seen.arguments(level, x, current, previous))
             if previous is not None:
-                state = alpha_row(alphas, t)[level] * previous[level] + state
+                alpha, before = alpha_row(alphas, t)[level], previous[level]
+                state = (before if alpha is None else alpha * before) + state
             current.append(state)
-            below = state
         yield current
 
 
 def run(
     transforms: Sequence[Sequence[nn.Module | TwoPass]],
-    alphas: Sequence[Sequence[Tensor] | None],
+    alphas: Sequence[Sequence[Alpha] | None],
     inputs: Sequence[Tensor],
     states: Sequence[Tensor] | None = None,
     *,
+    sees: Sequence[Sees] | None = None,
+    views: Sequence[View | None] | None = None,
     backprop: Backprop = "exact",
-    code: Callable[[Tensor], Code] | None = None,
-    readouts: Sequence[Readout] = (),
+    readouts: Sequence[Readout | tuple[int, Callable[[Tensor], Tensor]]] = (),
     once: bool = False,
+    verify: bool = True,
     read_alpha: Callable[[Tensor], NDArray[np.float64]] = read_alpha,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run the recurrence of :func:`unroll` and return the last states, with a choice of what backward keeps.
 
     ``autograd`` keeps the plain graph: the reference. ``reversible`` keeps the inputs and the last states and nothing
-    that grows with T. ``exact`` keeps besides the code of every state, and a float anchor where inversion would lose
-    too much: every transform is recomputed on exactly what it saw, so that no spike can differ, and inverted states
-    serve alpha's gradient alone.
+    that grows with T. ``exact`` keeps besides what is seen of every state, its code where it has a view: every transform
+    is recomputed on exactly what it saw, so that no spike can differ. Float states are wanted for the gradients of alphas
+    alone; those of a level with a view are inverted, from a float anchor where inversion would lose too much.
 
-    Of modules, buffers (batch statistics) change in the forward pass only, and random state and autocast are replayed. A
-    module gets gradients for its inputs and its own parameters, not for other tensors it may use, and has to keep no
-    state outside its buffers: ``autograd`` has neither limit.
+    A module may be any that computes the same again from the same arguments, parameters, buffers, settings, autocast and
+    random state: these are replayed, and buffers (batch statistics) change in the forward pass only. What cannot be
+    replayed is found out.
 
     Args:
-        transforms, alphas, inputs, states: see :func:`unroll`. A transform is any module, replayed under autograd in
+        transforms, alphas, inputs, states, sees: see :func:`unroll`. A transform is any module, replayed under autograd in
             the backward pass (:class:`trevsnn.reversible.Replay`), or an object with two passes of its own
             (:class:`trevsnn.reversible.TwoPass`). Transforms may share modules and parameters.
+        views: of each level what modules see of its state, such as the spikes of a neuron; None for a state that is seen
+            as it is. Modules are given g(c) in place of c; an object with two passes is given c, or its code, and looks
+            at it through g alone.
         backprop: what the backward pass rests on.
-        code: for ``exact``, a state's code, where no transform sees more of a state than its code keeps, such as
-            :func:`trevsnn.network.spike.pack` for transforms that see states through their spikes alone. None keeps
-            the states themselves, which is right for transforms of any kind.
-        readouts: ``(t, function)`` of the top level's state after timestep t. The function must have no parameters:
-            apply those to the value it gives. What autograd keeps for the function stays alive until the backward pass;
-            the state does not, unless the function keeps it.
+        readouts: functions of states, see :class:`Readout`; a plain tuple ``(t, function)`` reads the top level. What
+            autograd keeps for a function stays alive until the backward pass; the state does not, unless the function
+            keeps it.
         once: promise that the backward pass runs once and that the last states are not wanted: none are returned, and
             backward overwrites and frees what it has used. Without it, backward may run again with ``retain_graph``.
+        verify: compare what each module computes in the backward pass with what it did in the forward pass; see
+            :class:`Replay`.
         read_alpha: gives the numbers of an alpha, float64; for alphas whose tensors hold none.
 
     Returns:
         The last states ``c[l,T-1]`` (none with ``once``) and the values of the readouts.
 
     Raises:
+        ValueError, TypeError: arguments that do not fit together; ``reversible`` with a level that sees its own state.
+        ReplayError: a module uses a tensor whose gradient would be lost; in the backward pass, before its gradient is
+            used: it did not compute the same again.
         ReversibilityError: in the backward pass, before it begins: ``reversible`` with a T and alpha for which its
             error bound fails, which is for an F that sees its inputs through spikes. (The forward pass is not affected.)
-        ValueError: lengths that do not fit together, or an unknown mode.
+        RuntimeError: in the backward pass: with ``create_graph=True``, a second time with ``once``, or what was changed in
+            place since the forward pass.
     """
-    _check(transforms, alphas, inputs, states, backprop, readouts)
-    if backprop != "autograd" and torch.is_grad_enabled():
-        plan = Plan(
-            transforms=[[Replay(f) if isinstance(f, nn.Module) else f for f in row] for row in transforms],
-            alphas=alphas, inputs=inputs, initial=states, exact=backprop == "exact", code=code, readouts=readouts,
-            once=once, read_alpha=read_alpha,
-        )  # fmt: skip
-        return _run_pieces(plan)  # type: ignore[call-arg]
-    given: list[Any] = [None] * len(readouts)
+    check_arguments(transforms, alphas, inputs, states, sees, views, backprop, readouts)
+    levels = len(transforms[0])
+    sees, views = sees or adjacent(levels), views or [None] * levels
+    readings = [Readout(*readout) for readout in readouts]
+    passes = _with_two_passes(transforms, sees, views, verify=verify)
+    if backprop == "autograd" or not torch.is_grad_enabled():
+        return _run_plainly(passes, alphas, inputs, states, sees, readings, once=once)
+    plan = Plan(
+        transforms=passes, alphas=tensors_of(alphas), inputs=inputs, initial=states, sees=sees, views=views,
+        exact=backprop == "exact", readouts=[r._replace(level=r.level % levels) for r in readings], once=once,
+        read_alpha=read_alpha,
+    )  # fmt: skip
+    return _run_pieces(plan)  # type: ignore[call-arg]
+
+
+def _with_two_passes(
+    transforms: Sequence[Sequence[nn.Module | TwoPass]], sees: Sequence[Sees], views: Sequence[View | None], *, verify: bool
+) -> list[list[TwoPass]]:
+    """The transforms, modules among them replayed and given what they are to see."""
+    seen = [
+        [None if i in (-1, len(sees)) else views[i] for i in (*lower, *upper, *([level] if own else ()))]
+        for level, (lower, upper, own) in enumerate(sees)
+    ]
+    return [
+        [
+            Replay(f, views=seen[level], verify=verify, name=f"transforms[{t}][{level}] ({type(f).__name__})")
+            if isinstance(f, nn.Module)
+            else f
+            for level, f in enumerate(row)
+        ]
+        for t, row in enumerate(transforms)
+    ]
+
+
+def _run_plainly(
+    transforms: Sequence[Sequence[TwoPass]],
+    alphas: Sequence[Sequence[Alpha] | None],
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor] | None,
+    sees: Sequence[Sees],
+    readouts: Sequence[Readout],
+    *,
+    once: bool,
+) -> tuple[list[Tensor], list[Tensor]]:
+    given: dict[int, Tensor] = {}
     last: list[Tensor] = []
-    for t, last in enumerate(unroll(transforms, alphas, inputs, states)):
-        for place, (at, function) in enumerate(readouts):
-            if at == t:
-                given[place] = function(last[-1])
-    return [] if once else last, given
+    for t, last in enumerate(unroll(transforms, alphas, inputs, states, sees)):
+        for place, readout in enumerate(readouts):
+            if readout.timestep == t:
+                given[place] = _read(readout, last[readout.level])
+    return [] if once else last, [given[place] for place in range(len(readouts))]
+
+
+def _read(readout: Readout, state: Tensor) -> Tensor:
+    version = 0 if torch.compiler.is_compiling() else state._version
+    value = readout.function(state)
+    if not torch.compiler.is_compiling() and state._version != version:
+        raise ValueError(
+            f"the readout after timestep {readout.timestep} changes the state in place, which other timesteps need: have it "
+            "work on state.clone()."
+        )
+    return value
 
 
 @torch.compiler.disable
@@ -126,18 +185,37 @@ def _run_pieces(plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
 
     The graph is a chain of pieces, (0,0), (0,1), ..., (T-1,L-1), between a beginning and an end. What runs along it is
     an empty token; states and adjoints lie on the tape, where they are changed in place. Each piece hands the gradients
-    of its own parameters to autograd as soon as it is through.
+    of its own parameters to autograd as soon as it is through. Readouts branch off after their timestep, so that their
+    gradients are there when the backward pass comes to it.
     """
-    tape = Tape(plan)
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "torch.func transforms cannot go through backprop='exact' or 'reversible', which have a backward pass of their "
+            "own: use backprop='autograd'."
+        )
+    tape, given = Tape(plan), dict[int, Tensor]()
     token = _Begin.apply(tape, *plan.distinct_inputs, *(plan.initial or ()))
-    with Precision.current(plan.inputs[0].device).context(), owner("states"):
+    with Precision.current(plan.inputs[0].device).context():
         for t in range(plan.timesteps):
-            for level in range(plan.levels):
-                token = _Piece.apply(tape, t, level, token, plan.alpha(t, level), *plan.parameters[t][level])
-            tape.end_timestep(t)
-    outputs = _End.apply(tape, token)
+            with owner("states"):
+                for level in range(plan.levels):
+                    token = _Piece.apply(tape, t, level, token, plan.alpha(t, level), *plan.parameters[t][level])
+                tape.end_timestep(t)
+            with owner("heads"):
+                for place, readout in enumerate(plan.readouts):
+                    if readout.timestep == t:
+                        given[place] = _read(readout, _Reading.apply(tape, t, readout.level, token))
+    outputs = _End.apply(tape, token, *(given[place] for place in range(len(plan.readouts))))
     levels = 0 if plan.once else plan.levels
     return list(outputs[:levels]), list(outputs[levels:])
+
+
+def _refuse_second_derivatives() -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "backward with create_graph=True, for second derivatives, cannot go through backprop='exact' or 'reversible', "
+            "whose backward pass is not differentiable: use backprop='autograd'."
+        )
 
 
 class _Begin(torch.autograd.Function):
@@ -147,94 +225,102 @@ class _Begin(torch.autograd.Function):
     def forward(ctx: Any, tape: Tape, *tensors: Tensor) -> Tensor:
         ctx.tape = tape
         ctx.save_for_backward(*tensors)
-        return tensors[0].new_empty(0)
+        return torch.empty(0, device=tensors[0].device)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
         """dL/dx[t] and dL/dc[l,-1], complete now that every piece has been gone back through."""
+        _refuse_second_derivatives()
         grads = ctx.tape.adjoints.final()
         return (None, *(g if g is None else g.to(x.dtype) for g, x in zip(grads, ctx.saved_tensors, strict=True)))
 
 
 class _Piece(torch.autograd.Function):
-    """One state: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, and its adjoint."""
+    """One state, ``c[l,t] = alpha[l,t] c[l,t-1] + F[l,t](...)``, and its adjoint."""
 
     @staticmethod
     def forward(
         ctx: Any, tape: Tape, t: int, level: int, token: Tensor, alpha: Tensor | None, *parameters: Tensor
     ) -> Tensor:
         ctx.tape, ctx.t, ctx.level = tape, t, level
-        ctx.save_for_backward(*parameters, *(() if alpha is None else (alpha,)))
-        value, ctx.second_pass = tape.plan.transforms[t][level].first_pass(*tape.neighbours(t, level))
-        tape.advance(level, value, alpha)
+        arguments = tape.arguments(t, level)
+        # Inputs, too: autograd then raises where one was changed in place, even if nobody asks for its gradient.
+        given = [x.detach() for x in tape.given(t, level)]
+        ctx.save_for_backward(*parameters, *given, *(() if alpha is None else (alpha,)))
+        value, ctx.second_pass = tape.plan.transforms[t][level].first_pass(*arguments)
+        tape.advance(level, value, alpha, begins=t < tape.plan.first_alpha)
         return token.clone()
 
     @staticmethod
     def backward(ctx: Any, *token: Tensor) -> tuple[Tensor | None, ...]:
         """With y[l,t] complete on the tape::
 
-        y[l-1,t], y[l+1,t-1], dL/dtheta   += (dF[l,t]/d...)^T y[l,t]          (the transform's second pass)
+        y[i,t], y[j,t-1], dL/dtheta  += (dF[l,t]/d...)^T y[l,t]          (the transform's second pass)
         c[l,t-1]       = (c[l,t] - F[l,t]) / alpha[l,t]
         dL/dalpha[l,t] = sum y[l,t] c[l,t-1]        over the axes along which alpha is broadcast
-        y[l,t-1]       = alpha[l,t] y[l,t]      the first to reach it; F[l-1,t] and F[l+1,t-1] still add
+        y[l,t-1]       = alpha[l,t] y[l,t] + (dF[l,t]/dc[l,t-1])^T y[l,t]      the first terms; other transforms still add
         """
+        _refuse_second_derivatives()
         tape, t, level = ctx.tape, ctx.t, ctx.level
         saved = ctx.saved_tensors  # raises where one was changed in place since
-        alpha = saved[-1] if t >= tape.plan.first_alpha else None
+        alpha = saved[-1] if tape.plan.alpha(t, level) is not None else None
         adjoints = tape.adjoints
-        adjoints.add_readouts(t, level, tape.readouts)
-        gradients = ctx.second_pass(*tape.seen(t, level), adjoints.of(level), tape.state_to_invert(t, level))
+        if level == tape.plan.levels - 1:
+            adjoints.add_readouts(t)
+        gradients = ctx.second_pass(tape.seen(t, level), adjoints.of(level), tape.state_to_invert(t, level))
         grads = adjoints.collect(t, level, gradients)
         del gradients
         alpha_grad = None
-        if alpha is not None:
-            previous, adjoint = tape.retreat(t, level, alpha), adjoints.of(level)
-            if ctx.needs_input_grad[4]:
-                alpha_grad = (adjoint * previous).sum_to_size(alpha.shape).to(alpha.dtype)
-            adjoint.mul_(alpha)
+        if t >= tape.plan.first_alpha:
+            previous = tape.retreat(t, level, alpha)
+            if alpha is not None and ctx.needs_input_grad[4]:
+                alpha_grad = (adjoints.of(level) * previous).sum_to_size(alpha.shape).to(alpha.dtype)
+            adjoints.step_back(level, alpha)
         tape.end_piece(t, level)
         return (None, None, None, token[0], alpha_grad, *grads)
 
 
-class _End(torch.autograd.Function):
-    """Where the last states and the readouts are given out, and their gradients come in."""
+class _Reading(torch.autograd.Function):
+    """Where c[l,t] is given out to be read, and the gradient of what was read comes in."""
 
     @staticmethod
-    def forward(ctx: Any, tape: Tape, token: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, tape: Tape, t: int, level: int, token: Tensor) -> Tensor:
+        ctx.tape, ctx.t, ctx.level = tape, t, level
+        ctx.save_for_backward(token)
+        return tape.state(level).detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """A term of y[l,t], which waits on the tape for timestep t."""
+        _refuse_second_derivatives()
+        (token,) = ctx.saved_tensors
+        ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, grads[0])
+        return None, None, None, torch.zeros_like(token)
+
+
+class _End(torch.autograd.Function):
+    """Where the last states and the readouts are given out, and the gradients of the states come in.
+
+    Readouts pass through, so that the backward pass begins here, whichever of them a loss is made of.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, token: Tensor, *readouts: Tensor) -> tuple[Tensor, ...]:
         ctx.tape = tape
         ctx.set_materialize_grads(False)
-        last = () if tape.plan.once else tuple(tape.states)
-        ctx.save_for_backward(token, *last)
-        if last:
+        last = tape.end_forward()
+        if tape.plan.once:
+            ctx.save_for_backward(token)
+            last = []
+        else:
+            ctx.save_for_backward(token, *tape.states)
             tape.states = []
-        return (*last, *(tape.readouts[place][1].detach() for place in range(len(tape.readouts))))
+        return (*last, *(value.detach() for value in readouts))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Begin with y[l,T-1] = dL/dc[l,T-1]; readouts add theirs at their own timestep."""
+        _refuse_second_derivatives()
         token, *last = ctx.saved_tensors
-        ctx.tape.start_backward(last, grads)
-        return None, torch.zeros_like(token)
-
-
-def _check(
-    transforms: Sequence[Sequence[Any]],
-    alphas: Sequence[Sequence[Tensor] | None],
-    inputs: Sequence[Tensor],
-    states: Sequence[Tensor] | None,
-    backprop: str,
-    readouts: Sequence[Readout],
-) -> None:
-    choice("backprop", backprop, BACKPROP_MODES)
-    timesteps, levels = len(transforms), {len(row) for row in transforms}
-    if timesteps == 0 or len(levels) != 1 or levels == {0}:
-        raise ValueError(
-            f"transforms must be T rows of L modules each; got {timesteps} rows of lengths {sorted(levels)}."
-        )
-    for name, given in (("alphas", alphas), ("inputs", inputs)):
-        if len(given) != timesteps:
-            raise ValueError(f"{name} has {len(given)} entries for {timesteps} timesteps: give one for each.")
-    if states is not None and {len(states)} != levels:
-        raise ValueError(f"states has {len(states)} entries for {levels.pop()} levels: give one for each.")
-    if any(not 0 <= t < timesteps for t, _ in readouts):
-        raise ValueError(f"readouts are at timesteps {[t for t, _ in readouts]}; they must lie in 0..{timesteps - 1}.")
+        ctx.tape.start_backward(last, grads[: len(last)])
+        return None, torch.zeros_like(token), *grads[len(last) :]

@@ -1,150 +1,191 @@
-"""Running any module a second time as it ran the first: autocast, random state, buffers, parameters."""
+"""Running any module a second time as it ran the first, under a graph."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call
 
-from trevsnn.reversible.memory_owner import owner
-from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.two_pass import Gradients, Neighbour, SecondPass
+from trevsnn.reversible.checksum import SAMPLE_TOLERANCE, Checksum
+from trevsnn.reversible.circumstances import Circumstances, random_state, random_states
+from trevsnn.reversible.two_pass import Code, Gradients, Neighbour, SecondPass, View
 
 
-class Circumstances(NamedTuple):
-    """What a module ran under: device and autocast, and the random state it started from if it drew from it."""
-
-    precision: Precision
-    random: list[Tensor] | None
+class ReplayError(RuntimeError):
+    """A module cannot be run a second time, or did not compute the same again."""
 
 
 class Replay:
-    """Both passes of any function F(below, above): the second one runs it again, under a graph.
+    """Both passes of any function F of states: the second one runs it again, under a graph.
+
+    Both passes run it alike: with gradients enabled, under the same autocast, from the same random state, on the same
+    parameters, buffers and settings (:class:`trevsnn.reversible.circumstances.Circumstances`), so that it takes the same
+    path. The graph of the first pass is freed at once. Buffers change in the first pass only.
 
     Args:
         function: F; a module, or a function that calls ``modules``.
         modules: whose parameters and buffers the function uses, where it is no module itself.
+        views: of each argument what F is given in its place; None, or nothing, for the state or input itself.
+        verify: compare what the second pass computes with what the first one did, by a sum over all bits. It reads the
+            value once more in each pass, and keeps 520 bytes.
+        name: of F in errors.
     """
 
-    def __init__(self, function: Callable[..., Tensor], *modules: nn.Module) -> None:
-        self.module = function if isinstance(function, nn.Module) else _Bound(function, modules)
+    def __init__(
+        self, function: Callable[..., Tensor], *modules: nn.Module, views: Sequence[View | None] = (),
+        verify: bool = True, name: str | None = None,
+    ) -> None:  # fmt: skip
+        self.function = function
+        self.modules = (function,) if isinstance(function, nn.Module) else modules
+        self.views, self.verify = views, verify
+        self.name = type(function).__name__ if name is None else name
 
-    def parameters(self) -> Iterable[nn.Parameter]:
+    def parameters(self) -> Iterable[Tensor]:
         """Those of the modules, each once."""
-        return self.module.parameters()
+        return dict.fromkeys(p for module in self.modules for p in module.parameters())
 
-    def __call__(self, below: Tensor, above: Tensor | None) -> Tensor:
-        """F(below, above) under plain autograd."""
-        return self.module(below, above)
+    def __call__(self, *states: Tensor | None) -> Tensor:
+        """F under plain autograd."""
+        return self.function(
+            *(state if state is None or view is None else view(state) for state, view in self._viewed(states))
+        )
 
-    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, SecondPass]:
-        """F(below, above), and the pass that runs it again under what it ran under."""
-        before = _random_states(below.device.type)
-        value = self.module(below, above)
-        drew = not all(map(torch.equal, before, _random_states(below.device.type)))
-        circumstances = Circumstances(Precision.current(below.device), before if drew else None)
-        return value, partial(self.second_pass, circumstances)
+    def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
+        """F, and the pass that runs it again under what it ran under.
+
+        Raises:
+            ReplayError: F uses a tensor whose gradient would be lost.
+        """
+        arguments = [_argument(state, view) for state, view in self._viewed(states)]
+        device = next(argument.device for argument in arguments if argument is not None)
+        circumstances, before = Circumstances(device, *self.modules), random_states(device)
+        stand_ins = _stand_ins(circumstances)
+        with circumstances.with_parameters(stand_ins), torch.enable_grad():
+            value = self.function(*arguments)
+        self._check_value(value, [*stand_ins.values(), *(a for a in arguments if a is not None)])
+        if not all(map(torch.equal, before, random_states(device))):
+            circumstances.random = before
+        value = value.detach()
+        return value, partial(self.second_pass, circumstances, Checksum(value) if self.verify else None)
 
     def second_pass(
-        self,
-        circumstances: Circumstances,
-        below: Neighbour,
-        above: Neighbour | None,
-        adjoint: Tensor,
-        state: Tensor | None,
-    ) -> Gradients:
+        self, circumstances: Circumstances, checksum: Checksum | None,
+        seen: Sequence[Neighbour | None], adjoint: Tensor, state: Tensor | None,
+    ) -> Gradients:  # fmt: skip
         """See :class:`trevsnn.reversible.SecondPass`; the chain rule is autograd's.
 
-        Parameters stand in as detached aliases, so that hooks on them see the whole gradient once, from autograd;
-        buffers as copies, so that batch statistics do not change a second time.
+        Detached aliases stand in for parameters, so that hooks on them see the whole gradient once, from autograd.
+
+        Raises:
+            ReplayError: F computed something else than in the first pass.
         """
-        parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
-        aliases = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        buffers = {name: b.clone() for name, b in self.module.named_buffers()}
-        inputs = [_leaf(neighbour) for neighbour in (below, above)]
-        precision, random = circumstances
-        with torch.enable_grad(), precision.context(), _random_state(random, precision.device.type):
-            value = functional_call(self.module, {**aliases, **buffers}, (inputs[0], inputs[1]))
+        codes = [None if n is None else _code(n, view) for n, view in zip(seen, self._views(seen), strict=True)]
+        leaves = [
+            None if n is None or code is None else _leaf(code, wanted=n.adjoint is not None)
+            for n, code in zip(seen, codes, strict=True)
+        ]
+        stand_ins, precision = _stand_ins(circumstances), circumstances.precision
+        with (
+            circumstances.restored(stand_ins), torch.enable_grad(), precision.context(),
+            random_state(circumstances.random, precision.device),
+        ):  # fmt: skip
+            value = self.function(*leaves)
+        if checksum is not None:
+            self._verify(checksum, value, exact=all(n is None or n.exact for n in seen))
         if state is not None:
             state.sub_(value.detach())
         if not value.requires_grad:
             return []
         sources = [
-            (leaf, neighbour)
-            for leaf, neighbour in zip(inputs, (below, above), strict=True)
-            if leaf is not None and neighbour is not None and neighbour.adjoint is not None
+            (leaf, code, neighbour)
+            for leaf, code, neighbour in zip(leaves, codes, seen, strict=True)
+            if leaf is not None and neighbour is not None and leaf.requires_grad
         ]
-        wanted = [leaf for leaf, _ in sources] + list(aliases.values())
+        wanted = [leaf for leaf, _, _ in sources] + list(stand_ins.values())
         grads = torch.autograd.grad(value, wanted, adjoint.to(value.dtype), allow_unused=True)
-        for (_, neighbour), grad in zip(sources, grads, strict=False):
+        del value, leaves
+        for (_, code, neighbour), grad in zip(sources, grads, strict=False):
             if grad is not None:
-                neighbour.add(grad)
-        own = zip(parameters.values(), grads[len(sources) :], strict=True)
+                neighbour.add(grad if isinstance(code, Tensor) else code.pull_back(grad))
+        own = zip(stand_ins, grads[len(sources) :], strict=True)
         # Autograd may return one tensor for two parameters, or an expanded one.
         return [(parameter, grad.clone()) for parameter, grad in own if grad is not None]
 
+    def _views(self, arguments: Sequence[object]) -> Sequence[View | None]:
+        return self.views or [None] * len(arguments)
 
-class _Bound(nn.Module):
-    """A function with the modules it uses, as one module."""
+    def _viewed(self, states: Sequence[Tensor | None]) -> Iterable[tuple[Tensor | None, View | None]]:
+        return zip(states, self._views(states), strict=True)
 
-    def __init__(self, function: Callable[..., Tensor], modules: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.function = function
-        self.used = nn.ModuleList(modules)
+    def _check_value(self, value: object, sources: Sequence[Tensor]) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{self.name} returned a {type(value).__name__}; a transform returns one tensor.")
+        for tensor in _leaves_of_graph(value, sources):
+            raise ReplayError(
+                f"{self.name} uses a tensor of shape {tuple(tensor.shape)} that requires a gradient, but is neither one of its "
+                "arguments nor a parameter of its modules, so that its gradient would be lost: make it a parameter, detach "
+                "it, or use backprop='autograd'."
+            )
 
-    def forward(self, below: Tensor, above: Tensor | None) -> Tensor:
-        return self.function(below, above)
-
-
-class _Entry(torch.autograd.Function):
-    """The identity on ``state``; begins a graph without keeping the state alive."""
-
-    @staticmethod
-    def forward(ctx: Any, leaf: Tensor, state: Tensor) -> Tensor:
-        return state.view_as(state)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None]:
-        """Nothing goes further back: :meth:`trevsnn.reversible.adjoints.Adjoints.add_readouts` takes dL/dc at this edge."""
-        return None, None
-
-
-def read_out(function: Callable[[Tensor], Tensor], state: Tensor) -> tuple[GradientEdge, Tensor]:
-    """Apply ``function`` under a graph that keeps only what the function saves: its beginning and its value."""
-    with torch.enable_grad(), owner("heads"):
-        entry = _Entry.apply(torch.empty((), requires_grad=True), state.detach())
-        return get_gradient_edge(entry), function(entry)
+    def _verify(self, checksum: Checksum, value: Tensor, *, exact: bool) -> None:
+        if exact and not checksum.same(value):
+            raise ReplayError(
+                f"{self.name} computed another value in the backward pass than in the forward pass, so that its gradient "
+                "would be that of another network: it keeps state outside its buffers, draws random numbers that torch "
+                "does not, or uses an operation that is not deterministic; change that, or use backprop='autograd'."
+            )
+        if not exact and not (distance := checksum.distance(value)) <= SAMPLE_TOLERANCE:
+            raise ReplayError(
+                f"{self.name} computed a value in the backward pass that differs by {distance:.1e} from that of the forward "
+                "pass: it is not replayable, or backprop='reversible' has lost too much of the states it sees; use "
+                "backprop='exact'."
+            )
 
 
-def _leaf(neighbour: Neighbour | None) -> Tensor | None:
-    """The value as the beginning of a graph, if a gradient is asked for."""
-    if neighbour is None:
+def _argument(state: Tensor | None, view: View | None) -> Tensor | None:
+    """What F is given in the first pass: the beginning of a graph, as in the second, so that it takes the same path."""
+    if state is None:
         return None
-    return neighbour.decode().detach().requires_grad_(neighbour.adjoint is not None)
+    with torch.no_grad():
+        shown = state.detach() if view is None else view(state).detach()
+    return shown.requires_grad_(state.requires_grad)
 
 
-def _random_states(device: str) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if device != "cpu":
-        states.append(getattr(torch, device).get_rng_state())
-    return states
+def _code(neighbour: Neighbour, view: View | None) -> Tensor | Code:
+    """What F saw, coded if there is a view."""
+    if view is None:
+        return neighbour.decode()
+    return view.code(neighbour.value) if isinstance(neighbour.value, Tensor) else neighbour.value
 
 
-@contextlib.contextmanager
-def _random_state(states: list[Tensor] | None, device: str) -> Iterator[None]:
-    """Run under the given random state, if any, and restore the present one afterwards."""
-    if states is None:
-        yield
-        return
-    accelerator = [] if device == "cpu" else [getattr(torch, device).current_device()]
-    with torch.random.fork_rng(accelerator, device_type=device if accelerator else "cuda"):
-        torch.set_rng_state(states[0])
-        if accelerator:
-            getattr(torch, device).set_rng_state(states[1])
-        yield
+def _leaf(code: Tensor | Code, *, wanted: bool) -> Tensor:
+    """What F is given in the second pass, as the beginning of a graph, if a gradient is asked for."""
+    return (code.detach() if isinstance(code, Tensor) else code.seen()).requires_grad_(wanted)
+
+
+def _stand_ins(circumstances: Circumstances) -> dict[Tensor, Tensor]:
+    """For each parameter to be trained an alias that begins a graph."""
+    return {
+        p: nn.Parameter(p.detach()) if isinstance(p, nn.Parameter) else p.detach().requires_grad_()
+        for p in circumstances.parameters()
+        if p.requires_grad
+    }
+
+
+def _leaves_of_graph(value: Tensor, known: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The leaves that a value was computed from, but for the known ones."""
+    ids = {id(tensor) for tensor in known}
+    if value.grad_fn is None and value.requires_grad and id(value) not in ids:
+        yield value
+    nodes, visited = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in ids:
+            yield leaf
+        nodes += [following for following, _ in node.next_functions]

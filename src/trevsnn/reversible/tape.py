@@ -6,13 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from trevsnn.reversible.adjoints import Adjoints
 from trevsnn.reversible.inversion import check_reversible, plan_anchors
 from trevsnn.reversible.memory_owner import hand_over, owner
 from trevsnn.reversible.plan import Plan
-from trevsnn.reversible.replay import read_out
 from trevsnn.reversible.two_pass import Code, Neighbour
 
 
@@ -20,66 +18,102 @@ class Tape:
     """States, codes and anchors of one run, each changed or freed as soon as nothing needs it any more.
 
     Attributes:
-        states: c[l,t] by level, of the timestep where the forward, then the backward pass stands.
+        states: c[l,t] by level, of the timestep where the forward, then the backward pass stands; after the forward pass
+            None where no float state is needed.
         adjoints: y[l,t] of the same timestep, in the backward pass.
-        readouts: by their place in the plan, the beginning of each one's graph, and its value.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.states: list[Tensor] = list(plan.initial or ())
+        self.states: list[Tensor | None] = list(plan.initial or [None] * plan.levels)
         self.adjoints = Adjoints(plan)
-        self.readouts: dict[int, tuple[GradientEdge, Tensor]] = {}
+        self.spent = False
         self._seen: dict[tuple[int, int], Tensor | Code] = {}  # by (t, l)
         self._anchors: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}  # values, and where they stand
-        self._anchor_masks: list[list[NDArray[np.bool_]]] = []
+        self._anchor_masks: dict[int, list[NDArray[np.bool_]]] = {}
         self._owned: list[bool] = []  # states that may be overwritten
 
     # Forward: level after level, timestep after timestep.
 
-    def neighbours(self, t: int, level: int) -> tuple[Tensor, Tensor | None]:
-        """c[l-1,t], or x[t], and c[l+1,t-1]."""
-        below = self.plan.inputs[t] if level == 0 else self.states[level - 1]
-        return below, self.states[level + 1] if self.plan.has_above(t, level) else None
+    def state(self, level: int) -> Tensor:
+        """c[l,t]."""
+        state = self.states[level]
+        assert state is not None
+        return state
 
-    def advance(self, level: int, value: Tensor, alpha: Tensor | None) -> None:
-        """Go on to ``c[l,t] = alpha[l,t] * c[l,t-1] + F``, given the value of F."""
-        if alpha is None:
-            self.states.append(value)
+    def arguments(self, t: int, level: int) -> list[Tensor | None]:
+        """What F[l,t] is given; its ``requires_grad`` says whether a gradient will be asked for."""
+        result: list[Tensor | None] = []
+        for source in self._sources(t, level):
+            if source is None:
+                result.append(None)
+            elif source[1] < 0:
+                result.append(self.plan.inputs[t])
+            else:  # levels below are at t already, the others still at t - 1
+                result.append(self.state(source[1]).detach().requires_grad_())
+        return result
+
+    def given(self, t: int, level: int) -> list[Tensor]:
+        """Inputs and initial states among what makes up c[l,t]."""
+        sources = [*self._sources(t, level), (t - 1, level)]
+        initial = [] if self.plan.initial is None else [self.plan.initial[s[1]] for s in sources if s and s[0] < 0]
+        return [self.plan.inputs[t] for s in sources if s and s[1] < 0] + initial
+
+    def advance(self, level: int, value: Tensor, alpha: Tensor | None, *, begins: bool) -> None:
+        """Go on to ``c[l,t] = alpha[l,t] * c[l,t-1] + F``, given the value of F, or begin with ``c[l,t] = F``."""
+        if begins:
+            self.states[level] = value
             return
-        scaled = alpha * self.states[level]
-        self.states[level] = scaled.add_(value) if scaled.dtype == value.dtype else scaled + value
+        before = self.state(level)
+        if alpha is None:
+            state = before + value
+        else:
+            scaled = alpha * before
+            state = scaled.add_(value) if scaled.dtype == value.dtype else scaled + value
+        if value.shape != before.shape or state.shape != before.shape:
+            raise ValueError(
+                f"the state of level {level} has shape {tuple(before.shape)}, its transform gave {tuple(value.shape)}: a level "
+                "keeps its shape, and alpha is broadcast to it."
+            )
+        self.states[level] = state
 
     def end_timestep(self, t: int) -> None:
-        """Read out, and keep of the states what the mode calls for."""
+        """Keep of the states what the mode calls for."""
         plan = self.plan
-        for place, (at, function) in enumerate(plan.readouts):
-            if at == t:
-                self.readouts[place] = read_out(function, self.states[-1])
-        if not plan.exact or t == plan.timesteps - 1:
-            return
-        if not self._anchor_masks:  # the dtype of the states is known only now
-            self._anchor_masks = [
-                plan_anchors([plan.read_alpha(alpha) for alpha in column], state.dtype)
-                for column, state in zip(plan.alpha_columns, self.states, strict=True)
-            ]
-        for level, state in enumerate(self.states):
-            if plan.code is None:
-                self._seen[t, level] = state
+        last = t == plan.timesteps - 1
+        for level in range(plan.levels) if plan.exact else ():
+            state, view, wanted = self.state(level), plan.views[level], plan.alpha_needs_grad[level]
+            if view is None:
+                if not last and (wanted or plan.is_seen(level, t)):
+                    self._seen[t, level] = state
                 continue
-            if plan.levels > 1:
+            if plan.is_seen(level, t) and not (last and wanted):
                 with owner("codes"):
-                    self._seen[t, level] = plan.code(state)
-            mask = self._anchor_masks[level][t]
-            if plan.alpha_needs_grad[level] and mask.any():
-                with owner("anchors"):
-                    self._anchors[t, level] = (state, None) if mask.all() else _masked(state, mask)
-                    hand_over(self._anchors[t, level][0], "anchors")
+                    self._seen[t, level] = view.code(state)
+            if wanted and not last:
+                self._keep_anchor(t, level, state)
+
+    def end_forward(self) -> list[Tensor]:
+        """The last states, and nothing kept of those that are not needed any more."""
+        last, plan = [self.state(level) for level in range(self.plan.levels)], self.plan
+        self.adjoints.remember(last)
+        needed = [plan.inverts(level) or plan.views[level] is None for level in range(plan.levels)]
+        self.states = [state if wanted else None for state, wanted in zip(last, needed, strict=True)]
+        return last
+
+    def _keep_anchor(self, t: int, level: int, state: Tensor) -> None:
+        if level not in self._anchor_masks:  # the dtype of the states is known only now
+            self._anchor_masks[level] = plan_anchors(self.plan.numbers(level), state.dtype)
+        mask = self._anchor_masks[level][t]
+        if mask.any():
+            with owner("anchors"):
+                self._anchors[t, level] = (state, None) if mask.all() else _masked(state, mask)
+                hand_over(self._anchors[t, level][0], "anchors")
 
     # Backward: the same way back.
 
-    def start_backward(self, last: list[Tensor], grads: tuple[Tensor | None, ...]) -> None:
-        """Begin from the last states, where the run gave them out, and the gradients of them and of the readouts.
+    def start_backward(self, last: list[Tensor | None], grads: tuple[Tensor | None, ...]) -> None:
+        """Begin from the last states, where the run gave them out, and their gradients.
 
         Raises:
             ReversibilityError: ``reversible`` would lose too much.
@@ -88,28 +122,29 @@ class Tape:
         plan = self.plan
         if not plan.once:
             self.states = last
-        if not self.states:
+        if self.spent:
             raise RuntimeError(
                 "the backward pass ran a second time over one forward pass, but its states were freed as it went: run "
                 "the forward pass again, or use backprop='autograd' with retain_graph=True."
             )
         if not plan.exact and plan.timesteps > 1:
-            for level, column in enumerate(plan.alpha_columns):
-                check_reversible(level, [plan.read_alpha(alpha) for alpha in column], self.states[level].dtype)
+            for level in range(plan.levels):
+                check_reversible(level, plan.numbers(level), self.state(level).dtype)
         self._owned = [plan.once] * plan.levels
-        self.adjoints.start(self.states, grads[: len(last)], grads[len(last) :])
+        self.adjoints.start(grads)
 
-    def seen(self, t: int, level: int) -> tuple[Neighbour, Neighbour | None]:
-        """c[l-1,t], or x[t], and c[l+1,t-1] as F[l,t] saw them, exactly or, in ``reversible``, inverted; each with
-        where its gradient goes."""
-        adjoints = self.adjoints
-        if level == 0:
-            below = Neighbour(self.plan.inputs[t].detach(), adjoints.of_input(t))
-        else:
-            below = Neighbour(self._as_seen(t, level - 1), adjoints.of(level - 1))
-        if not self.plan.has_above(t, level):
-            return below, None
-        return below, Neighbour(self._as_seen(t - 1, level + 1), adjoints.of(level + 1))
+    def seen(self, t: int, level: int) -> list[Neighbour | None]:
+        """What F[l,t] saw, exactly or, in ``reversible``, inverted; each with where its gradient goes."""
+        adjoints, result = self.adjoints, []
+        for source in self._sources(t, level):
+            if source is None:
+                result.append(None)
+            elif source[1] < 0:
+                result.append(Neighbour(self.plan.inputs[t].detach(), adjoints.of_input(t)))
+            else:
+                adjoint = adjoints.of_own(level) if source == (t - 1, level) else adjoints.of(source[1])
+                result.append(Neighbour(self._as_seen(*source), adjoint, exact=self.plan.exact or source[0] < 0))
+        return result
 
     def state_to_invert(self, t: int, level: int) -> Tensor | None:
         """c[l,t], to be overwritten by c[l,t] - F, if c[l,t-1] is to be rebuilt from it."""
@@ -117,18 +152,18 @@ class Tape:
             return None
         if not self._owned[level]:
             with owner("states"):
-                self.states[level], self._owned[level] = self.states[level].clone(), True
+                self.states[level], self._owned[level] = self.state(level).clone(), True
         return self.states[level]
 
-    def retreat(self, t: int, level: int, alpha: Tensor) -> Tensor:
+    def retreat(self, t: int, level: int, alpha: Tensor | None) -> Tensor | None:
         """Go back to ``c[l,t-1] = (c[l,t] - F) / alpha[l,t]``, where F is subtracted already, or to what was kept of c[l,t-1].
-        Where no alpha wants it, it is not c[l,t-1]."""
-        if self._inverts(t, level):
-            self.states[level].div_(alpha)
+        None where no alpha wants it."""
+        if self._inverts(t, level) and alpha is not None:
+            self.state(level).div_(alpha)
         if t == 0:
             assert self.plan.initial is not None
             return self.plan.initial[level]
-        if self.plan.exact and self.plan.code is None:
+        if self.plan.exact and self.plan.views[level] is None:
             kept = self._seen[t - 1, level]
             assert isinstance(kept, Tensor)
             self.states[level], self._owned[level] = kept, False
@@ -138,7 +173,7 @@ class Tape:
                 self.states[level], self._owned[level] = values, self.plan.once
                 hand_over(values, "states")
             else:
-                self.states[level].masked_scatter_(mask, values)
+                self.state(level).masked_scatter_(mask, values)
         return self.states[level]
 
     def end_piece(self, t: int, level: int) -> None:
@@ -150,23 +185,25 @@ class Tape:
             # Whoever holds the loss holds this tape: nothing large stays on it but what is still to be given out.
             self.adjoints.forget_states()
             if self.plan.once:
-                self.states, self.plan.inputs, self.plan.distinct_inputs = [], [], []
+                self.spent, self.states, self.plan.inputs, self.plan.distinct_inputs = True, [], [], []
+
+    def _sources(self, t: int, level: int) -> list[tuple[int, int] | None]:
+        """Timestep and level of what F[l,t] is given, level -1 for the input; None where there is nothing."""
+        lower, upper, own = self.plan.sees[level]
+        earlier = (*upper, level) if own else upper
+        begins = t < self.plan.first_alpha
+        return [(t, i) for i in lower] + [None if begins or j == self.plan.levels else (t - 1, j) for j in earlier]
 
     def _as_seen(self, t: int, level: int) -> Tensor | Code:
         if t < 0:
             assert self.plan.initial is not None
             return self.plan.initial[level].detach()
-        exact = self.plan.exact and t < self.plan.timesteps - 1
-        return self._seen[t, level] if exact else self.states[level]
+        return self._seen[t, level] if (t, level) in self._seen else self.state(level)
 
     def _inverts(self, t: int, level: int) -> bool:
         """Whether c[l,t-1] is rebuilt from c[l,t]."""
-        if t == 0:
-            return False
-        if not self.plan.exact:
-            return True
         whole = (t - 1, level) in self._anchors and self._anchors[t - 1, level][1] is None
-        return self.plan.code is not None and self.plan.alpha_needs_grad[level] and not whole
+        return t > 0 and self.plan.inverts(level) and not whole
 
 
 def _masked(state: Tensor, mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,92 @@
+"""Whether the arguments of a run fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from trevsnn.backprop import BACKPROP_MODES
+from trevsnn.checks import choice
+from trevsnn.reversible.plan import Alpha
+from trevsnn.reversible.sees import Sees, check_sees
+from trevsnn.reversible.two_pass import TwoPass, View
+
+
+def check_arguments(
+    transforms: Sequence[Sequence[Any]],
+    alphas: Sequence[Sequence[Any] | None],
+    inputs: Sequence[Any],
+    states: Sequence[Any] | None,
+    sees: Sequence[Sees] | None,
+    views: Sequence[Any] | None,
+    backprop: str,
+    readouts: Sequence[Any],
+) -> None:
+    """Raise ValueError or TypeError, in one sentence, for what :func:`trevsnn.reversible.run` cannot run."""
+    choice("backprop", backprop, BACKPROP_MODES)
+    timesteps, lengths = len(transforms), {len(row) for row in transforms}
+    if timesteps == 0 or len(lengths) != 1 or lengths == {0}:
+        raise ValueError(
+            f"transforms must be T rows of L modules each; got {timesteps} rows of lengths {sorted(lengths)}."
+        )
+    (levels,) = lengths
+    for t, row in enumerate(transforms):
+        for level, f in enumerate(row):
+            _check_transform(f"transforms[{t}][{level}]", f)
+    for name, given in (("alphas", alphas), ("inputs", inputs)):
+        if isinstance(given, Tensor):
+            raise TypeError(f"{name} is one tensor; give a list of T entries, such as list({name}.unbind(0)).")
+        if len(given) != timesteps:
+            raise ValueError(f"{name} has {len(given)} entries for {timesteps} timesteps: give one for each.")
+    for t, row in enumerate(alphas):
+        if row is not None and len(row) != levels:
+            raise ValueError(f"alphas[{t}] has {len(row)} entries for {levels} levels: give one for each.")
+        for level, alpha in enumerate(row or ()):
+            if not isinstance(alpha, Tensor | int | float | None):
+                raise TypeError(f"alphas[{t}][{level}] is a {type(alpha).__name__}; give a tensor, a number or None.")
+    if states is not None and len(states) != levels:
+        raise ValueError(f"states has {len(states)} entries for {levels} levels: give one for each.")
+    for name, given in (("inputs", inputs), ("states", states or ())):
+        for place, tensor in enumerate(given):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{name}[{place}] is a {type(tensor).__name__}; give a tensor.")
+    if views is not None and len(views) != levels:
+        raise ValueError(f"views has {len(views)} entries for {levels} levels: give one for each, or None.")
+    for level, view in enumerate(views or ()):
+        if view is not None and not isinstance(view, View):
+            raise TypeError(
+                f"views[{level}] is a {type(view).__name__}, which has no method 'code': give a neuron, such as Spike(), or None."
+            )
+    if sees is not None:
+        check_sees(sees, levels)
+    if backprop == "reversible" and (own := [level for level, s in enumerate(sees or ()) if s.own]):
+        raise ValueError(
+            f"level {own[0]} sees its own earlier state, so that backprop='reversible' cannot rebuild that from the later "
+            "one: use backprop='exact'."
+        )
+    for t, _, *level in readouts:
+        if not 0 <= t < timesteps:
+            raise ValueError(f"a readout is at timestep {t}; it must lie in 0..{timesteps - 1}.")
+        if level and not -levels <= level[0] < levels:
+            raise ValueError(f"a readout is of level {level[0]}; it must lie in 0..{levels - 1}, or be -1 for the top one.")
+
+
+def tensors_of(alphas: Sequence[Sequence[Alpha] | None]) -> list[list[Tensor | None] | None]:
+    """The alphas with numbers as tensors, which take the dtype of what they multiply."""
+    return [
+        None if row is None else [torch.tensor(float(a)) if isinstance(a, int | float) else a for a in row] for row in alphas
+    ]
+
+
+def _check_transform(name: str, f: object) -> None:
+    if not isinstance(f, nn.Module | TwoPass):
+        raise TypeError(
+            f"{name} is a {type(f).__name__}; give a torch.nn.Module, or Replay(function, *modules) of a function and the "
+            "modules it uses."
+        )
+    if isinstance(f, nn.Module) and any(map(is_lazy, f.parameters())):
+        raise ValueError(f"{name} has parameters without a shape yet: run it once before.")

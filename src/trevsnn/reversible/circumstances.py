@@ -1,0 +1,148 @@
+"""What modules read besides their arguments, kept so that a second pass reads the same: parameters, buffers, training mode
+and other settings, autocast and random state."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trevsnn.reversible.precision import Precision
+
+#: A buffer with more elements is not copied for each pass: it has to stay as it is until the backward pass.
+LARGE_BUFFER = 2**16
+
+_SETTINGS = (bool, int, float, str, type(None))
+
+
+class _Contents(NamedTuple):
+    """What one module holds: references, but for copies of its buffers."""
+
+    module: nn.Module
+    parameters: dict[str, Any]
+    buffers: dict[str, Any]
+    modules: dict[str, Any]
+    settings: dict[str, Any]
+
+    @staticmethod
+    def of(module: nn.Module) -> _Contents:
+        settings = {name: value for name, value in vars(module).items() if isinstance(value, _SETTINGS)}
+        return _Contents(
+            module, dict(module._parameters), dict(module._buffers), dict(module._modules), settings
+        )  # fmt: skip
+
+    def put_back(self) -> None:
+        # Past __setattr__: a plain tensor may stand in for a parameter.
+        self.module._parameters.update(self.parameters)
+        self.module._buffers.update(self.buffers)
+        self.module._modules.update(self.modules)
+        vars(self.module).update(self.settings)
+
+
+class Circumstances:
+    """What some modules, and theirs, hold now, and autocast on a device.
+
+    Settings are attributes that are plain numbers, strings and flags, such as training mode, slopes and dropout rates.
+
+    Args:
+        device: whose autocast and random state count.
+        modules: any number of them; a module that is there twice counts once.
+        copy_buffers: keep copies of buffers, for modules that may change them.
+    """
+
+    def __init__(self, device: torch.device, *modules: nn.Module, copy_buffers: bool = True) -> None:
+        self.precision = Precision.current(device)
+        self.random: list[Tensor] | None = None  # where the first pass began, if it drew numbers
+        distinct = dict.fromkeys(part for module in modules for part in module.modules())
+        self._contents = [_Contents.of(part) for part in distinct]
+        self._unchanged: list[tuple[Tensor, int]] = [
+            (p, p._version) for c in self._contents for p in c.parameters.values() if p is not None and not p.is_inference()
+        ]  # fmt: skip
+        self._copied: set[tuple[int, str]] = set()
+        if copy_buffers:
+            for contents in self._contents:
+                for name, buffer in contents.buffers.items():
+                    if buffer is not None and buffer.numel() <= LARGE_BUFFER:
+                        contents.buffers[name] = buffer.detach().clone()
+                        self._copied.add((id(contents.module), name))
+                    elif buffer is not None and not buffer.is_inference():
+                        self._unchanged.append((buffer, buffer._version))
+
+    def parameters(self) -> list[Tensor]:
+        """The modules' parameters, each once: those that were there, even if others stand in for them now."""
+        return list(dict.fromkeys(p for c in self._contents for p in c.parameters.values() if p is not None))
+
+    @contextlib.contextmanager
+    def with_parameters(self, stand_ins: Mapping[Tensor, Tensor]) -> Iterator[None]:
+        """Within it ``stand_ins`` are in place of the modules' parameters; nothing else is touched."""
+        try:
+            for contents in self._contents:
+                contents.module._parameters.update(_replaced(contents.parameters, stand_ins))
+            yield
+        finally:
+            for contents in self._contents:
+                contents.module._parameters.update(contents.parameters)
+
+    @contextlib.contextmanager
+    def restored(self, stand_ins: Mapping[Tensor, Tensor] | None = None) -> Iterator[None]:
+        """Within it the modules hold what they held, ``stand_ins`` in place of their parameters, and buffers that may change.
+
+        Raises:
+            RuntimeError: a parameter or large buffer was changed in place since.
+        """
+        self._check_unchanged()
+        present = [_Contents.of(contents.module) for contents in self._contents]
+        try:
+            for contents in self._contents:
+                copies = {k: b.clone() if (id(contents.module), k) in self._copied else b for k, b in contents.buffers.items()}
+                parameters = _replaced(contents.parameters, stand_ins or {})
+                contents._replace(parameters=parameters, buffers=copies).put_back()
+            yield
+        finally:
+            for contents in present:
+                contents.put_back()
+
+    def _check_unchanged(self) -> None:
+        for tensor, version in self._unchanged:
+            if tensor._version != version:
+                raise RuntimeError(
+                    f"{self._name(tensor)} was modified by an inplace operation between the forward and the backward pass, "
+                    "which needs its old value: run backward before it changes."
+                )
+
+    def _name(self, tensor: Tensor) -> str:
+        for module, parameters, buffers, _, _ in self._contents:
+            for kind, named in (("parameter", parameters), ("buffer", buffers)):
+                for name, held in named.items():
+                    if held is tensor:
+                        return f"{kind} {name!r} {tuple(tensor.shape)} of a {type(module).__name__}"
+        raise AssertionError("the tensor is one of the modules' own")
+
+
+def _replaced(parameters: Mapping[str, Any], stand_ins: Mapping[Tensor, Tensor]) -> dict[str, Any]:
+    return {name: p if p is None else stand_ins.get(p, p) for name, p in parameters.items()}
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """The states of the CPU's random generator and, where it is another, the device's."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(getattr(torch, device.type).get_rng_state())
+    return states
+
+
+@contextlib.contextmanager
+def random_state(states: list[Tensor] | None, device: torch.device) -> Iterator[None]:
+    """Run under the given random states, if any, and restore the present ones afterwards."""
+    if states is None:
+        yield
+        return
+    accelerator = [] if device.type == "cpu" else [getattr(torch, device.type).current_device()]
+    with torch.random.fork_rng(accelerator, device_type=device.type if accelerator else "cuda"):
+        torch.set_rng_state(states[0])
+        if accelerator:
+            getattr(torch, device.type).set_rng_state(states[1])
+        yield

@@ -1,0 +1,60 @@
+"""What a level sees: which states of which levels its transform is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Sees(NamedTuple):
+    """The arguments of a level's transforms, in this order: F[l,t](c[i,t] for i in lower, c[j,t-1] for j in upper, c[l,t-1]).
+
+    Those of t-1 are None where there is no earlier state.
+
+    Attributes:
+        lower: levels i < l, at the same timestep; -1 stands for the input x[t].
+        upper: levels j > l, at the timestep before; L, above the top level, stands for nothing and is None always.
+        own: whether c[l,t-1] is the last argument.
+    """
+
+    lower: tuple[int, ...]
+    upper: tuple[int, ...] = ()
+    own: bool = False
+
+    def arguments(
+        self, level: int, x: Tensor, now: Sequence[Tensor], before: Sequence[Tensor] | None
+    ) -> list[Tensor | None]:
+        """What F[l,t] is given.
+
+        Args:
+            level: l.
+            x: x[t].
+            now: c[i,t] of the levels below l at least.
+            before: c[j,t-1] of all levels, or None.
+        """
+        lower = [x if i < 0 else now[i] for i in self.lower]
+        earlier = (*self.upper, level) if self.own else self.upper
+        return lower + [None if before is None or j == len(before) else before[j] for j in earlier]
+
+
+def adjacent(levels: int) -> list[Sees]:
+    """Each level sees the one below at the same timestep and the one above at the timestep before: F(below, above)."""
+    return [Sees((level - 1,), (level + 1,)) for level in range(levels)]
+
+
+def check_sees(sees: Sequence[Sees], levels: int) -> None:
+    """Raise ValueError where a level is to see what is not there yet or not there any more."""
+    if len(sees) != levels:
+        raise ValueError(f"sees has {len(sees)} entries for {levels} levels: give one for each.")
+    for level, (lower, upper, _) in enumerate(sees):
+        if not all(-1 <= i < level for i in lower):
+            raise ValueError(
+                f"sees[{level}].lower is {tuple(lower)}: level {level} sees levels below it, 0..{level - 1}, or the input, -1."
+            )
+        if not all(level < j <= levels for j in upper):
+            raise ValueError(
+                f"sees[{level}].upper is {tuple(upper)}: level {level} sees levels above it, {level + 1}..{levels - 1}, at "
+                f"the timestep before, or nothing, {levels}; for its own earlier state set own=True."
+            )
