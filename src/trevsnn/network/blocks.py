@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
@@ -10,6 +13,8 @@ from trevsnn.network.norm import BatchNorm
 from trevsnn.network.spike import spike
 
 EXPANSION = 4
+
+T = TypeVar("T")
 
 
 class PointwiseDepthwise(nn.Module):
@@ -72,21 +77,34 @@ class LevelStep(nn.Module):
         kernel_size: of the depthwise convolutions, odd.
         below: module from the lower level's state, or from the network's input, to (B, C, H, W).
         above: module from the upper level's earlier state to (B, C, h, w); None at the top level and at t = 0.
+        further: likewise from the levels above that one, lowest first.
     """
 
-    def __init__(self, channels: int, kernel_size: int, below: nn.Module, above: nn.Module | None) -> None:
+    def __init__(
+        self, channels: int, kernel_size: int, below: nn.Module, above: nn.Module | None, further: Sequence[nn.Module] = ()
+    ) -> None:
         super().__init__()
         self.below = below
         self.above = above
+        self.further = nn.ModuleList(further)
         self.expand1 = Expand(channels, kernel_size)
         self.project1 = PointwiseDepthwise(channels, kernel_size)
         self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1))
         self.expand2 = Expand(channels, kernel_size)
 
-    def forward(self, below: Tensor, above: Tensor | None, shared: PointwiseDepthwise) -> Tensor:
+    def forward(self, below: Tensor, above: Sequence[Tensor | None], shared: PointwiseDepthwise) -> Tensor:
         """F[l,t](below, above), (B, C, H, W); ``shared`` is the level's PW2 and DW2."""
-        from_above = None if above is None or self.above is None else self.above(above)
-        return self.blocks(fuse(self.below(below), from_above), shared)
+        return self.blocks(
+            fuse(self.below(below), *(link(state) for link, state in self.links_from_above(above))), shared
+        )
+
+    def links_from_above(self, above: Sequence[T | None]) -> list[tuple[nn.Module, T]]:
+        """Each link from above with the state, or what else belongs to it, that it is given."""
+        return [
+            (link, state)
+            for link, state in zip((self.above, *self.further), above, strict=False)
+            if link is not None and state is not None
+        ]
 
     def blocks(self, potential: Tensor, shared: PointwiseDepthwise) -> Tensor:
         """``Block2(Block1(v))``, (B, C, H, W) -> (B, C, H, W)."""
@@ -94,14 +112,12 @@ class LevelStep(nn.Module):
         return potential + shared(self.expand2(potential))
 
 
-def fuse(from_below: Tensor, from_above: Tensor | None) -> Tensor:
-    """``v``, the sum of two maps, the upper one brought to the lower one's H x W by nearest-neighbour upsampling."""
-    if from_above is None:
-        return from_below
-    size = from_below.shape[2:]
-    if from_above.shape[2:] != size:
-        from_above = nn.functional.interpolate(from_above, size=size, mode="nearest")
-    return from_below + from_above
+def fuse(from_below: Tensor, *from_above: Tensor) -> Tensor:
+    """``v``, the sum of maps, the upper ones brought to the lower one's H x W by nearest-neighbour upsampling."""
+    total, size = from_below, from_below.shape[2:]
+    for maps in from_above:
+        total = total + (maps if maps.shape[2:] == size else nn.functional.interpolate(maps, size=size, mode="nearest"))
+    return total
 
 
 class Level(nn.Module):

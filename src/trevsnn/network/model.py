@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Literal, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trevsnn.checks import choice, positive
 from trevsnn.network.blocks import Level, LevelStep, Link
@@ -16,13 +19,14 @@ from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_proj
 from trevsnn.network.heads import AuxiliaryHead, LastHead
 from trevsnn.network.hub import HubModel
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes
-from trevsnn.network.slicing import encoder_slices, fast_layout, in_slices, sliced
-from trevsnn.network.spike import pack, spike
+from trevsnn.network.slicing import (
+    encoder_slices, fast_layout, in_slices, is_sliceable_encoder, sees_spikes_alone, sliced,
+)  # fmt: skip
+from trevsnn.network.spike import SPIKE, spike
 from trevsnn.network.stream import Stream
 from trevsnn.network.transform import Transform
-from trevsnn.reversible import BACKPROP_MODES, Backprop, run, unroll
+from trevsnn.reversible import BACKPROP_MODES, Backprop, Readout, Sees, View, adjacent, run, unroll
 from trevsnn.reversible.inversion import read_alpha
-from trevsnn.reversible.plan import Readout
 
 AUXILIARY_HEADS = 3
 
@@ -107,31 +111,44 @@ class TRevSNN(nn.Module, HubModel):
         n, timesteps = len(self.heads), self.config.timesteps
         return [-(-timesteps * (i + 1) // n) - 1 for i in range(n)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of the last head.
+    @overload
+    def forward(self, x: Tensor, *, all_heads: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, *, all_heads: Literal[True]) -> list[Tensor]: ...
+
+    def forward(self, x: Tensor, *, all_heads: bool = False) -> Tensor | list[Tensor]:
+        """Logits (B, K) of the last head, or a list of those of every head in the order of time: four for images, one for
+        events.
+
+        Training asks for all heads, through the module itself, so that what is wrapped around its ``forward`` applies:
+        DistributedDataParallel, accelerate, ``torch.compile``, autocast.
 
         Args:
             x: pictures (B, in_chans, H, W), or event frames (B, T, in_chans, H, W); of the weights' floating dtype.
+            all_heads: give the logits of every head.
 
         Raises:
             ValueError: x has another shape or is not floating point.
         """
-        head = self._get_last_head()
-        (pooled,) = self._run(x, [(self.config.timesteps - 1, head.pool)])
-        return head(pooled)
+        heads, timesteps = list(self.heads), self.head_timesteps()
+        if not all_heads:
+            heads, timesteps = heads[-1:], timesteps[-1:]
+        read = self._run(x, [Readout(t, _pool_of(head)) for head, t in zip(heads, timesteps, strict=True)])
+        logits = [head(rates) for head, rates in zip(heads, read, strict=True)]
+        if all_heads:
+            return logits
+        return self._with_all_heads_used(logits[0])
 
     def forward_heads(self, x: Tensor) -> list[Tensor]:
-        """Logits (B, K) of every head in the order of time: four for images, one for events. See :meth:`forward`."""
-        heads: list[AuxiliaryHead | LastHead] = list(self.heads)  # type: ignore[assignment]
-        pooled = self._run(x, [(t, head.pool) for head, t in zip(heads, self.head_timesteps(), strict=True)])
-        return [head(rates) for head, rates in zip(heads, pooled, strict=True)]
+        """``model(x, all_heads=True)``."""
+        return self(x, all_heads=True)
 
     def forward_time(self, x: Tensor) -> Tensor:
         """Logits (T, B, K) of the last head read after every timestep, for :func:`trevsnn.temporal_loss`."""
-        head = self._get_last_head()
-        return torch.stack(
-            [head(pooled) for pooled in self._run(x, [(t, head.pool) for t in range(self.config.timesteps)])]
-        )
+        head = self.heads[-1]
+        read = self._run(x, [Readout(t, _pool_of(head)) for t in range(self.config.timesteps)])
+        return torch.stack([head(rates) for rates in read])
 
     @torch.no_grad()
     def forward_with_rates(self, x: Tensor) -> tuple[Tensor, FiringRates]:
@@ -139,26 +156,46 @@ class TRevSNN(nn.Module, HubModel):
         transforms, alphas, inputs = self._recurrence(x)
         rates, states = [], []
         with counting_hidden_spikes(self.levels) as counts_LTN:
-            for states in unroll(transforms, alphas, inputs):
+            for states in unroll(transforms, alphas, inputs, sees=self._sees()):
                 rates.append(torch.stack([spike(state).double().mean() for state in states]))
         hidden = [torch.stack([count.rate() for blocks in level for count in blocks]) for level in counts_LTN]
         hidden_LTN = torch.stack(hidden).unflatten(1, (self.config.timesteps, -1))
-        head = self._get_last_head()
-        return head(head.pool(states[-1])), FiringRates(torch.stack(rates, dim=1), hidden_LTN)
+        head = self.heads[-1]
+        return head(_pool_of(head)(states[-1])), FiringRates(torch.stack(rates, dim=1), hidden_LTN)
 
     def _run(self, x: Tensor, readouts: list[Readout]) -> list[Tensor]:
         transforms, alphas, inputs = self._recurrence(x)
+        keeps_codes = self._backprop == "exact" and torch.is_grad_enabled()
         _, values = run(
-            transforms,
-            alphas,
-            inputs,
-            backprop=self._backprop,
-            code=pack,
-            readouts=readouts,
-            once=True,
-            read_alpha=self.read_alpha,
-        )
+            transforms, alphas, inputs, sees=self._sees(), views=self._views() if keeps_codes else None,
+            backprop=self._backprop, readouts=readouts, once=True, read_alpha=self.read_alpha,
+        )  # fmt: skip
         return values
+
+    def _sees(self) -> list[Sees]:
+        """The level below, and the level above."""
+        return adjacent(len(self.levels))
+
+    def _views(self) -> list[View | None]:
+        """For each level whether its state is seen through spikes alone, so that their codes are all that is kept."""
+        views: list[View | None] = [SPIKE] * len(self.levels)
+        for level, t, step in self._steps():
+            above = ["above", *(f"further.{i}" for i in range(len(step.further)))]
+            for seen, name in [(level - 1, "below"), *enumerate(above, start=level + 1)]:
+                link = step.above if name == "above" else step.get_submodule(name)
+                if 0 <= seen < len(views) and views[seen] and not sees_spikes_alone(step, link):
+                    views[seen] = None
+                    warnings.warn(
+                        f"levels.{level}.steps.{t}.{name} is not the library's own, or has hooks, and may look at more than "
+                        f"spikes: the states of level {seen} are kept themselves, not in 2 bits per neuron and timestep.",
+                        stacklevel=4,
+                    )
+        return views
+
+    def _steps(self) -> Iterator[tuple[int, int, LevelStep]]:
+        for level, module in enumerate(self.levels):
+            for t, step in enumerate(module.steps):  # type: ignore[arg-type]
+                yield level, t, step
 
     def stream(self, batch: int) -> Stream:
         """Begin clips of ``batch`` event cameras whose frames come one at a time; see :class:`trevsnn.network.stream.Stream`.
@@ -171,8 +208,10 @@ class TRevSNN(nn.Module, HubModel):
             raise ValueError("stream is for networks with input='event'; give an image to the network itself.")
         if self.training:
             raise ValueError("stream needs the network in evaluation mode: call model.eval() first.")
-        head = self._get_last_head()
-        return Stream(*self._transforms(), lambda state: head(head.pool(state)), (batch, self.config.in_chans or 0))
+        head = self.heads[-1]
+        return Stream(
+            *self._transforms(), self._sees(), lambda state: head(_pool_of(head)(state)), (batch, self.config.in_chans or 0)
+        )
 
     def _recurrence(self, x: Tensor) -> tuple[list[list[Transform]], list[list[Tensor] | None], list[Tensor]]:
         """F[l,t], alpha[l,t] and x[t] of all timesteps."""
@@ -185,21 +224,32 @@ class TRevSNN(nn.Module, HubModel):
         levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
         timesteps = range(self.config.timesteps)
         slice_bytes = self.config.slice_bytes
-        transforms = [[Transform(level.steps[t], level.shared, slice_bytes) for level in levels] for t in timesteps]  # type: ignore[arg-type]
+        transforms = [
+            [
+                Transform(level.steps[t], level.shared, slice_bytes, f"levels.{i}.steps.{t}")  # type: ignore[arg-type]
+                for i, level in enumerate(levels)
+            ]
+            for t in timesteps
+        ]
         return transforms, [None if t == 0 else [level.bounded_alpha_(t) for level in levels] for t in timesteps]
 
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder
+        if torch.compiler.is_compiling() or not is_sliceable_encoder(encoder):
+            return encoder(fast_layout(image))
         assert isinstance(encoder, ImageEncoder)
         rows = encoder_slices(encoder, image, self.config.slice_bytes)
         if self._backprop == "autograd" or not torch.is_grad_enabled():
             return in_slices(lambda part: encoder(fast_layout(part)), image, rows)
         return sliced(encoder, image, rows, "encoder")  # type: ignore[call-arg]
 
-    def _get_last_head(self) -> LastHead:
-        head = self.heads[-1]
-        assert isinstance(head, LastHead)
-        return head
+    def _with_all_heads_used(self, logits: Tensor) -> Tensor:
+        """The logits of the last head, with a gradient of 0 for the other heads where DistributedDataParallel waits for one."""
+        ddp = DistributedDataParallel._get_active_ddp_module()
+        if ddp is None or ddp.find_unused_parameters or not torch.is_grad_enabled():
+            return logits
+        unused = [p for head in self.heads[:-1] for p in head.parameters() if p.requires_grad]  # type: ignore[union-attr]
+        return logits + sum(0 * p.sum() for p in unused) if unused else logits
 
     def _check(self, x: Tensor) -> None:
         config = self.config
@@ -214,3 +264,12 @@ class TRevSNN(nn.Module, HubModel):
             )
         if not x.is_floating_point():
             raise ValueError(f"the input has dtype {x.dtype}; convert it to floating point and normalise it first.")
+
+
+def _pool_of(head: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What a head is given of a state: what its ``pool`` makes of it, or, of a head without one, the state itself."""
+    return getattr(head, "pool", _state_itself)
+
+
+def _state_itself(state: Tensor) -> Tensor:
+    return state

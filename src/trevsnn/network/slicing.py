@@ -9,6 +9,7 @@ in every mode uses the same slices, and all of them see the same spikes. The equ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,18 +18,20 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from trevsnn.network.blocks import Expand, LevelStep, Link, PointwiseDepthwise, fuse
-from trevsnn.network.encoders import ImageEncoder
+from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, ImageStem
 from trevsnn.network.norm import BatchNorm
 from trevsnn.reversible import Code, Neighbour, Replay
+from trevsnn.reversible.circumstances import Circumstances
 from trevsnn.reversible.memory_owner import Owner, owner
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.replay import Circumstances
+from trevsnn.reversible.replay import refuse_function_transforms, refuse_second_derivatives
 from trevsnn.reversible.two_pass import add_up
 
 #: Default of ``TRevSNNConfig.slice_bytes``: about a CPU's cache, and enough work to fill a GPU.
 SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 13 * 2**18, 128 * 2**20
 
-_PARTS_OF_A_STEP = (Expand, PointwiseDepthwise, Link, BatchNorm, nn.Conv2d, ScaledStdConv2d, nn.Identity)
+_PARTS_OF_A_STEP = (Expand, PointwiseDepthwise, Link, BatchNorm, nn.Conv2d, ScaledStdConv2d, nn.Identity, nn.ModuleList)
+_PARTS_OF_AN_ENCODER = (ImageEncoder, ImageStem, AnnealedLeakyReLU, nn.Conv2d, ScaledStdConv2d, nn.Identity)
 
 
 def slices(batch: int, bytes_per_item: int, slice_bytes: int | None, device: torch.device) -> list[slice]:
@@ -84,6 +87,20 @@ def is_sliceable(step: nn.Module, shared: nn.Module) -> bool:
     )
 
 
+def is_sliceable_encoder(encoder: nn.Module) -> bool:
+    """Whether an encoder of pictures is this network's own, which acts on each of them alone; a hook, which may want to see
+    the whole batch, makes it another."""
+    return all(type(part) in _PARTS_OF_AN_ENCODER and not has_hooks(part) for part in encoder.modules())
+
+
+def sees_spikes_alone(step: nn.Module, link: nn.Module | None) -> bool:
+    """Whether a step looks at the state that it gives to one of its links through spikes alone, as far as is known.
+
+    A link of a user, or a hook on one, may look at numbers.
+    """
+    return type(step) is LevelStep and not has_hooks(step) and (link is None or (type(link) is Link and not has_hooks(link)))
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling a module does more than its class says: it has hooks, or a ``forward`` of its own, as wrappers
     give it, or there are hooks on all modules."""
@@ -118,13 +135,22 @@ def encoder_slices(encoder: ImageEncoder, image: Tensor, slice_bytes: int | None
     return slices(len(image), elements * itemsize, slice_bytes, image.device)
 
 
-def sliced_step(
-    step: LevelStep, below: Tensor, above: Tensor | None, shared: PointwiseDepthwise, slice_bytes: int | None
-) -> Tensor:
-    """``step(below, above, shared)`` in plain torch operations and in slices: the slow twin of
-    :class:`trevsnn.network.lean.step.LeanStep`."""
+def plain_step(step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None) -> Callable[..., Tensor]:
+    """``F(below, *above)`` of a step in plain torch operations, in slices where they cannot change what it computes: the slow
+    twin of :class:`trevsnn.network.lean.step.LeanStep`."""
     if torch.compiler.is_compiling() or not is_sliceable(step, shared):  # a compiler sees one slice
-        return step(below if isinstance(step.below, Link) else fast_layout(below), above, shared)
+        return partial(_whole_step, step, shared)
+    return partial(sliced_step, step, shared, slice_bytes)
+
+
+def _whole_step(step: LevelStep, shared: PointwiseDepthwise, below: Tensor, *above: Tensor | None) -> Tensor:
+    return step(below if isinstance(step.below, Link) else fast_layout(below), above, shared)
+
+
+def sliced_step(
+    step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, below: Tensor, *above: Tensor | None
+) -> Tensor:
+    """``step(below, above, shared)`` of a sliceable step, slice by slice."""
     _, rows = step_slices(step, below, Precision.current(below.device), slice_bytes)
 
     def link(module: nn.Module, seen: Tensor) -> Tensor:
@@ -132,8 +158,8 @@ def sliced_step(
             return module.bn(in_slices(module.convolve, seen, rows))
         return in_slices(lambda part: module(fast_layout(part)), seen, rows)
 
-    from_above = None if above is None or step.above is None else link(step.above, above)
-    potential = fuse(link(step.below, below), from_above)
+    from_above = [link(module, state) for module, state in step.links_from_above(above)]
+    potential = fuse(link(step.below, below), *from_above)
     return in_slices(lambda part: step.blocks(part, shared), potential, rows)
 
 
@@ -142,21 +168,22 @@ class _Sliced(torch.autograd.Function):
     def forward(ctx: Any, module: nn.Module, rows: list[slice], part: Owner, x: Tensor, *parameters: Tensor) -> Tensor:
         ctx.save_for_backward(x, *parameters)
         ctx.module, ctx.rows, ctx.part, ctx.parameters = module, rows, part, parameters
-        ctx.circumstances = Circumstances(Precision.current(x.device), random=None)
+        ctx.circumstances = Circumstances(x.device, module)
         with owner(part):
             return gather(((r, module(fast_layout(x[r]))) for r in rows), x.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """dL/dx and dL/dtheta of each slice, by autograd on the module run again."""
+        refuse_second_derivatives()
         x, *_ = ctx.saved_tensors
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[3] else None
         totals: dict[Tensor, Tensor] = {}
-        replay = Replay(lambda below, _: ctx.module(fast_layout(below)), ctx.module)
+        replay = Replay(lambda part: ctx.module(fast_layout(part)), ctx.module)
         for r in reversed(ctx.rows):  # the order in which autograd sums
             seen = Neighbour(x[r], None if grad_x is None else grad_x[r])
             with owner(ctx.part):
-                gradients = replay.second_pass(ctx.circumstances, seen, None, grad_outputs[0][r], None)
+                gradients = replay.second_pass(ctx.circumstances, None, [seen], grad_outputs[0][r], None)
             add_up(totals, gradients)
         return (None, None, None, grad_x, *(totals.get(p) for p in ctx.parameters))
 
@@ -173,6 +200,7 @@ def sliced(module: nn.Module, x: Tensor, rows: list[slice], part: Owner) -> Tens
 
     A compiler breaks its graph here.
     """
+    refuse_function_transforms()
     return _Sliced.apply(module, rows, part, x, *module.parameters())  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from trevsnn.reversible import unroll
+from trevsnn.reversible import Alpha, Sees, unroll
 
 
 class Stream:
@@ -18,16 +18,16 @@ class Stream:
     last those of the whole clip at once, bit for bit.
 
     Args:
-        transforms, alphas: of all timesteps; see :func:`trevsnn.reversible.unroll`.
+        transforms, alphas, sees: of all timesteps; see :func:`trevsnn.reversible.unroll`.
         head: from the top level's state to logits.
         shape: (B, channels) of a frame.
     """
 
     def __init__(
-        self, transforms: Sequence[Sequence[Callable[[Tensor, Tensor | None], Tensor]]],
-        alphas: Sequence[Sequence[Tensor] | None], head: Callable[[Tensor], Tensor], shape: tuple[int, int],
+        self, transforms: Sequence[Sequence[Callable[..., Tensor]]],
+        alphas: Sequence[Sequence[Alpha] | None], sees: Sequence[Sees], head: Callable[[Tensor], Tensor], shape: tuple[int, int],
     ) -> None:  # fmt: skip
-        self.transforms, self.alphas, self.head, self.shape = transforms, alphas, head, shape
+        self.transforms, self.alphas, self.sees, self.head, self.shape = transforms, alphas, sees, head, shape
         self.seen = 0
         self.size: torch.Size | None = None
         self.states: list[Tensor] | None = None
@@ -61,6 +61,6 @@ class Stream:
             raise ValueError(f"frame {self.seen} holds NaN.")
         self.size = frame.shape
         here = slice(self.seen, self.seen + 1)
-        (self.states,) = unroll(self.transforms[here], self.alphas[here], [frame], self.states)
+        (self.states,) = unroll(self.transforms[here], self.alphas[here], [frame], self.states, self.sees)
         self.seen += 1
         return self.head(self.states[-1])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, PointwiseDepthwise
 from trevsnn.network.lean.step import LeanStep, is_lean
-from trevsnn.network.slicing import sliced_step
+from trevsnn.network.slicing import plain_step
 from trevsnn.reversible import Replay, SecondPass
 
 
@@ -22,21 +22,23 @@ class Transform:
         step: the level's modules at one timestep.
         shared: PW2 and DW2 of the second block.
         slice_bytes: for the hidden map of one slice; None for the default.
+        name: in errors.
     """
 
-    def __init__(self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None) -> None:
-        self.step, self.shared, self.slice_bytes = step, shared, slice_bytes
+    def __init__(self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, name: str) -> None:
+        self.step, self.shared, self.slice_bytes, self.name = step, shared, slice_bytes, name
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Those of the step and of the shared half, each once."""
         return dict.fromkeys([*self.step.parameters(), *self.shared.parameters()])
 
-    def __call__(self, below: Tensor, above: Tensor | None) -> Tensor:
+    def __call__(self, below: Tensor, *above: Tensor | None) -> Tensor:
         """F[l,t](below, above), (B, C, H, W), in plain torch operations."""
-        return sliced_step(self.step, below, above, self.shared, self.slice_bytes)
+        return plain_step(self.step, self.shared, self.slice_bytes)(below, *above)
 
-    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, SecondPass]:
+    def first_pass(self, below: Tensor, *above: Tensor | None) -> tuple[Tensor, SecondPass]:
         """The lean way, or, where somebody changed the modules, the same operations replayed under autograd."""
         if is_lean(self.step, self.shared):
-            return LeanStep(self.step, self.shared, self.slice_bytes).first_pass(below, above)
-        return Replay(self, self.step, self.shared).first_pass(below, above)
+            return LeanStep(self.step, self.shared, self.slice_bytes).first_pass(below, *above)
+        plain = plain_step(self.step, self.shared, self.slice_bytes)
+        return Replay(plain, self.step, self.shared, name=self.name).first_pass(below, *above)

@@ -19,7 +19,7 @@ from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.plan import Alpha, Plan, Readout, alpha_row
 from trevsnn.reversible.precision import Precision
-from trevsnn.reversible.replay import Replay
+from trevsnn.reversible.replay import Replay, refuse_function_transforms, refuse_second_derivatives
 from trevsnn.reversible.sees import Sees, adjacent
 from trevsnn.reversible.tape import Tape
 from trevsnn.reversible.two_pass import TwoPass, View
@@ -188,11 +188,7 @@ def _run_pieces(plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
     of its own parameters to autograd as soon as it is through. Readouts branch off after their timestep, so that their
     gradients are there when the backward pass comes to it.
     """
-    if torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "torch.func transforms cannot go through backprop='exact' or 'reversible', which have a backward pass of their "
-            "own: use backprop='autograd'."
-        )
+    refuse_function_transforms()
     tape, given = Tape(plan), dict[int, Tensor]()
     token = _Begin.apply(tape, *plan.distinct_inputs, *(plan.initial or ()))
     with Precision.current(plan.inputs[0].device).context():
@@ -210,14 +206,6 @@ def _run_pieces(plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
     return list(outputs[:levels]), list(outputs[levels:])
 
 
-def _refuse_second_derivatives() -> None:
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "backward with create_graph=True, for second derivatives, cannot go through backprop='exact' or 'reversible', "
-            "whose backward pass is not differentiable: use backprop='autograd'."
-        )
-
-
 class _Begin(torch.autograd.Function):
     """Where the inputs and the initial states come in, and their gradients go out."""
 
@@ -230,7 +218,7 @@ class _Begin(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
         """dL/dx[t] and dL/dc[l,-1], complete now that every piece has been gone back through."""
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         grads = ctx.tape.adjoints.final()
         return (None, *(g if g is None else g.to(x.dtype) for g, x in zip(grads, ctx.saved_tensors, strict=True)))
 
@@ -260,7 +248,7 @@ class _Piece(torch.autograd.Function):
         dL/dalpha[l,t] = sum y[l,t] c[l,t-1]        over the axes along which alpha is broadcast
         y[l,t-1]       = alpha[l,t] y[l,t] + (dF[l,t]/dc[l,t-1])^T y[l,t]      the first terms; other transforms still add
         """
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         tape, t, level = ctx.tape, ctx.t, ctx.level
         saved = ctx.saved_tensors  # raises where one was changed in place since
         alpha = saved[-1] if tape.plan.alpha(t, level) is not None else None
@@ -292,7 +280,7 @@ class _Reading(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """A term of y[l,t], which waits on the tape for timestep t."""
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         (token,) = ctx.saved_tensors
         ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, grads[0])
         return None, None, None, torch.zeros_like(token)
@@ -320,7 +308,7 @@ class _End(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Begin with y[l,T-1] = dL/dc[l,T-1]; readouts add theirs at their own timestep."""
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         token, *last = ctx.saved_tensors
         ctx.tape.start_backward(last, grads[: len(last)])
         return None, torch.zeros_like(token), *grads[len(last) :]

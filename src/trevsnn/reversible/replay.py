@@ -17,6 +17,24 @@ class ReplayError(RuntimeError):
     """A module cannot be run a second time, or did not compute the same again."""
 
 
+def refuse_second_derivatives() -> None:
+    """Raise RuntimeError in a backward pass that is to be differentiated itself."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "backward with create_graph=True, for second derivatives, cannot go through backprop='exact' or 'reversible', "
+            "whose backward pass is not differentiable: use backprop='autograd'."
+        )
+
+
+def refuse_function_transforms() -> None:
+    """Raise RuntimeError inside ``torch.func.grad``, ``vmap`` and their like."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "torch.func transforms cannot go through backprop='exact' or 'reversible', which have a backward pass of their "
+            "own: use backprop='autograd'."
+        )
+
+
 class Replay:
     """Both passes of any function F of states: the second one runs it again, under a graph.
 

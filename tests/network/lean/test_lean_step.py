@@ -67,15 +67,15 @@ def test_exact_recomputes_the_same_spikes_and_has_the_gradients_of_autograd(
 
 
 def both_passes(kind, step, shared, below, above, adjoint, precision, slice_bytes=None):
-    twin = Replay(lambda below, above: step(below, above, shared), step, shared)
+    twin = Replay(lambda below, above: step(below, [above], shared), step, shared)
     passes = twin if kind is Replay else LeanStep(step, shared, slice_bytes)
     with precision.context(), torch.no_grad():
         value, second_pass = passes.first_pass(below, above)
     sinks = torch.ones_like(below), torch.ones_like(above)
     state = torch.zeros_like(value)
     grads = {}
-    neighbours = (Neighbour(seen, sink) for seen, sink in zip((below, above), sinks, strict=True))
-    for parameter, grad in second_pass(*neighbours, adjoint, state):
+    neighbours = [Neighbour(seen, sink) for seen, sink in zip((below, above), sinks, strict=True)]
+    for parameter, grad in second_pass(neighbours, adjoint, state):
         grads[parameter] = grads.get(parameter, 0) + grad
     return value, -state, sinks, grads
 

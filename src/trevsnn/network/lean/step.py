@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from trevsnn.network.lean.block import LeanBlock
 from trevsnn.network.lean.link import LeanInput, LeanLink, Statistics
 from trevsnn.network.slicing import gather, has_hooks, is_sliceable, step_slices
 from trevsnn.reversible import Code, Gradients, Neighbour, SecondPass
+from trevsnn.reversible.circumstances import Circumstances
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.precision import Precision
 
@@ -23,11 +25,12 @@ def is_lean(step: nn.Module, shared: nn.Module) -> bool:
 
 
 class Kept(NamedTuple):
-    """What the second pass needs of the first: autocast, and the batch statistics of the links from below and above."""
+    """What the second pass needs of the first: what the modules read, and the batch statistics of the links from below
+    and above."""
 
-    precision: Precision
+    circumstances: Circumstances
     below: Statistics | None
-    above: Statistics | None
+    above: list[Statistics | None]
 
 
 class LeanStep:
@@ -47,24 +50,27 @@ class LeanStep:
     def __init__(self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None) -> None:
         self.step, self.shared, self.slice_bytes = step, shared, slice_bytes
 
-    def first_pass(self, below: Tensor, above: Tensor | None) -> tuple[Tensor, SecondPass]:
+    def first_pass(self, below: Tensor, *above: Tensor | None) -> tuple[Tensor, SecondPass]:
         """F(below, above), (B, C, H, W), and the pass back through it."""
-        precision = Precision.current(below.device)
+        # Batch statistics are kept as they were, so that buffers need no copies.
+        circumstances = Circumstances(below.device, self.step, self.shared, copy_buffers=False)
+        precision = circumstances.precision
         with owner("blocks"), _explicit(precision), torch.no_grad():
-            layers = _Layers(self, below, precision)
+            layers = _Layers(self, below, above, precision)
             below_maps, below_statistics = layers.below.prepare(below, layers.rows)
-            above_maps, above_statistics = layers.prepare_above(above)
+            prepared = [link.prepare(state, layers.rows) for link, state in layers.above]
+            above_maps, above_statistics = [maps for maps, _ in prepared], [statistics for _, statistics in prepared]
+            del prepared
 
             def value(rows: slice) -> Tensor:
-                from_above = layers.from_above(above_maps, above_statistics, rows)
-                potential = fuse(layers.below.forward(below_maps[rows], below_statistics), from_above)
+                potential = layers.fused(below_maps, below_statistics, above_maps, above_statistics, rows)
                 return layers.block2.forward(layers.block1.forward(potential))
 
             whole = gather(((rows, value(rows)) for rows in layers.rows), below.shape[0])
-        return whole, partial(self.second_pass, Kept(precision, below_statistics, above_statistics))
+        return whole, partial(self.second_pass, Kept(circumstances, below_statistics, above_statistics))
 
     def second_pass(
-        self, kept: Kept, below: Neighbour, above: Neighbour | None, adjoint: Tensor, state: Tensor | None
+        self, kept: Kept, seen: Sequence[Neighbour | None], adjoint: Tensor, state: Tensor | None
     ) -> Gradients:
         """See :class:`trevsnn.reversible.SecondPass`. In each slice, with y = dL/dF::
 
@@ -75,15 +81,19 @@ class LeanStep:
 
         A link's batch statistics depend on the whole batch, so dL/dv is gathered before it goes through a link.
         """
-        with owner("blocks"), _explicit(kept.precision), torch.no_grad():
-            layers = _Layers(self, below.value, kept.precision)
+        below, above = seen[0], seen[1:]
+        assert below is not None
+        precision = kept.circumstances.precision
+        with owner("blocks"), kept.circumstances.restored(), _explicit(precision), torch.no_grad():
+            layers = _Layers(self, below.value, above, precision)
             below_maps, _ = layers.below.prepare(below.value, layers.rows, kept.below)
-            above_maps, _ = layers.prepare_above(None if above is None else above.value, kept.above)
-            below_grad = above_grad = None
+            above_maps = [
+                link.prepare(neighbour.value, layers.rows, statistics)[0]
+                for (link, neighbour), statistics in zip(layers.above, kept.above, strict=True)
+            ]
+            below_grad, above_grads = None, [None] * len(above_maps)
             for rows in reversed(layers.rows):  # the order in which autograd sums gradients
-                from_above = layers.from_above(above_maps, kept.above, rows)
-                potential = fuse(layers.below.forward(below_maps[rows], kept.below), from_above)
-                del from_above
+                potential = layers.fused(below_maps, kept.below, above_maps, kept.above, rows)
                 middle, trace1 = layers.block1.forward_traced(potential)
                 assert middle is not None
                 del potential
@@ -103,21 +113,21 @@ class LeanStep:
                     layers.below.backward(grad, below_maps[rows], sink)
                 else:
                     below_grad = _put(grad, rows, below_grad, below_maps)
-                if above_maps is not None:
-                    above_grad = _put(_upsample_backward(grad, above_maps), rows, above_grad, above_maps)
+                for place, maps in enumerate(above_maps):
+                    above_grads[place] = _put(_upsample_backward(grad, maps), rows, above_grads[place], maps)
                 del grad
             gradients = layers.release_blocks()
             if isinstance(layers.below, LeanInput):
                 gradients += layers.below.gradients()
             # Each link's whole maps are freed before its convolution goes back, in slices.
-            waiting = [
-                (layers.below, below, kept.below, below_grad, below_maps),
-                (layers.above, above, kept.above, above_grad, above_maps),
-            ]
-            del below_grad, below_maps, above_grad, above_maps
+            waiting = [(layers.below, below, kept.below, below_grad, below_maps)]
+            for (link, neighbour), *rest in zip(layers.above, kept.above, above_grads, above_maps, strict=True):
+                waiting.append((link, neighbour, *rest))
+                del rest
+            del below_grad, below_maps, above_grads, above_maps
             while waiting:
                 link, neighbour, statistics, grad, maps = waiting.pop(0)
-                if not isinstance(link, LeanLink) or neighbour is None or grad is None or statistics is None:
+                if not isinstance(link, LeanLink) or grad is None or statistics is None:
                     continue
                 grad, of_norm = link.norm_backward(grad, maps, statistics)
                 del maps
@@ -126,28 +136,31 @@ class LeanStep:
 
 
 class _Layers:
-    """The lean layers of one step, for one pass; they sum up the gradients of their parameters over its slices."""
+    """The lean layers of one step, for one pass; they sum up the gradients of their parameters over its slices.
 
-    def __init__(self, lean: LeanStep, below: Tensor | Code, precision: Precision) -> None:
+    Attributes:
+        above: each link from above with the state, or neighbour, that it is given.
+    """
+
+    def __init__(self, lean: LeanStep, below: Tensor | Code, above: Sequence[Any], precision: Precision) -> None:
         step, dtype = lean.step, precision.compute_dtype(below.dtype)
         size, self.rows = step_slices(step, below, precision, lean.slice_bytes)
         pixels = below.shape[0] * size[0] * size[1]
         self.block1 = LeanBlock(step.expand1, step.project1, step.gamma, dtype, pixels)
         self.block2 = LeanBlock(step.expand2, lean.shared, None, dtype, pixels)
         self.below = LeanLink(step.below, dtype) if isinstance(step.below, Link) else LeanInput(step.below, dtype)
-        self.above = LeanLink(step.above, dtype) if isinstance(step.above, Link) else None
+        self.above = [(LeanLink(link, dtype), state) for link, state in step.links_from_above(above)]
 
-    def prepare_above(
-        self, above: Tensor | Code | None, statistics: Statistics | None = None
-    ) -> tuple[Tensor | None, Statistics | None]:
-        """The convolved maps of the link from above and their statistics, if there is one."""
-        if self.above is None or above is None:
-            return None, None
-        return self.above.prepare(above, self.rows, statistics)
-
-    def from_above(self, maps: Tensor | None, statistics: Statistics | None, rows: slice) -> Tensor | None:
-        """A slice of what comes from above."""
-        return None if self.above is None or maps is None else self.above.forward(maps[rows], statistics)
+    def fused(
+        self, below_maps: Tensor, below_statistics: Statistics | None, above_maps: Sequence[Tensor],
+        above_statistics: Sequence[Statistics | None], rows: slice,
+    ) -> Tensor:  # fmt: skip
+        """``v``, a slice of the sum of what comes from below and from above."""
+        from_above = (
+            link.forward(maps[rows], statistics)
+            for (link, _), maps, statistics in zip(self.above, above_maps, above_statistics, strict=True)
+        )
+        return fuse(self.below.forward(below_maps[rows], below_statistics), *from_above)
 
     def release_blocks(self) -> Gradients:
         """Free the blocks, and return the gradients of their parameters."""
