@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,13 @@ from torch import Tensor
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.plan import Plan
 from trevsnn.reversible.two_pass import Gradients, add_up
+
+
+class _Layout(NamedTuple):
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
 
 
 class Adjoints:
@@ -22,7 +30,7 @@ class Adjoints:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._like: list[tuple[Tensor, torch.device]] = []  # what a level's state looks like, without its memory
+        self._layouts: list[_Layout] = []  # of the states
         self._levels: list[Tensor | None] = []
         self._own: Tensor | None = None
         self._inputs: list[Tensor | None] = []
@@ -30,8 +38,10 @@ class Adjoints:
         self._readouts: dict[int, list[tuple[int, Tensor]]] = {}
 
     def remember(self, states: Sequence[Tensor]) -> None:
-        """Take note of what the states look like."""
-        self._like = [(torch.empty_like(state, device="meta"), state.device) for state in states]
+        """Take note of what the states look like, so that they may be freed."""
+        self._layouts = [
+            _Layout(c.shape, torch.empty_like(c, device="meta").stride(), c.dtype, c.device) for c in states
+        ]  # fmt: skip
 
     def start(self, last: Sequence[Tensor | None]) -> None:
         """Begin from the gradients of the last states, where they were given out."""
@@ -103,6 +113,6 @@ class Adjoints:
         return result
 
     def _zeros(self, level: int) -> Tensor:
-        like, device = self._like[level]
+        shape, stride, dtype, device = self._layouts[level]
         with owner("adjoints"):
-            return torch.zeros_like(like, device=device)
+            return torch.empty_strided(shape, stride, dtype=dtype, device=device).zero_()
