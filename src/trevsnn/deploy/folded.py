@@ -15,7 +15,7 @@ from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder
 from trevsnn.network.heads import LastHead
 from trevsnn.network.model import TRevSNN
-from trevsnn.network.spike import THRESHOLD, spikes_of
+from trevsnn.network.spike import SPIKE, THRESHOLD
 from trevsnn.reversible import unroll
 
 
@@ -26,7 +26,7 @@ def inference_spike(potential: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return (potential >= THRESHOLD).to(potential.dtype)
-    return spikes_of(potential, potential.dtype)
+    return SPIKE.fire(potential)
 
 
 class FoldedTRevSNN(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
 from trevsnn.network.lean.conv import LeanConv
-from trevsnn.network.spike import THRESHOLD, PackedState, pack, spikes_of, window_of
+from trevsnn.network.spike import SPIKE, pull_back, spikes_of
+from trevsnn.neurons import PackedState
 from trevsnn.reversible.two_pass import Gradients
 
 
@@ -29,9 +30,9 @@ class UnpackedSpikes(NamedTuple):
         """s(h)."""
         return self.values
 
-    def window(self, dtype: torch.dtype) -> Tensor:
-        """ds/dh as zeros and ones, written over the spikes."""
-        return self.values.copy_(self.inside.view(torch.uint8))
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """``(ds/dh)^T gradient``, written over the spikes."""
+        return self.values.copy_(self.inside.view(torch.uint8)).mul_(gradient)
 
 
 @dataclass
@@ -73,7 +74,7 @@ class LeanBlock:
     def forward(self, potential: Tensor) -> Tensor:
         """(b, C, H, W) -> (b, C, H, W), and no trace."""
         hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
-        return self._add(potential, self.pw2(hidden.ge_(THRESHOLD)))
+        return self._add(potential, self.pw2(SPIKE.fire_(hidden)))
 
     def forward_traced(
         self, potential: Tensor, *, value: bool = True, at_once: bool = False
@@ -83,9 +84,8 @@ class LeanBlock:
         ``at_once`` says that :meth:`backward` follows before another large map is made.
         """
         hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
-        inside = window_of(hidden, self.dtype).to(torch.bool) if at_once else None
-        trace = pack(hidden) if inside is None else UnpackedSpikes(hidden, inside)
-        projected = self.pw2(hidden.ge_(THRESHOLD))
+        trace = UnpackedSpikes(hidden, SPIKE.window(hidden)) if at_once else SPIKE.code(hidden)
+        projected = self.pw2(SPIKE.fire_(hidden))
         return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
 
     def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
@@ -113,7 +113,7 @@ class LeanBlock:
             self.dw2.backward(grad.to(self.dtype), projected, to_input=False)
         del projected, update_grad
         grad_hidden = self.pw2.backward(grad_projected, hidden.spikes(self.dtype))
-        grad_hidden.mul_(hidden.window(self.dtype))
+        grad_hidden = hidden.pull_back(grad_hidden)
         del grad_projected, hidden
         if self.large_weights:
             self.pw2.release()
@@ -121,7 +121,7 @@ class LeanBlock:
         grad_expanded = self.pw1.backward(grad_hidden, self.dw1(spikes))
         del grad_hidden
         grad_spikes = self.dw1.backward(grad_expanded, spikes)
-        return grad + grad_spikes.mul_(window_of(trace.potential, self.dtype))
+        return grad + pull_back(trace.potential, grad_spikes)
 
     def release(self) -> None:
         """Free the weights if they are large beside the batch: making them again costs a little for each slice."""

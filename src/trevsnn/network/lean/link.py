@@ -9,7 +9,8 @@ from trevsnn.network.blocks import Link
 from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.norm import BatchNorm, normalise, normalise_backward
 from trevsnn.network.slicing import fast_layout, gather
-from trevsnn.network.spike import PackedState, spikes_of, window_of
+from trevsnn.network.spike import pull_back, spikes_of
+from trevsnn.neurons import PackedState
 from trevsnn.reversible import Code, Gradients, Neighbour
 
 #: Mean and variance, (C,).
@@ -83,7 +84,7 @@ class LeanLink:
             seen = _state(neighbour.value[r])
             grad_spikes = self.conv.backward(grad[r], spikes_of(seen, self.dtype))
             if neighbour.adjoint is not None:
-                neighbour.adjoint[r] += grad_spikes.mul_(window_of(seen, self.dtype))
+                neighbour.adjoint[r] += pull_back(seen, grad_spikes)
         return self.conv.gradients()
 
 
