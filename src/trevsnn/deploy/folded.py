@@ -144,7 +144,16 @@ def fold(model: TRevSNN) -> FoldedTRevSNN:
 
     Returns:
         In evaluation mode, of the model's dtype and device, channels-last.
+
+    Raises:
+        ValueError: a BatchNorm has no running statistics.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+            raise ValueError(
+                f"{name} has no running statistics to fold into its convolution: use the network as it is, or a BatchNorm "
+                "with track_running_stats=True."
+            )
     original, model = model, copy.deepcopy(model).double().eval()
     levels: list[Level] = list(model.levels)  # type: ignore[arg-type]
     head = model.heads[-1]
