@@ -78,3 +78,15 @@ def test_a_batch_norm_without_running_statistics_cannot_be_folded_and_one_withou
     link.bn = BatchNorm(8, track_running_stats=False).double().eval()
     with pytest.raises(ValueError, match=r"levels\.1\.steps\.0\.below\.bn has no running statistics to fold"):
         fold(model)
+
+
+def test_an_alpha_near_zero_is_folded_as_the_network_uses_it():
+    model = trained_like()
+    with torch.no_grad():
+        model.levels[0].alphas[0].copy_(torch.tensor([0.0, 1e-4, -1e-4, 1e-3, 0.5, -0.5]).view(1, 6, 1, 1))
+    before = model.levels[0].alphas[0].clone()
+    folded = fold(model)
+    assert folded.levels[0].alphas[0].flatten().tolist() == [1e-3, 1e-3, -1e-3, before.flatten()[3], 0.5, -0.5]
+    assert torch.equal(model.levels[0].alphas[0], before)
+    x = example(model.config)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-12, atol=1e-12)

@@ -173,7 +173,7 @@ def _encoder(encoder: nn.Module) -> nn.Module:
 
 def _level(level: Level) -> FoldedLevel:
     transforms: list[LevelStep] = list(level.steps)  # type: ignore[arg-type]
-    alphas = [level.bounded_alpha_(t).detach().clone() for t in range(1, len(transforms))]
+    alphas = [level.bounded_alpha(t) for t in range(1, len(transforms))]
     return FoldedLevel([_transform(transform) for transform in transforms], _projecting(level.shared), alphas)
 
 
