@@ -144,7 +144,16 @@ def fold(model: TRevSNN) -> FoldedTRevSNN:
 
     Returns:
         In evaluation mode, of the model's dtype and device, channels-last.
+
+    Raises:
+        ValueError: a BatchNorm has no running statistics.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+            raise ValueError(
+                f"{name} has no running statistics to fold into its convolution: use the network as it is, or a BatchNorm "
+                "with track_running_stats=True."
+            )
     original, model = model, copy.deepcopy(model).double().eval()
     levels: list[Level] = list(model.levels)  # type: ignore[arg-type]
     head = model.heads[-1]
@@ -164,7 +173,7 @@ def _encoder(encoder: nn.Module) -> nn.Module:
 
 def _level(level: Level) -> FoldedLevel:
     transforms: list[LevelStep] = list(level.steps)  # type: ignore[arg-type]
-    alphas = [level.bounded_alpha_(t).detach().clone() for t in range(1, len(transforms))]
+    alphas = [level.bounded_alpha(t) for t in range(1, len(transforms))]
     return FoldedLevel([_transform(transform) for transform in transforms], _projecting(level.shared), alphas)
 
 

@@ -42,7 +42,7 @@ class TRevSNN(nn.Module, HubModel):
         config: see :class:`TRevSNNConfig`; kept as ``model.config``.
 
     Attributes:
-        read_alpha: the numbers of an alpha, for weights whose tensors hold none; see :func:`trevsnn.reversible.run`.
+        read_alpha: the numbers of a bounded alpha, for weights whose tensors hold none; see :func:`trevsnn.reversible.run`.
     """
 
     config_type = TRevSNNConfig
@@ -220,7 +220,7 @@ class TRevSNN(nn.Module, HubModel):
         return *self._transforms(), [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
 
     def _transforms(self) -> tuple[list[list[Transform]], list[list[Tensor] | None]]:
-        """F[l,t] and alpha[l,t] of all timesteps, the alphas moved away from 0 in place."""
+        """F[l,t] and alpha[l,t] of all timesteps, the alphas kept away from 0."""
         levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
         timesteps = range(self.config.timesteps)
         slice_bytes = self.config.slice_bytes
@@ -231,7 +231,7 @@ class TRevSNN(nn.Module, HubModel):
             ]
             for t in timesteps
         ]
-        return transforms, [None if t == 0 else [level.bounded_alpha_(t) for level in levels] for t in timesteps]
+        return transforms, [None if t == 0 else [level.bounded_alpha(t) for level in levels] for t in timesteps]
 
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder

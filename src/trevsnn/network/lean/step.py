@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise, fuse
 from trevsnn.network.lean.block import LeanBlock
-from trevsnn.network.lean.link import LeanInput, LeanLink, Statistics
+from trevsnn.network.lean.link import LeanInput, LeanLink
+from trevsnn.network.norm import Statistics
 from trevsnn.network.slicing import gather, has_hooks, is_sliceable, step_slices
 from trevsnn.reversible import Code, Gradients, Neighbour, SecondPass
 from trevsnn.reversible.circumstances import Circumstances
