@@ -164,8 +164,8 @@ class Tape:
             assert self.plan.initial is not None
             return self.plan.initial[level]
         if self.plan.exact and self.plan.views[level] is None:
-            kept = self._seen[t - 1, level]
-            assert isinstance(kept, Tensor)
+            kept = self._seen.get((t - 1, level))  # not there where nobody sees it and no alpha wants it
+            assert kept is None or isinstance(kept, Tensor)
             self.states[level], self._owned[level] = kept, False
         elif (t - 1, level) in self._anchors:
             values, mask = self._anchors[t - 1, level]
