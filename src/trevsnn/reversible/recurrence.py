@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trevsnn.backprop import Backprop
-from trevsnn.reversible.arguments import check_arguments, tensors_of
+from trevsnn.reversible.arguments import check_arguments
 from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.plan import Alpha, Plan, Readout, alpha_row
@@ -123,7 +123,7 @@ def run(
     if backprop == "autograd" or not torch.is_grad_enabled():
         return _run_plainly(passes, alphas, inputs, states, sees, readings, once=once)
     plan = Plan(
-        transforms=passes, alphas=tensors_of(alphas), inputs=inputs, initial=states, sees=sees, views=views,
+        transforms=passes, alphas=alphas, inputs=inputs, initial=states, sees=sees, views=views,
         exact=backprop == "exact", readouts=[r._replace(level=r.level % levels) for r in readings], once=once,
         read_alpha=read_alpha,
     )  # fmt: skip
@@ -228,13 +228,13 @@ class _Piece(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, tape: Tape, t: int, level: int, token: Tensor, alpha: Tensor | None, *parameters: Tensor
+        ctx: Any, tape: Tape, t: int, level: int, token: Tensor, alpha: Alpha, *parameters: Tensor
     ) -> Tensor:
         ctx.tape, ctx.t, ctx.level = tape, t, level
         arguments = tape.arguments(t, level)
         # Inputs, too: autograd then raises where one was changed in place, even if nobody asks for its gradient.
         given = [x.detach() for x in tape.given(t, level)]
-        ctx.save_for_backward(*parameters, *given, *(() if alpha is None else (alpha,)))
+        ctx.save_for_backward(*parameters, *given, *([alpha] if isinstance(alpha, Tensor) else []))
         value, ctx.second_pass = tape.plan.transforms[t][level].first_pass(*arguments)
         tape.advance(level, value, alpha, begins=t < tape.plan.first_alpha)
         return token.clone()
@@ -251,7 +251,8 @@ class _Piece(torch.autograd.Function):
         refuse_second_derivatives()
         tape, t, level = ctx.tape, ctx.t, ctx.level
         saved = ctx.saved_tensors  # raises where one was changed in place since
-        alpha = saved[-1] if tape.plan.alpha(t, level) is not None else None
+        alpha = tape.plan.alpha(t, level)
+        alpha = saved[-1] if isinstance(alpha, Tensor) else alpha
         adjoints = tape.adjoints
         if level == tape.plan.levels - 1:
             adjoints.add_readouts(t)
@@ -261,7 +262,7 @@ class _Piece(torch.autograd.Function):
         alpha_grad = None
         if t >= tape.plan.first_alpha:
             previous = tape.retreat(t, level, alpha)
-            if alpha is not None and ctx.needs_input_grad[4]:
+            if isinstance(alpha, Tensor) and ctx.needs_input_grad[4]:
                 alpha_grad = (adjoints.of(level) * previous).sum_to_size(alpha.shape).to(alpha.dtype)
             adjoints.step_back(level, alpha)
         tape.end_piece(t, level)
