@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from trevsnn.neurons import Spike, SurrogateSpike, atan
 from trevsnn.reversible import Readout, Sees, run
@@ -72,9 +72,15 @@ LAYERS = {
     "recurrent": Recurrent,
     "weight norm": lambda: parametrizations.weight_norm(nn.Linear(WIDTH, WIDTH)),
     "spectral norm": lambda: parametrizations.spectral_norm(nn.Linear(WIDTH, WIDTH)),
-    "pruned": lambda: nn.utils.prune.l1_unstructured(nn.Linear(WIDTH, WIDTH), "weight", 0.5),
+    "pruned": lambda: prune.l1_unstructured(nn.Linear(WIDTH, WIDTH), "weight", 0.5),
 }
-VIEWS = [None, Spike(0.5, 0.0, 1.0), Spike(1.0, 0.5, 1.5, height=0.5), Spike(2.0, -1.0, 1.0), SurrogateSpike(0.3, atan())]
+VIEWS = [
+    None,
+    Spike(0.5, 0.0, 1.0),
+    Spike(1.0, 0.5, 1.5, height=0.5),
+    Spike(2.0, -1.0, 1.0),
+    SurrogateSpike(0.3, atan()),
+]
 
 
 @st.composite
@@ -127,7 +133,11 @@ def build(draw, mode):
         inputs = inputs[:1] * timesteps
     states = [torch.randn(BATCH, WIDTH, dtype=dtype, requires_grad=True) for _ in range(levels)] if initial else None
     readouts = draw(
-        st.lists(st.tuples(st.integers(0, timesteps - 1), st.integers(-1, levels - 1), st.sampled_from([torch.tanh, torch.sin])))
+        st.lists(
+            st.tuples(
+                st.integers(0, timesteps - 1), st.integers(-1, levels - 1), st.sampled_from([torch.tanh, torch.sin])
+            )
+        )
     )
     once = bool(readouts) and draw(st.booleans())
     if not initial:
@@ -138,7 +148,12 @@ def build(draw, mode):
         *(p for f in modules for p in f.parameters()),
     ]  # fmt: skip
     sources = [s for s in dict.fromkeys(sources) if s.requires_grad]
-    options = {"sees": sees, "views": views, "once": once, "readouts": [Readout(t, f, level) for t, level, f in readouts]}
+    options = {
+        "sees": sees,
+        "views": views,
+        "once": once,
+        "readouts": [Readout(t, f, level) for t, level, f in readouts],
+    }
     return (transforms, alphas, inputs, states), options, sources, modules
 
 
@@ -162,7 +177,12 @@ def outcome(arguments, options, sources, modules, mode):
     for f, buffers in zip(modules, before, strict=True):
         for name, b in f.named_buffers():
             b.copy_(buffers[name])
-    return values, [torch.zeros_like(s) if g is None else g for g, s in zip(grads, sources, strict=True)], after, torch.rand(1)
+    return (
+        values,
+        [torch.zeros_like(s) if g is None else g for g, s in zip(grads, sources, strict=True)],
+        after,
+        torch.rand(1),
+    )
 
 
 @settings(max_examples=150)

@@ -82,7 +82,12 @@ class LevelStep(nn.Module):
     """
 
     def __init__(
-        self, channels: int, kernel_size: int, below: nn.Module, above: nn.Module | None, further: Sequence[nn.Module] = ()
+        self,
+        channels: int,
+        kernel_size: int,
+        below: nn.Module,
+        above: nn.Module | None,
+        further: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.below = below

@@ -210,7 +210,10 @@ class TRevSNN(nn.Module, HubModel):
             raise ValueError("stream needs the network in evaluation mode: call model.eval() first.")
         head = self.heads[-1]
         return Stream(
-            *self._transforms(), self._sees(), lambda state: head(_pool_of(head)(state)), (batch, self.config.in_chans or 0)
+            *self._transforms(),
+            self._sees(),
+            lambda state: head(_pool_of(head)(state)),
+            (batch, self.config.in_chans or 0),
         )
 
     def _recurrence(self, x: Tensor) -> tuple[list[list[Transform]], list[list[Tensor] | None], list[Tensor]]:

@@ -98,7 +98,11 @@ def sees_spikes_alone(step: nn.Module, link: nn.Module | None) -> bool:
 
     A link of a user, or a hook on one, may look at numbers.
     """
-    return type(step) is LevelStep and not has_hooks(step) and (link is None or (type(link) is Link and not has_hooks(link)))
+    return (
+        type(step) is LevelStep
+        and not has_hooks(step)
+        and (link is None or (type(link) is Link and not has_hooks(link)))
+    )
 
 
 def has_hooks(module: nn.Module) -> bool:

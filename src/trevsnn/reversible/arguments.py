@@ -71,7 +71,9 @@ def check_arguments(
         if not 0 <= t < timesteps:
             raise ValueError(f"a readout is at timestep {t}; it must lie in 0..{timesteps - 1}.")
         if level and not -levels <= level[0] < levels:
-            raise ValueError(f"a readout is of level {level[0]}; it must lie in 0..{levels - 1}, or be -1 for the top one.")
+            raise ValueError(
+                f"a readout is of level {level[0]}; it must lie in 0..{levels - 1}, or be -1 for the top one."
+            )
 
 
 def _check_transform(name: str, f: object) -> None:

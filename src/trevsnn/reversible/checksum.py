@@ -60,5 +60,5 @@ def _samples(tensor: Tensor) -> Tensor:
 def _in_memory_order(tensor: Tensor) -> Tensor:
     """All elements in one axis, from an address that is a multiple of 8: a view, where the tensor is dense."""
     order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
-    flat = tensor.detach().permute(order).reshape(-1)
+    flat = tensor.detach().permute(order).reshape(-1).contiguous()
     return flat.clone() if flat.storage_offset() * flat.element_size() % 8 else flat

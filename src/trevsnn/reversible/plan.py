@@ -79,7 +79,8 @@ class Plan:
         ]
         #: By level, whether the float states are wanted, for the gradients of its alphas.
         self.alpha_needs_grad = [
-            any(isinstance(a, Tensor) and a.requires_grad for a in self._alphas_of(level)) for level in range(self.levels)
+            any(isinstance(a, Tensor) and a.requires_grad for a in self._alphas_of(level))
+            for level in range(self.levels)
         ]
 
         self._seen_at_once = {i for sees in self.sees for i in sees.lower}

@@ -131,7 +131,11 @@ def run(
 
 
 def _with_two_passes(
-    transforms: Sequence[Sequence[nn.Module | TwoPass]], sees: Sequence[Sees], views: Sequence[View | None], *, verify: bool
+    transforms: Sequence[Sequence[nn.Module | TwoPass]],
+    sees: Sequence[Sees],
+    views: Sequence[View | None],
+    *,
+    verify: bool,
 ) -> list[list[TwoPass]]:
     """The transforms, modules among them replayed and given what they are to see."""
     seen = [
@@ -227,9 +231,7 @@ class _Piece(torch.autograd.Function):
     """One state, ``c[l,t] = alpha[l,t] c[l,t-1] + F[l,t](...)``, and its adjoint."""
 
     @staticmethod
-    def forward(
-        ctx: Any, tape: Tape, t: int, level: int, token: Tensor, alpha: Alpha, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, tape: Tape, t: int, level: int, token: Tensor, alpha: Alpha, *parameters: Tensor) -> Tensor:
         ctx.tape, ctx.t, ctx.level = tape, t, level
         arguments = tape.arguments(t, level)
         # Inputs, too: autograd then raises where one was changed in place, even if nobody asks for its gradient.

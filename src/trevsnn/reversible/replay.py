@@ -143,8 +143,8 @@ class Replay:
         for tensor in _leaves_of_graph(value, sources):
             raise ReplayError(
                 f"{self.name} uses a tensor of shape {tuple(tensor.shape)} that requires a gradient, but is neither one of its "
-                "arguments nor a parameter of its modules, so that its gradient would be lost: make it a parameter, detach "
-                "it, or use backprop='autograd'."
+                "arguments nor a parameter of its modules, perhaps one kept from an earlier call, so that its gradient would "
+                "be lost: make it a parameter, detach it, or use backprop='autograd'."
             )
 
     def _verify(self, checksum: Checksum, value: Tensor, *, exact: bool) -> None:
