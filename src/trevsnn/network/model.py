@@ -152,7 +152,7 @@ class TRevSNN(nn.Module, HubModel):
             transforms,
             alphas,
             inputs,
-            backprop=self._backprop,
+            backprop=self._mode(),
             code=pack,
             readouts=readouts,
             once=True,
@@ -188,11 +188,15 @@ class TRevSNN(nn.Module, HubModel):
         transforms = [[Transform(level.steps[t], level.shared, slice_bytes) for level in levels] for t in timesteps]  # type: ignore[arg-type]
         return transforms, [None if t == 0 else [level.bounded_alpha(t) for level in levels] for t in timesteps]
 
+    def _mode(self) -> Backprop:
+        """What this pass's backward pass rests on. An exported program has none, and consists of plain operations."""
+        return "autograd" if torch.compiler.is_exporting() else self._backprop
+
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder
         assert isinstance(encoder, ImageEncoder)
         rows = encoder_slices(encoder, image, self.config.slice_bytes)
-        if self._backprop == "autograd" or not torch.is_grad_enabled():
+        if self._mode() == "autograd" or not torch.is_grad_enabled():
             return in_slices(lambda part: encoder(fast_layout(part)), image, rows)
         return sliced(encoder, image, rows, "encoder")  # type: ignore[call-arg]
 

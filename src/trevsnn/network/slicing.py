@@ -115,7 +115,7 @@ def encoder_slices(encoder: ImageEncoder, image: Tensor, slice_bytes: int | None
     """The slices of a batch of pictures, cut by the size of the stem's map, the widest one of the encoder."""
     elements = encoder.stem_elements(*image.shape[2:])
     itemsize = Precision.current(image.device).compute_dtype(image.dtype).itemsize
-    return slices(len(image), elements * itemsize, slice_bytes, image.device)
+    return slices(image.shape[0], elements * itemsize, slice_bytes, image.device)
 
 
 def sliced_step(
