@@ -28,7 +28,17 @@ from trevsnn.reversible.two_pass import add_up
 #: Default of ``TRevSNNConfig.slice_bytes``: about a CPU's cache, and enough work to fill a GPU.
 SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 13 * 2**18, 128 * 2**20
 
-_PARTS_OF_A_STEP = (Expand, PointwiseDepthwise, Link, BatchNorm, nn.Conv2d, ScaledStdConv2d, nn.Identity)
+_CONVS = (nn.Conv2d, ScaledStdConv2d)
+#: What the parts of a step may be, by their names in it.
+_PARTS: dict[type, dict[str, tuple[type, ...]]] = {
+    LevelStep: {
+        "below": (Link, nn.Identity, *_CONVS), "above": (Link, type(None)),
+        "expand1": (Expand,), "project1": (PointwiseDepthwise,), "expand2": (Expand,),
+    },
+    Expand: {"dw1": _CONVS, "pw1": _CONVS},
+    PointwiseDepthwise: {"pw2": _CONVS, "dw2": _CONVS},
+    Link: {"conv": _CONVS, "bn": (BatchNorm,)},
+}  # fmt: skip
 
 
 def slices(batch: int, bytes_per_item: int, slice_bytes: int | None, device: torch.device) -> list[slice]:
@@ -75,12 +85,21 @@ def is_sliceable(step: nn.Module, shared: nn.Module) -> bool:
     It consists of nothing but this network's own modules, which act on each item alone; any other may look across the
     batch, and is given the whole of it. A hook on the step or on a link has to see the whole batch, too.
     """
-    parts = [part for whole in (step, shared) for part in whole.modules() if part is not step]
-    called_whole = [step, *(part for part in parts if isinstance(part, Link))]
     return (
         type(step) is LevelStep
-        and all(type(part) in _PARTS_OF_A_STEP for part in parts)
-        and not any(map(has_hooks, called_whole))
+        and type(shared) is PointwiseDepthwise
+        and isinstance(step.above, Link | None)
+        and _has_its_parts(step)
+        and _has_its_parts(shared)
+        and not any(has_hooks(part) for part in (step, step.below, step.above) if isinstance(part, LevelStep | Link))
+    )
+
+
+def _has_its_parts(module: nn.Module) -> bool:
+    """Whether a module consists, all the way down, of what its class is made of, each in its place."""
+    allowed, parts = _PARTS.get(type(module), {}), module._modules  # not by name: this runs in every pass
+    return allowed.keys() - parts.keys() <= {"above"} and all(
+        type(part) in allowed.get(name, ()) and (part is None or _has_its_parts(part)) for name, part in parts.items()
     )
 
 
