@@ -165,10 +165,10 @@ class TRevSNN(nn.Module, HubModel):
 
     def _run(self, x: Tensor, readouts: list[Readout]) -> list[Tensor]:
         transforms, alphas, inputs = self._recurrence(x)
-        keeps_codes = self._backprop == "exact" and torch.is_grad_enabled()
+        keeps_codes = self._mode() == "exact" and torch.is_grad_enabled()
         _, values = run(
             transforms, alphas, inputs, sees=self._sees(), views=self._views() if keeps_codes else None,
-            backprop=self._backprop, readouts=readouts, once=True, read_alpha=self.read_alpha,
+            backprop=self._mode(), readouts=readouts, once=True, read_alpha=self.read_alpha,
         )  # fmt: skip
         return values
 
@@ -236,13 +236,16 @@ class TRevSNN(nn.Module, HubModel):
         ]
         return transforms, [None if t == 0 else [level.bounded_alpha(t) for level in levels] for t in timesteps]
 
+    def _mode(self) -> Backprop:
+        """What this pass's backward pass rests on. An exported program has none, and consists of plain operations."""
+        return "autograd" if torch.compiler.is_exporting() else self._backprop
+
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder
-        if torch.compiler.is_compiling() or not is_sliceable_encoder(encoder):
+        if not isinstance(encoder, ImageEncoder) or not (torch.compiler.is_compiling() or is_sliceable_encoder(encoder)):
             return encoder(fast_layout(image))
-        assert isinstance(encoder, ImageEncoder)
         rows = encoder_slices(encoder, image, self.config.slice_bytes)
-        if self._backprop == "autograd" or not torch.is_grad_enabled():
+        if self._mode() == "autograd" or not torch.is_grad_enabled():
             return in_slices(lambda part: encoder(fast_layout(part)), image, rows)
         return sliced(encoder, image, rows, "encoder")  # type: ignore[call-arg]
 

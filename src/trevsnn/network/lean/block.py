@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
-from trevsnn.network.lean.conv import LeanConv
+from trevsnn.network.lean.conv import LeanConv, is_lean_conv
 from trevsnn.network.spike import SPIKE, pull_back, spikes_of
 from trevsnn.neurons import PackedState
 from trevsnn.reversible.two_pass import Gradients
@@ -50,6 +50,21 @@ class BlockTrace:
     projected: Tensor | None
 
 
+def is_lean_block(expand: Expand, project: PointwiseDepthwise) -> bool:
+    """Whether :class:`LeanBlock` computes a block of these halves: its convolutions keep the size of a map, and it its
+    channels. Otherwise the sum that it ends with would broadcast."""
+    convs: tuple[nn.Conv2d, ...] = (expand.dw1, expand.pw1, project.pw2, project.dw2)
+    return project.dw2.out_channels == expand.dw1.in_channels and all(map(_keeps_size, convs))
+
+
+def _keeps_size(conv: nn.Conv2d) -> bool:
+    """``H + 2 padding - dilation (kernel - 1) = H``, for a convolution that is lean."""
+    if not is_lean_conv(conv) or conv.stride != (1, 1):
+        return False
+    reach = [step * (size - 1) for step, size in zip(conv.dilation, conv.kernel_size, strict=True)]
+    return [2 * int(pad) for pad in conv.padding] == reach
+
+
 class LeanBlock:
     """``Block(v) = v + gamma * DW2(PW2(s(PW1(DW1(s(v))))))`` on one slice of the batch at a time.
 
@@ -57,7 +72,7 @@ class LeanBlock:
     backward pass follows at once: either way they come back without a second PW1.
 
     Args:
-        expand, project, gamma: the block's two halves, and its gamma if it has one.
+        expand, project, gamma: the block's two halves, that :func:`is_lean_block` accepts, and its gamma if it has one.
         dtype: convolutions compute in.
         pixels: B * H * W of the whole batch.
     """
@@ -132,19 +147,20 @@ class LeanBlock:
     def gradients(self) -> Gradients:
         """The block's parameters and their gradients, once the last slice is through.
 
-        DW2's gradient was summed without gamma, as dL/d(gamma DW2). With w, b its weight and bias, both follow:
-        dL/dw = gamma * sum, and dL/dgamma = <w, sum of weight> + b * sum of bias, without DW2's output.
+        DW2's gradient was summed without gamma, as dL/d(gamma DW2). With w, b the weight and bias, if any, that it
+        convolves with, all follow: dL/dw = gamma * sum, likewise of b, and dL/dgamma = <w, sum of weight> + b * sum of
+        bias, without DW2's output.
         """
         gradients: Gradients = []
-        weight_sum, bias_sum = self.dw2.weight_grad, self.dw2.bias_grad
-        if self.gamma is not None and weight_sum is not None and bias_sum is not None:
-            dw2 = self.dw2.conv
-            assert dw2.bias is not None
-            if self.gamma.requires_grad:
-                product = (dw2.weight * weight_sum).sum((1, 2, 3)) + dw2.bias * bias_sum
-                gradients.append((self.gamma, product.view_as(self.gamma)))
+        weight_sum, bias_sum, bias = self.dw2.weight_grad, self.dw2.bias_grad, self.dw2.conv.bias
+        if self.gamma is not None and weight_sum is not None:
+            of_gamma = (self.dw2.weight * weight_sum).sum((1, 2, 3))
             weight_sum.mul_(self.gamma.view(-1, 1, 1, 1))
-            bias_sum.mul_(self.gamma.flatten())
+            if bias is not None and bias_sum is not None:
+                of_gamma = of_gamma + bias * bias_sum
+                bias_sum.mul_(self.gamma.flatten())
+            if self.gamma.requires_grad:
+                gradients.append((self.gamma, of_gamma.view_as(self.gamma)))
         for conv in (self.dw1, self.pw1, self.pw2, self.dw2):
             gradients += conv.gradients()
         return gradients

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise, fuse
-from trevsnn.network.lean.block import LeanBlock
+from trevsnn.network.lean.block import LeanBlock, is_lean_block
+from trevsnn.network.lean.conv import is_lean_conv
 from trevsnn.network.lean.link import LeanInput, LeanLink
 from trevsnn.network.norm import Statistics
 from trevsnn.network.slicing import gather, has_hooks, is_sliceable, step_slices
@@ -21,8 +22,21 @@ from trevsnn.reversible.precision import Precision
 
 
 def is_lean(step: nn.Module, shared: nn.Module) -> bool:
-    """Whether modules are nothing but what :class:`LeanStep` computes: no other class, no hook, anywhere in them."""
-    return is_sliceable(step, shared) and not any(map(has_hooks, (*step.modules(), *shared.modules())))
+    """Whether modules are nothing but what :class:`LeanStep` computes: no other class, no hook, anywhere in them, and
+    convolutions in the place of others are such as it knows."""
+    if not is_sliceable(step, shared) or any(map(has_hooks, (*step.modules(), *shared.modules()))):
+        return False
+    assert isinstance(step, LevelStep)
+    assert isinstance(shared, PointwiseDepthwise)
+    channels = step.expand1.dw1.in_channels
+    sources = [part.conv if isinstance(part, Link) else part for part in (step.below, step.above, *step.further)]
+    return (
+        all(is_lean_conv(c) and c.out_channels == channels for c in sources if isinstance(c, nn.Conv2d))
+        and step.gamma.shape == (1, channels, 1, 1)
+        and is_lean_block(step.expand1, step.project1)
+        and is_lean_block(step.expand2, shared)
+        and step.expand2.dw1.in_channels == channels
+    )
 
 
 class Kept(NamedTuple):
