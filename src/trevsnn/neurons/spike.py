@@ -71,12 +71,18 @@ class Spike:
 
     def pull_back(self, potential: Tensor, gradient: Tensor) -> Tensor:
         """``(ds/dv)^T gradient``, of the gradient's dtype, outside autograd."""
-        through = _in_window(gradient.to(potential.dtype), potential, self.low, self.high).to(gradient.dtype)
+        if gradient.dtype == potential.dtype:
+            through = _in_window(gradient, potential, self.low, self.high)
+        else:
+            through = self._window(potential).to(gradient.dtype).mul_(gradient)
         return through if self.height == 1 else through.mul_(self.height)
 
     def window(self, potential: Tensor) -> Tensor:
         """Whether low <= v <= high, bool; NaN is not."""
-        return potential.clamp(self.low, self.high).eq_(potential).to(torch.bool)
+        return self._window(potential).to(torch.bool)
+
+    def _window(self, potential: Tensor) -> Tensor:
+        return potential.clamp(self.low, self.high).eq_(potential)
 
     def code(self, state: Tensor) -> PackedState:
         """The code of a state of any shape, floating point; see :class:`PackedState`."""
@@ -184,7 +190,7 @@ def _pack(neuron: Spike, state: Tensor) -> PackedState:
 
 def _pack_rows(neuron: Spike, rows: Tensor) -> Tensor:
     # Bool's and uint8's zeros and ones are the same.
-    numbers = rows.clamp(neuron.low, neuron.high).eq_(rows)
+    numbers = neuron._window(rows)
     codes = numbers.to(torch.bool).view(torch.uint8)
     spikes = torch.ge(rows, neuron.threshold, out=numbers).to(torch.bool).view(torch.uint8)
     codes.add_(codes).bitwise_or_(spikes)
