@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 _keep_above = torch.ops.aten.threshold_backward  # (x, v, bound): 0 where v <= bound, else x
 
@@ -33,18 +34,21 @@ def fire_(potential: Tensor, threshold: float) -> Tensor:
     """:func:`fire` in place, of a potential without a graph."""
     if _holds_no_nan(potential):
         return potential.ge_(threshold)
-    return potential.copy_(_keep_above(potential.clamp(1, 1), potential, just_below(threshold, potential.dtype)))
+    below = just_below(threshold, potential.dtype)
+    return _keep_above.grad_input(potential.clamp(1, 1), potential, below, grad_input=potential)
 
 
 def _holds_no_nan(potential: Tensor) -> bool:
-    """Whether a look at the data says so, which pays where it is cheap.
+    """Whether a look at the data says so; only where that pays.
 
-    A sum with a NaN in it is NaN. On a CPU it takes a third of what the second elementwise pass takes that keeps NaN: 1 is
-    ``clamp(1, 1)`` of every number, and NaN that of NaN. An accelerator would have to wait for the answer, and a compiler
-    or a fake tensor has none.
+    A sum with a NaN in it is NaN. On a CPU it takes a third of the time of the further elementwise pass that keeps NaN
+    (1 is ``clamp(1, 1)`` of every number). An accelerator would have to wait for the answer, and a compiler has none. A
+    fake tensor holds nothing at all.
     """
-    plain = type(potential) is Tensor and potential.device.type == "cpu" and not torch.compiler.is_compiling()
-    return plain and not potential.sum().isnan()
+    if potential.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    some = potential.sum().isnan()
+    return isinstance(some, FakeTensor) or not some
 
 
 def just_below(bound: float, dtype: torch.dtype) -> float:
@@ -52,16 +56,23 @@ def just_below(bound: float, dtype: torch.dtype) -> float:
 
     In plain Python, so that it is a constant to compilers and under fake tensors.
     """
-    info = torch.finfo(dtype)
-
-    def spacing(x: float) -> float:
-        return max(math.ldexp(info.eps, math.frexp(x)[1] - 1), info.tiny * info.eps)
-
-    rounded = round(bound / spacing(bound)) * spacing(bound)
-    less = math.nextafter(rounded, -math.inf)
-    return math.floor(less / spacing(less)) * spacing(less)
+    less = math.nextafter(rounded(bound, dtype), -math.inf)
+    spacing = _spacing(less, dtype)
+    return math.floor(less / spacing) * spacing
 
 
 def just_above(bound: float, dtype: torch.dtype) -> float:
     """The next larger number of ``dtype``."""
     return -just_below(-bound, dtype)
+
+
+def rounded(number: float, dtype: torch.dtype) -> float:
+    """The nearest number of ``dtype``."""
+    spacing = _spacing(number, dtype)
+    return round(number / spacing) * spacing
+
+
+def _spacing(x: float, dtype: torch.dtype) -> float:
+    """The distance between the numbers of ``dtype`` around x."""
+    info = torch.finfo(dtype)
+    return max(math.ldexp(info.eps, math.frexp(x)[1] - 1), info.tiny * info.eps)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trevsnn.neurons.fire import fire, fire_, just_above, just_below
+from trevsnn.neurons.fire import fire, fire_, just_above, just_below, rounded
 
 _PACK_ELEMENTS = 2**21  # at a time, so that the floats in between stay small
 
@@ -71,12 +71,18 @@ class Spike:
 
     def pull_back(self, potential: Tensor, gradient: Tensor) -> Tensor:
         """``(ds/dv)^T gradient``, of the gradient's dtype, outside autograd."""
-        through = _in_window(gradient.to(potential.dtype), potential, self.low, self.high).to(gradient.dtype)
+        if gradient.dtype == potential.dtype:
+            through = _in_window(gradient, potential, self.low, self.high)
+        else:
+            through = self._window(potential).to(gradient.dtype).mul_(gradient)
         return through if self.height == 1 else through.mul_(self.height)
 
     def window(self, potential: Tensor) -> Tensor:
         """Whether low <= v <= high, bool; NaN is not."""
-        return potential.clamp(self.low, self.high).eq_(potential).to(torch.bool)
+        return self._window(potential).to(torch.bool)
+
+    def _window(self, potential: Tensor) -> Tensor:
+        return potential.clamp(self.low, self.high).eq_(potential)
 
     def code(self, state: Tensor) -> PackedState:
         """The code of a state of any shape, floating point; see :class:`PackedState`."""
@@ -146,10 +152,10 @@ class PackedState:
         """A state with one number for each of the four codes, of the packed one's shape, dtype and memory layout."""
         neuron, spikes = self.neuron, self.spikes(self.dtype)
         least, most = min(neuron.low, neuron.threshold), max(neuron.high, neuron.threshold)
-        # Where there is a silent v in the window, low is one, and where there is a firing one, high is.
-        inside = _between(neuron.low, neuron.high, spikes)
-        outside = _between(least - abs(least) - 1, most + abs(most) + 1, spikes)
-        return torch.lerp(outside, inside, self.window(self.dtype))
+        # Where a silent v lies in the window, low is one, and where a firing one does, high is.
+        inside = _choose(neuron.low, neuron.high, spikes)
+        outside = _choose(least - abs(least) - 1, most + abs(most) + 1, spikes)
+        return torch.lerp(outside, inside, self.window(self.dtype))  # one or the other, exactly
 
     def spikes(self, dtype: torch.dtype) -> Tensor:
         """s(v) as zeros and ones of ``dtype``."""
@@ -161,8 +167,9 @@ class PackedState:
 
     def _bit(self, place: int, dtype: torch.dtype) -> Tensor:
         shifts = torch.arange(place, 8, 2, dtype=torch.uint8, device=self.bits.device).view(4, 1)
-        rows = (self.bits[:, None] >> shifts).bitwise_and_(1).flatten(1).to(dtype)
-        values = rows[:, : self.shape.numel() // max(1, rows.shape[0])]
+        rows = (self.bits[:, None] >> shifts).bitwise_and_(1).flatten(1)
+        elements = rows[:, : self.shape.numel() // max(1, rows.shape[0])]  # the rest fills a row's last byte
+        values = elements.to(dtype, memory_format=torch.contiguous_format)
         if self.memory_format is torch.channels_last:
             batch, channels, height, width = self.shape
             return values.view(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -174,7 +181,7 @@ def _pack(neuron: Spike, state: Tensor) -> PackedState:
     in bytes, rounded up."""
     memory_format = _memory_format(state)
     rows = state.permute(0, 2, 3, 1) if memory_format is torch.channels_last else state
-    rows = rows.reshape(1 if state.dim() < 2 else state.shape[0], -1)
+    rows = rows.flatten(1) if state.dim() > 1 else rows.reshape(1, -1)
     at_a_time = max(1, _PACK_ELEMENTS // max(1, rows.shape[1]))
     parts = [_pack_rows(neuron, part) for part in rows.split(at_a_time)]
     bits = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -183,7 +190,7 @@ def _pack(neuron: Spike, state: Tensor) -> PackedState:
 
 def _pack_rows(neuron: Spike, rows: Tensor) -> Tensor:
     # Bool's and uint8's zeros and ones are the same.
-    numbers = rows.clamp(neuron.low, neuron.high).eq_(rows)
+    numbers = neuron._window(rows)
     codes = numbers.to(torch.bool).view(torch.uint8)
     spikes = torch.ge(rows, neuron.threshold, out=numbers).to(torch.bool).view(torch.uint8)
     codes.add_(codes).bitwise_or_(spikes)
@@ -191,16 +198,17 @@ def _pack_rows(neuron: Spike, rows: Tensor) -> Tensor:
     if codes.shape[1] != 4 * quarter:
         codes = torch.nn.functional.pad(codes, (0, 4 * quarter - codes.shape[1]))
     # Element i shares its byte with i + quarter, i + 2 quarter, ...: every operation is on contiguous pieces.
-    *lower, bits = codes.view(-1, 4, quarter).unbind(1)
+    *lower, bits = codes.unflatten(1, (4, quarter)).unbind(1)
     bits = bits.clone()
     for lane in reversed(lower):
         bits.bitwise_left_shift_(2).bitwise_or_(lane)
     return bits
 
 
-def _between(at_zero: float, at_one: float, weight: Tensor) -> Tensor:
-    """One of two numbers, exactly: lerp starts from the nearer end."""
-    return torch.lerp(weight.new_tensor(at_zero), weight.new_tensor(at_one), weight)
+def _choose(at_zero: float, at_one: float, where: Tensor) -> Tensor:
+    """``a - a x + b x`` for zeros and ones x: one of two numbers, exactly."""
+    at_zero, at_one = rounded(at_zero, where.dtype), rounded(at_one, where.dtype)
+    return torch.rsub(where, at_zero, alpha=at_zero).add_(where, alpha=at_one)
 
 
 def _in_window(gradient: Tensor, potential: Tensor, low: float, high: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
 from trevsnn.network.lean.conv import LeanConv, is_lean_conv
-from trevsnn.network.spike import SPIKE, pull_back, spikes_of
+from trevsnn.network.spike import SPIKE, THRESHOLD, pull_back, spikes_of
 from trevsnn.neurons import PackedState
 from trevsnn.reversible.two_pass import Gradients
 
@@ -100,7 +100,8 @@ class LeanBlock:
         """
         hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
         trace = UnpackedSpikes(hidden, SPIKE.window(hidden)) if at_once else SPIKE.code(hidden)
-        projected = self.pw2(SPIKE.fire_(hidden))
+        # Not fire_: a NaN has come out in the first pass, and no code holds it.
+        projected = self.pw2(hidden.ge_(THRESHOLD))
         return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
 
     def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
