@@ -90,3 +90,11 @@ def test_an_alpha_near_zero_is_folded_as_the_network_uses_it():
     assert torch.equal(model.levels[0].alphas[0], before)
     x = example(model.config)
     torch.testing.assert_close(folded(x), model(x), rtol=1e-12, atol=1e-12)
+
+
+def test_an_exchanged_convolution_keeps_its_padding():
+    model = trained_like()
+    conv = torch.nn.Conv2d(6, 6, 3, padding=1, groups=6, padding_mode="reflect").double()
+    model.levels[0].steps[1].expand1.dw1 = conv
+    x = example(model.config)
+    torch.testing.assert_close(fold(model)(x), model(x), rtol=1e-12, atol=1e-12)

@@ -237,7 +237,7 @@ def plain_conv(conv: nn.Conv2d) -> nn.Conv2d:
         weight = conv.gain.detach() * conv.scale * (weight - mean) * (var + conv.eps).rsqrt()
     plain = nn.Conv2d(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,  # type: ignore[arg-type]
-        bias=conv.bias is not None, dtype=weight.dtype, device=weight.device,
+        bias=conv.bias is not None, padding_mode=conv.padding_mode, dtype=weight.dtype, device=weight.device,
     )  # fmt: skip
     plain.weight = nn.Parameter(weight.clone())
     if conv.bias is not None:
