@@ -10,6 +10,7 @@ convolution of a picture is the same at all timesteps, so it is computed once, a
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -42,7 +43,7 @@ def vgg(
     net = SpikingNetwork(timesteps, encoder=conv_bn(in_channels, widths[0]))
     x = net.add(neuron(nn.Identity()))
     x = net.add(neuron(conv_bn(widths[0], widths[0])), x)
-    for narrow, wide in zip(widths, widths[1:], strict=False):
+    for narrow, wide in itertools.pairwise(widths):
         x = net.add(neuron(nn.Sequential(nn.MaxPool2d(2), conv_bn(narrow, wide))), x)
         x = net.add(neuron(conv_bn(wide, wide)), x)
     net.add(Momentary(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))), x)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trevsnn.backprop import Backprop
 from trevsnn.neurons.lif import LIF
-from trevsnn.reversible import Sees, View, run
+from trevsnn.reversible import Readout, Sees, View, run
 
 
 class Momentary(nn.Module):
@@ -72,7 +72,8 @@ class SpikingNetwork(nn.Module):
         self, timesteps: int | None = None, encoder: nn.Module | None = None, *, backprop: Backprop = "exact"
     ) -> None:
         super().__init__()
-        self.timesteps, self.backprop = timesteps, backprop
+        self.timesteps = timesteps
+        self.backprop: Backprop = backprop
         self.encoder = nn.Identity() if encoder is None else encoder
         self.levels = nn.ModuleList()
         self.sees: list[Sees] = []
@@ -113,10 +114,10 @@ class SpikingNetwork(nn.Module):
         inputs = list(x) if self.timesteps is None else [x] * self.timesteps
         row: list[LIF | Momentary] = list(self.levels)  # type: ignore[arg-type]
         alphas = [level.alpha() for level in row]
-        steps = range(len(inputs))
+        readouts = [Readout(t, row[n].spike or _as_it_is, n) for n in levels for t in range(len(inputs))]
         _, seen = run(
             [row] * len(inputs), [alphas] * len(inputs), inputs, sees=self.sees, views=[level.spike for level in row],
-            backprop=self.backprop, readouts=[(t, row[n].spike or _as_it_is, n) for n in levels for t in steps], once=True,
+            backprop=self.backprop, readouts=readouts, once=True,
         )  # fmt: skip
         return [torch.stack(seen[n * len(inputs) : (n + 1) * len(inputs)]) for n in range(len(levels))]
 
