@@ -84,7 +84,8 @@ class LIF(nn.Module):
             current = current * rate
         if own is None:
             return current
-        return current - (1 - rate) * self.spike.threshold * (own.detach() if self.detach_reset else own)
+        # A product with a negative number goes back in one pass over the neurons, a difference in two.
+        return current + (rate - 1) * self.spike.threshold * (own.detach() if self.detach_reset else own)
 
 
 class IF(LIF):
