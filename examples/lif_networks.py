@@ -119,7 +119,7 @@ def spikformer(
 def main() -> None:
     """Train each network for a few steps, and count what a step keeps in memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timesteps", type=int, default=8)
+    parser.add_argument("--timesteps", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
     torch.manual_seed(0)
