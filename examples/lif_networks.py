@@ -10,17 +10,21 @@ convolution of a picture is the same at all timesteps, so it is computed once, a
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from trevsnn.measure.memory import footprint
 from trevsnn.neurons import LIF, Momentary, Spike, SpikingNetwork, Summed
 
 #: Makes the neurons of a level from the layer before them, such as LIF or functools.partial(LIF, tau=4.0).
 Neuron = Callable[..., LIF]
+
+SIZE = 16  # of the pictures in main
 
 ZERO_OR_ONE = Spike(0.5, 0.0, 1.0)  # shows zeros and ones as they are
 
@@ -42,7 +46,7 @@ def vgg(
     net = SpikingNetwork(timesteps, encoder=conv_bn(in_channels, widths[0]))
     x = net.add(neuron(nn.Identity()))
     x = net.add(neuron(conv_bn(widths[0], widths[0])), x)
-    for narrow, wide in zip(widths, widths[1:], strict=False):
+    for narrow, wide in itertools.pairwise(widths):
         x = net.add(neuron(nn.Sequential(nn.MaxPool2d(2), conv_bn(narrow, wide))), x)
         x = net.add(neuron(conv_bn(wide, wide)), x)
     net.add(Momentary(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))), x)
@@ -115,13 +119,14 @@ def spikformer(
 def main() -> None:
     """Train each network for a few steps, and count what a step keeps in memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timesteps", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--timesteps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
     torch.manual_seed(0)
     pictures, labels = load_digits(return_X_y=True)
     x, target = torch.tensor(pictures / 16, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(labels)
-    few, classes = nn.functional.interpolate(x[:16], size=(32, 32)), target[:16]
+    x = nn.functional.interpolate(x, size=(SIZE, SIZE))
+    few, classes = x[:16], target[:16]
     shared = {"in_channels": 1, "classes": 10, "timesteps": options.timesteps}
     networks = {
         "VGG": vgg(**shared),
@@ -131,19 +136,19 @@ def main() -> None:
     for name, net in networks.items():
         megabytes = {}
         for net.backprop in ("autograd", "exact"):
-            loss = lambda: nn.functional.cross_entropy(net(few).mean(0), classes)  # noqa: B023, E731 - called at once
-            megabytes[net.backprop] = sum(footprint(net, [few, classes], loss).peak.values()) / len(few) / 1e6
+            counted = footprint(net, [few, classes], lambda: cross_entropy(net(few).mean(0), classes))  # noqa: B023
+            megabytes[net.backprop] = sum(counted.peak.values()) / len(few) / 1e6
             net.zero_grad()
         optimizer, losses = torch.optim.AdamW(net.parameters(), lr=3e-3), []
         for step in range(options.steps):
-            batch = slice(32 * step, 32 * step + 32)
-            loss_value = nn.functional.cross_entropy(net(x[batch]).mean(0), target[batch])
-            loss_value.backward()
+            batch = slice(64 * step, 64 * step + 64)
+            loss = cross_entropy(net(x[batch]).mean(0), target[batch])
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(float(loss_value))
+            losses.append(loss.item())
         print(
-            f"{name}: MB per picture of 32 x 32 with T = {options.timesteps}: {megabytes['exact']:.2f} in exact, "
+            f"{name}, T = {options.timesteps}: {megabytes['exact']:.2f} MB for a picture of {SIZE} x {SIZE} in exact, "
             f"{megabytes['autograd']:.2f} in autograd; loss from {losses[0]:.2f} to {losses[-1]:.2f}"
         )
 

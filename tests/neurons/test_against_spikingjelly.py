@@ -7,14 +7,14 @@ import torch
 from lif_networks import Attention, sew_resnet18, spikformer, vgg
 from torch import nn
 
-from trevsnn.neurons import IF, LIF, Momentary, Spike, SpikingNetwork, Summed, SurrogateSpike, atan
+from trevsnn.neurons import IF, LIF, Momentary, Spike, SpikingNetwork, SurrogateSpike, atan
 
 jelly = pytest.importorskip("spikingjelly.activation_based")
 from spikingjelly.activation_based import functional, layer, neuron, surrogate  # noqa: E402
 from spikingjelly.activation_based.model import sew_resnet  # noqa: E402
 from spikingjelly.activation_based.model import spikformer as jelly_spikformer  # noqa: E402
 
-SETTINGS = [dict(decay_input=decay, detach_reset=detach) for decay in (False, True) for detach in (False, True)]
+SETTINGS = [{"decay_input": decay, "detach_reset": detach} for decay in (False, True) for detach in (False, True)]
 
 
 def theirs(kind=neuron.LIFNode, **settings):

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from trevsnn.neurons.spike import Spike
 from trevsnn.neurons.surrogate import SurrogateSpike
 
+#: The threshold and window of SpikingJelly's neurons with its ``Rect`` surrogate, but for a window that is closed.
+ABOUT_ONE = Spike(1.0, 0.5, 1.5)
+
 
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons with a soft reset and the layer before them: F[l,t] of a level, and its alpha.
@@ -33,8 +36,7 @@ class LIF(nn.Module):
         layer: from what the level sees of those below, an argument for each, to the current x[t]. Batch statistics in it
             are those of one timestep.
         tau: the time constant in timesteps, at least 1; infinite for a neuron without leak (:class:`IF`).
-        spike: threshold and surrogate; the default is SpikingJelly's ``Rect`` about a threshold of 1, but with a closed
-            window.
+        spike: threshold and surrogate; the default is :data:`ABOUT_ONE`.
         decay_input: divide the current by tau.
         detach_reset: no gradient through the reset.
         learn_leak: one number for the level is learned, ``1 / tau = sigmoid(w)``, beginning with tau.
@@ -48,7 +50,7 @@ class LIF(nn.Module):
     """
 
     def __init__(
-        self, layer: nn.Module, tau: float = 2.0, spike: Spike | SurrogateSpike = Spike(1.0, 0.5, 1.5), *,
+        self, layer: nn.Module, tau: float = 2.0, spike: Spike | SurrogateSpike = ABOUT_ONE, *,
         decay_input: bool = True, detach_reset: bool = False, learn_leak: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -82,13 +84,14 @@ class LIF(nn.Module):
             current = current * rate
         if own is None:
             return current
-        return current - (1 - rate) * self.spike.threshold * (own.detach() if self.detach_reset else own)
+        # A product with a negative number goes back in one pass over the neurons, a difference in two.
+        return current + (rate - 1) * self.spike.threshold * (own.detach() if self.detach_reset else own)
 
 
 class IF(LIF):
     """Integrate-and-fire neurons, without a leak: ``h[t] = h[t-1] - threshold s(h[t-1]) + x[t]``; see :class:`LIF`."""
 
     def __init__(
-        self, layer: nn.Module, spike: Spike | SurrogateSpike = Spike(1.0, 0.5, 1.5), *, detach_reset: bool = False
+        self, layer: nn.Module, spike: Spike | SurrogateSpike = ABOUT_ONE, *, detach_reset: bool = False
     ) -> None:
         super().__init__(layer, math.inf, spike, decay_input=False, detach_reset=detach_reset)

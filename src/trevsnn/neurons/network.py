@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trevsnn.backprop import Backprop
 from trevsnn.neurons.lif import LIF
-from trevsnn.reversible import Sees, View, run
+from trevsnn.reversible import Readout, Sees, View, run
 
 
 class Momentary(nn.Module):
@@ -72,7 +72,8 @@ class SpikingNetwork(nn.Module):
         self, timesteps: int | None = None, encoder: nn.Module | None = None, *, backprop: Backprop = "exact"
     ) -> None:
         super().__init__()
-        self.timesteps, self.backprop = timesteps, backprop
+        self.timesteps = timesteps
+        self.backprop: Backprop = backprop
         self.encoder = nn.Identity() if encoder is None else encoder
         self.levels = nn.ModuleList()
         self.sees: list[Sees] = []
@@ -82,14 +83,20 @@ class SpikingNetwork(nn.Module):
 
         Args:
             level: given, in this order, what is seen of the levels below.
-            below: their numbers; nothing for the input, or what the encoder makes of it.
+            below: their numbers, -1 for the input, or what the encoder makes of it; nothing for the input alone.
 
         Returns:
             Its number.
+
+        Raises:
+            ValueError: one of them is not below it.
         """
+        number = len(self.levels)
+        if not all(-1 <= i < number for i in below):
+            raise ValueError(f"level {number} sees levels below it, from -1, the input, to {number - 1}; got {below}.")
         self.levels.append(level)
         self.sees.append(Sees(below or (-1,), own=isinstance(level, LIF)))
-        return len(self.levels) - 1
+        return number
 
     def forward(self, x: Tensor) -> Tensor:
         """What is seen of the top level after each timestep, (T, B, ...); see :meth:`read`."""
@@ -106,17 +113,20 @@ class SpikingNetwork(nn.Module):
             For each of them its spikes, or the state of a level without neurons, (T, B, ...).
 
         Raises:
-            ValueError: a level sees one that is not below it; no such level; an unknown ``backprop``, or "reversible", which
-                cannot go back through a reset.
+            ValueError: there is no such level; an unknown ``backprop``, or "reversible", which cannot go back through a
+                reset.
         """
+        for level in levels:
+            if not -len(self.levels) <= level < len(self.levels):
+                raise ValueError(f"there is no level {level}: the network has {len(self.levels)}.")
         x = self.encoder(x)
         inputs = list(x) if self.timesteps is None else [x] * self.timesteps
         row: list[LIF | Momentary] = list(self.levels)  # type: ignore[arg-type]
         alphas = [level.alpha() for level in row]
-        steps = range(len(inputs))
+        readouts = [Readout(t, row[n].spike or _as_it_is, n) for n in levels for t in range(len(inputs))]
         _, seen = run(
             [row] * len(inputs), [alphas] * len(inputs), inputs, sees=self.sees, views=[level.spike for level in row],
-            backprop=self.backprop, readouts=[(t, row[n].spike or _as_it_is, n) for n in levels for t in steps], once=True,
+            backprop=self.backprop, readouts=readouts, once=True,
         )  # fmt: skip
         return [torch.stack(seen[n * len(inputs) : (n + 1) * len(inputs)]) for n in range(len(levels))]
 
