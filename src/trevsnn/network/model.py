@@ -242,7 +242,9 @@ class TRevSNN(nn.Module, HubModel):
 
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder
-        if not isinstance(encoder, ImageEncoder) or not (torch.compiler.is_compiling() or is_sliceable_encoder(encoder)):
+        if not isinstance(encoder, ImageEncoder) or not (
+            torch.compiler.is_compiling() or is_sliceable_encoder(encoder)
+        ):
             return encoder(fast_layout(image))
         rows = encoder_slices(encoder, image, self.config.slice_bytes)
         if self._mode() == "autograd" or not torch.is_grad_enabled():

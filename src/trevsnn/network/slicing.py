@@ -94,7 +94,9 @@ def is_sliceable(step: nn.Module, shared: nn.Module) -> bool:
         and isinstance(step.above, Link | None)
         and _has_its_parts(step)
         and _has_its_parts(shared)
-        and not any(has_hooks(p) for p in (step, step.below, step.above, *step.further) if isinstance(p, LevelStep | Link))
+        and not any(
+            has_hooks(p) for p in (step, step.below, step.above, *step.further) if isinstance(p, LevelStep | Link)
+        )
     )
 
 
