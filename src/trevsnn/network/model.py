@@ -20,7 +20,12 @@ from trevsnn.network.heads import AuxiliaryHead, LastHead
 from trevsnn.network.hub import HubModel
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes
 from trevsnn.network.slicing import (
-    encoder_slices, fast_layout, in_slices, is_sliceable_encoder, sees_spikes_alone, sliced,
+    encoder_slices,
+    fast_layout,
+    in_slices,
+    is_sliceable_encoder,
+    sees_spikes_alone,
+    sliced,
 )  # fmt: skip
 from trevsnn.network.spike import SPIKE, spike
 from trevsnn.network.stream import Stream

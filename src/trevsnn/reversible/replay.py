@@ -125,7 +125,7 @@ class Replay:
         grads = torch.autograd.grad(value, wanted, adjoint.to(value.dtype), allow_unused=True)
         del value, leaves
         for (_, code, neighbour), grad in zip(sources, grads, strict=False):
-            if grad is not None:
+            if grad is not None and code is not None:
                 neighbour.add(grad if isinstance(code, Tensor) else code.pull_back(grad))
         own = zip(stand_ins, grads[len(sources) :], strict=True)
         # Autograd may return one tensor for two parameters, or an expanded one.
