@@ -61,7 +61,12 @@ def operation(node: Any, constants: Sequence[Array]) -> Compute:
             factor = pad_to_lanes(constants[0].reshape(-1))
             return lambda state: factor * state
         case "Gather":
-            return lambda frames: np.ascontiguousarray(frames[:, int(constants[0])])
+            (places,) = constants
+            if places.ndim == 0:  # one of the frames (B, T, H, W, C)
+                return lambda frames: np.ascontiguousarray(frames[:, int(places)])
+            return lambda codes: codes.take(
+                places, options["axis"] - 1
+            )  # rows or columns of maps, which ONNX has as (B, C, H, W)
         case "Conv":
             return _float_conv(constants, options)
         case "LeakyRelu":
