@@ -20,11 +20,13 @@ from trevsnn import TRevSNNConfig
     encoder_stride=st.sampled_from([1, 2, 4]),
     channels=st.sampled_from([(4, 6), (4, 6, 8), (4, 6, 8, 8)]),
     alpha=st.floats(-0.9, 0.9),
+    links=st.sampled_from(["adjacent", "all"]),
+    alphas=st.sampled_from(["learned", "one"]),
     channels_last=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_modes_agree_for_any_configuration(
-    timesteps, size, kernel_size, encoding, encoder_stride, channels, alpha, channels_last, seed
+    timesteps, size, kernel_size, encoding, encoder_stride, channels, alpha, links, alphas, channels_last, seed
 ):
     from conftest import lively
 
@@ -32,7 +34,7 @@ def test_modes_agree_for_any_configuration(
     torch.manual_seed(seed)
     config = TRevSNNConfig(
         channels=channels, timesteps=timesteps, kernel_size=kernel_size, num_classes=3, encoder_stride=encoder_stride,
-        **({"input": "event"} if event else {"encoding": encoding}),
+        links=links, alphas=alphas, **({"input": "event"} if event else {"encoding": encoding}),
     )  # fmt: skip
     model = lively(trevsnn.TRevSNN(config).double(), alpha).train()
     x = torch.randn(2, *((timesteps, 2) if event else (3,)), *size, dtype=torch.float64, requires_grad=True)

@@ -57,7 +57,7 @@ def folding_sentence(spikes: dict[str, Any]) -> str:
 
 def _variant(model: TRevSNNConfig) -> str:
     links = ", with links from all levels above" if model.links == "all" else ""
-    return links + (", with every alpha 1" if model.alpha == "one" else "")
+    return links + (", with every alpha 1" if model.alphas == "one" else "")
 
 
 def _results(figures: dict[str, Any], checkpoint: str) -> str:

@@ -34,8 +34,8 @@ def inference_spike(potential: Tensor) -> Tensor:
 class FoldedTRevSNN(nn.Module):
     """A :class:`trevsnn.TRevSNN` in evaluation mode, of convolutions, additions and thresholds alone; see :func:`fold`.
 
-    ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[i,t-1] of upper levels i)``, as :func:`trevsnn.reversible.unroll` computes it.
-    Modules have the names they have in the network they come from. There is no backward pass.
+    ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, as :func:`trevsnn.reversible.unroll` computes it, and
+    further links and no alpha as the config says. Modules have the names they have in the network they come from. There is no backward pass.
 
     Args:
         config: of the network.
@@ -63,7 +63,7 @@ class FoldedTRevSNN(nn.Module):
 
 
 class FoldedLevel(nn.Module):
-    """One level: its transform at every timestep, the half-block they share, and alpha[l,t] of t >= 1, (1, C, 1, 1), or no alphas."""
+    """One level: its transform at every timestep, the half-block they share, and alpha[l,t] of t >= 1, (1, C, 1, 1), if any."""
 
     def __init__(self, steps: list[FoldedStep], shared: nn.ModuleDict, alphas: list[Tensor]) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from trevsnn.checks import choice, positive
 Input = Literal["image", "event"]
 Encoding = Literal["shared", "grouped"]
 Links = Literal["adjacent", "all"]
-AlphaKind = Literal["learned", "one"]
+Alphas = Literal["learned", "one"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TRevSNNConfig:
         encoder_stride: pixels per element of the lowest level, 4, 2 or 1; None for 4 (image) and 1 (event).
         links: which levels F[l,t] sees of t-1: "adjacent", l+1 (published code); "all", every i > l, the sum of the paper.
             "all" has sum of C_l (C_i + 2) over all i >= l + 2 more parameters for each timestep from t = 1 on.
-        alpha: "learned": c[l,t-1] is multiplied by an alpha[l,t] of each channel (the paper); "one": it is not, and there are
+        alphas: "learned": c[l,t-1] is multiplied by an alpha[l,t] of each channel (the paper); "one": it is not, and there are
             sum of C_l parameters fewer for each timestep from t = 1 on. Then inverting the recurrence does not amplify
             rounding errors, and "exact" keeps no float states.
         backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
@@ -50,7 +50,7 @@ class TRevSNNConfig:
     encoding: Encoding = "shared"
     encoder_stride: int | None = None
     links: Links = "adjacent"
-    alpha: AlphaKind = "learned"
+    alphas: Alphas = "learned"
     backprop: Backprop = "exact"
     slice_bytes: int | None = None
 
@@ -58,7 +58,7 @@ class TRevSNNConfig:
         choice("input", self.input, get_args(Input))
         choice("encoding", self.encoding, get_args(Encoding))
         choice("links", self.links, get_args(Links))
-        choice("alpha", self.alpha, get_args(AlphaKind))
+        choice("alphas", self.alphas, get_args(Alphas))
         choice("backprop", self.backprop, BACKPROP_MODES)
         if not isinstance(self.channels, list | tuple):
             raise ValueError(f"channels is {self.channels!r}; give a list of positive integers, lowest level first.")

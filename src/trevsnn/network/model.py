@@ -35,7 +35,7 @@ class TRevSNN(nn.Module, HubModel):
     """Temporal reversible spiking neural network (Hu et al., ICML 2024).
 
     State of level l after timestep t: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, with the
-    encoded input x[t] below the lowest level; with ``links="all"`` F[l,t] sees c[i,t-1] of every i > l, with ``alpha="one"``
+    encoded input x[t] below the lowest level; with ``links="all"`` F[l,t] sees c[i,t-1] of every i > l, with ``alphas="one"``
     there is no alpha. Images have a head after each quarter of the timesteps, events one after the last.
 
     Args:
@@ -78,7 +78,7 @@ class TRevSNN(nn.Module, HubModel):
                 [step(t, level) for t in range(config.timesteps)],
                 width,
                 config.kernel_size,
-                learned_alpha=config.alpha == "learned",
+                learned_alpha=config.alphas == "learned",
             )
             for level, width in enumerate(channels)
         )

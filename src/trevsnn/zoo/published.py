@@ -36,16 +36,17 @@ def published_names(model: TRevSNN) -> dict[str, str]:
     that in ``subnet0``. The alphas of ``subnet0`` there, which nothing uses, have no counterpart here.
 
     Raises:
-        ValueError: the published implementation has no such model (grouped encoding, another stride or depth, links to all levels, no alphas).
+        ValueError: the published implementation has no such model (grouped encoding, another stride or depth, links from all
+            levels, no alphas).
     """
     config = model.config
     stride = 4 if config.input == "image" else 1
-    ours = (config.encoding, config.encoder_stride, len(config.channels), config.links, config.alpha)
+    ours = (config.encoding, config.encoder_stride, len(config.channels), config.links, config.alphas)
     theirs = ("shared", stride, 4, "adjacent", "learned")
     if ours != theirs:
         raise ValueError(
             "the published implementation has no model with encoding={!r}, encoder_stride={}, {} levels, links={!r} and "
-            "alpha={!r}: it takes {!r}, {}, {}, {!r} and {!r}.".format(*ours, *theirs)
+            "alphas={!r}: it takes {!r}, {}, {}, {!r} and {!r}.".format(*ours, *theirs)
         )
     names = [*dict(model.named_parameters()), *dict(model.named_buffers())]
     return {name: _published(name, config) for name in names}

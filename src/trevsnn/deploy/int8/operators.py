@@ -64,9 +64,8 @@ def operation(node: Any, constants: Sequence[Array]) -> Compute:
             (places,) = constants
             if places.ndim == 0:  # one of the frames (B, T, H, W, C)
                 return lambda frames: np.ascontiguousarray(frames[:, int(places)])
-            return lambda codes: codes.take(
-                places, options["axis"] - 1
-            )  # rows or columns of maps, which ONNX has as (B, C, H, W)
+            axis = options["axis"] - 1  # rows or columns of maps, which are (B, C, H, W) to ONNX
+            return lambda codes: codes.take(places, axis)
         case "Conv":
             return _float_conv(constants, options)
         case "LeakyRelu":

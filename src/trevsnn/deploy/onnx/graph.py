@@ -181,10 +181,10 @@ class Graph:
         )  # fmt: skip
 
     def upsampled(self, codes: Map, size: tuple[int, int]) -> Map:
-        """Nearest-neighbour upsampling: every pixel repeated, and the last rows or columns cropped where the size is no multiple.
+        """Nearest-neighbour upsampling to H x W: every pixel is repeated, and the last rows and columns are cropped.
 
-        From further above, sizes such as 9 of 3 (halved twice, rounded up) are not reached so: a Gather along each axis then
-        takes the pixels that PyTorch takes.
+        Where PyTorch repeats pixels otherwise, as to 9 from 3, which is 9 halved twice and rounded up, a Gather along each
+        axis takes them.
         """
         sources = [_nearest(before, after) for before, after in zip(codes.size, size, strict=True)]
         factor = max(-(-after // before) for before, after in zip(codes.size, size, strict=True))
