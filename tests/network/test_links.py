@@ -27,8 +27,8 @@ def by_hand(model, x):
         for level, module in enumerate(levels):
             step = module.steps[t]
             v = step.below(now[level - 1] if level else encoded)
-            for i in range(level + 1, len(levels)) if before is not None else ():
-                link = step.above if i == level + 1 else step.further[i - level - 2]
+            links = [] if before is None or step.above is None else [step.above, *step.further]
+            for i, link in enumerate(links, start=level + 1):
                 maps = link.bn(link.conv((before[i] >= 0.5).double()))
                 rows, columns = (
                     [place * few // many for place in range(many)]
@@ -154,7 +154,8 @@ def test_memory_without_alphas_is_codes_alone_and_links_keep_their_statistics(fa
     for found in (bare, both):
         assert found["anchors"] == 0
         assert found["states"] < 4 * 12 * 4**2 + 16  # the top level's, of which the last head needs its gradient
-        assert found["codes"] == 11 * ELEMENTS / 4
+        last = ELEMENTS - 12 * 4**2  # the levels that another sees at once are seen after the last timestep, too
+        assert found["codes"] == (11 * ELEMENTS + last) / 4
     further = 2 * 4 * 11 * (2 * 4 + 8) / 4  # mean and variance: two links to level 0 and one to level 1
     assert linked["blocks"] - plain["blocks"] == both["blocks"] - bare["blocks"] == further
 

@@ -136,6 +136,30 @@ def test_heads_stand_after_each_quarter(small_model, timesteps, expected):
     assert not any(torch.equal(head, heads[-1]) for head in heads[:-1])
 
 
+@pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
+def test_what_is_put_around_forward_applies_to_all_heads(small_model, mode):
+    class Autocast(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs, **options):
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.model(*inputs, **options)
+
+    model, seen = small_model(in_chans=1, backprop=mode), []
+    model.register_forward_hook(lambda module, inputs, heads: seen.append(heads))
+    x = torch.randn(2, 1, 8, 8)
+    heads = Autocast(model)(x, all_heads=True)
+    assert [head.dtype for head in heads] == [torch.bfloat16] * 4
+    assert all(map(torch.equal, seen[0], heads))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, model.forward_heads(x), heads))
+    assert len(seen) == 2
+    trevsnn.deep_supervision_loss(heads, torch.tensor([0, 1])).backward()
+    assert all(parameter.grad is not None for parameter in model.heads.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "x", "message"),
     [
