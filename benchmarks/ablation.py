@@ -54,7 +54,7 @@ class WithoutSharing(TRevSNN):
                 [Transform(level.steps[t], level.halves[t], self.config.slice_bytes) for level in levels]
                 for t in timesteps
             ],
-            [None if t == 0 else [level.bounded_alpha(t) for level in levels] for t in timesteps],
+            [None if t == 0 else [level.alpha(t) for level in levels] for t in timesteps],
         )
 
 

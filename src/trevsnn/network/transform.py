@@ -7,9 +7,18 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, PointwiseDepthwise
+from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.lean.step import LeanStep, is_lean
 from trevsnn.network.slicing import plain_step
-from trevsnn.reversible import Replay, SecondPass
+from trevsnn.reversible import Replay, SecondPass, Sees, adjacent
+
+
+def sees_of(config: TRevSNNConfig) -> list[Sees]:
+    """What F[l,t] of each level is given: c[l-1,t], or x[t], and c[i,t-1] of i = l + 1, or with links="all" of all i > l."""
+    levels = len(config.channels)
+    if config.links == "adjacent":
+        return adjacent(levels)
+    return [Sees((level - 1,), tuple(range(level + 1, levels))) for level in range(levels)]
 
 
 class Transform:
