@@ -47,3 +47,10 @@ def test_own_modules():
         exact, autograd = map(float, re.findall(r"\d+\.\d", line))
         assert exact < 0.3 * autograd
         assert float(re.search(r"differ by (\S+) relative", line)[1]) < 1e-6
+
+
+def test_multi_level_links():
+    lines = lines_of("multi_level_links.py")
+    numbers = [[float(n) for n in re.findall(r"\d+(?:\.\d+)?", line)] for line in lines]
+    assert [int(parameters) for parameters, *_ in numbers] == [63524, 65036, 64880]
+    assert all(last < first for _, first, last, _ in numbers)
