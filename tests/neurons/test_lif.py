@@ -81,6 +81,16 @@ def test_an_encoder_computes_once_what_a_level_would_compute_at_every_timestep()
     assert stem[1].num_batches_tracked == 5 + 1
 
 
+def test_what_is_inside_of_an_encoder_is_not_kept():
+    net, x = (
+        SpikingNetwork(2, encoder=nn.Sequential(nn.Linear(8, 1000), nn.ReLU(), nn.Linear(1000, 4))),
+        torch.rand(64, 8),
+    )
+    net.add(Momentary(nn.Linear(4, 1)), net.add(LIF(nn.Identity())))
+    kept = footprint(net, [x], lambda: net(x).square().sum()).after_forward
+    assert sum(kept.values()) < 64 * 100 * 4  # a tenth of the 1000
+
+
 def test_levels_are_read_and_their_spikes_have_gradients():
     net = chain().double()
     x = (4 * torch.rand(6, 8, dtype=torch.float64)).requires_grad_()

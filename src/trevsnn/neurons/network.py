@@ -58,8 +58,9 @@ class SpikingNetwork(nn.Module):
 
     Args:
         timesteps: T, for one picture that is shown at all of them; None for frames, of which the input has T.
-        encoder: what lies before the recurrence, under plain autograd. What all timesteps have in common, such as a first
-            convolution and normalisation of a picture, is here computed once; its running statistics then take one step.
+        encoder: what lies before the recurrence. What all timesteps have in common, such as a first convolution and
+            normalisation of a picture, is here computed once, and in ``exact`` once more in the backward pass; its running
+            statistics then take one step.
         backprop: "exact", or "autograd", which keeps the plain graph of all timesteps.
 
     Attributes:
@@ -74,7 +75,7 @@ class SpikingNetwork(nn.Module):
         super().__init__()
         self.timesteps = timesteps
         self.backprop: Backprop = backprop
-        self.encoder = nn.Identity() if encoder is None else encoder
+        self.encoder = encoder
         self.levels = nn.ModuleList()
         self.sees: list[Sees] = []
 
@@ -119,7 +120,8 @@ class SpikingNetwork(nn.Module):
         for level in levels:
             if not -len(self.levels) <= level < len(self.levels):
                 raise ValueError(f"there is no level {level}: the network has {len(self.levels)}.")
-        x = self.encoder(x)
+        if self.encoder is not None:  # a recurrence of one level and one timestep, so that its inner maps are not kept
+            (x,), _ = run([[self.encoder]], [None], [x], sees=[Sees((-1,))], backprop=self.backprop)
         inputs = list(x) if self.timesteps is None else [x] * self.timesteps
         row: list[LIF | Momentary] = list(self.levels)  # type: ignore[arg-type]
         alphas = [level.alpha() for level in row]
