@@ -7,9 +7,9 @@ from trevsnn.deploy.differences import spike_differences
 from trevsnn.deploy.folded import fold
 
 
-@pytest.mark.parametrize("encoding", ["shared", "grouped"])
-def test_spikes_that_differ_are_counted_for_each_item(encoding):
-    model = trained_like(timesteps=3, encoding=encoding)
+@pytest.mark.parametrize("options", [{}, {"encoding": "grouped"}, {"links": "all"}])
+def test_spikes_that_differ_are_counted_for_each_item(options):
+    model = trained_like(timesteps=3, **options)
     folded = fold(model)
     x = example(model.config)
     folded.levels[0].steps[0].expand1["pw1"].bias[0] += 0.1
@@ -18,6 +18,16 @@ def test_spikes_that_differ_are_counted_for_each_item(encoding):
     assert len(set(differing.tolist())) > 1
     for item, count in zip(x, differing, strict=True):
         assert spike_differences(model, folded, item[None])[0].tolist() == [count]
+
+
+def test_spikes_of_every_link_are_among_those_counted():
+    counted = {}
+    for links in ("adjacent", "all"):
+        model = trained_like(links=links, channels=(6, 8, 8, 10))
+        counted[links] = spike_differences(model, fold(model), example(model.config))[1]
+    assert counted["all"] - counted["adjacent"] == 6 * (
+        8 * 3 * 3 + 10 * 3 * 3 + 10 * 3 * 3
+    )  # levels 2 and 3 of 12 x 12 pictures
 
 
 def test_the_head_s_spikes_that_differ_are_counted():

@@ -187,3 +187,34 @@ def test_a_missing_extra_names_the_line_that_installs_it(run, tmp_path, monkeypa
     assert main(["export", str(run), "--out", str(tmp_path / "x")]) == 2
     assert "onnxscript is not installed: pip install 'trevsnn[deploy]'" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_a_network_with_all_links_and_no_alphas_goes_all_the_way(tmp_path, capsys):
+    """From the command line to every engine."""
+    run, out = tmp_path / "run", tmp_path / "exported"
+    options = ["--model.channels", "[4,8,8]", "--model.links", "all", "--model.alphas", "one", "--model.timesteps", "3"]
+    assert main(["train", *SMALL, *options, "--epochs", "1", "--optim.warmup_epochs", "0", "--run", str(run)]) == 0
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    model = TRevSNN.from_pretrained(out)
+    assert (model.config.links, model.config.alphas) == ("all", "one")
+    assert "levels.0.steps.2.further.0.conv.weight" in load_file(out / "model.safetensors")
+    assert (
+        "T = 3, with links from all levels above, with every alpha 1, for pictures of 8 x 8"
+        in (out / "README.md").read_text()
+    )
+    rows = {row["name"]: row for row in json.loads((out / "about.json").read_text())["comparisons"]}
+    for name in ("folded", "onnx", "torch.export"):
+        assert rows[name]["same_class"] >= 0.99 * rows[name]["items"]
+    accuracy = {}
+    for engine in ("eager", "folded", "onnx", "int8", "onnx-int8", "spikes"):
+        capsys.readouterr()
+        assert main(["evaluate", str(out), "--engine", engine, "--json"]) == 0
+        accuracy[engine] = json.loads(capsys.readouterr().out)["accuracy"]
+    assert accuracy["folded"] == pytest.approx(accuracy["eager"], abs=0.01)
+    assert accuracy["onnx"] == pytest.approx(accuracy["eager"], abs=0.01)
+    assert accuracy["spikes"] == accuracy["onnx-int8"] == pytest.approx(accuracy["eager"], abs=0.1)
+    assert main(["measure", "energy", str(out), "--count", "4", "--json"]) == 0
+    counted = {op["name"]: op for op in json.loads(capsys.readouterr().out)["operations"]}
+    link = counted["levels.0.steps.1.further.0"]
+    assert link["spiking"]
+    assert link["macs"] == 8 * 4 * 4 * 4  # at the top level's size

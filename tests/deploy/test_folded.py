@@ -21,6 +21,9 @@ from trevsnn.network.spike import spike
         {"input": "event", "timesteps": 3},
         {"encoder_stride": 4, "kernel_size": 5},
         {"timesteps": 1, "slope": 0.3},
+        {"links": "all", "channels": (6, 8, 8, 10), "timesteps": 3},
+        {"alphas": "one"},
+        {"links": "all", "alphas": "one", "input": "event", "timesteps": 3},
     ],
 )
 def test_the_folded_network_is_the_same_function(options):

@@ -37,7 +37,7 @@ def test_energy_by_hand():
 
 
 def test_every_convolution_of_the_network_is_counted_and_blocks_are_given_spikes():
-    model = trained_like(channels=(4, 6), timesteps=2).float()
+    model = trained_like(channels=(4, 6, 6), timesteps=2, links="all").float()
     x = example(model.config).float()
     found = {op.name: op for op in count_operations(fold(model), x)}
     convolutions = {name for name, m in fold(model).named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
@@ -45,8 +45,10 @@ def test_every_convolution_of_the_network_is_counted_and_blocks_are_given_spikes
     for name, op in found.items():
         assert op.spiking == (
             name.rpartition(".")[2] in ("dw1", "pw2", "above")
-            or (name.startswith("levels.1.steps") and name.endswith("below"))
+            or ".further." in name
+            or (not name.startswith("levels.0.steps") and name.endswith("below"))
         ), name
+    assert found["levels.0.steps.1.further.0"].macs == 6 * 6 * 4 * 6 * 6  # of the top level's pixels
     block = 6 * 4 * 16 * 12 * 12  # of a pointwise convolution of level 0, for the batch
     assert found["levels.0.steps.1.expand1.pw1"].macs == block
     assert found["levels.0.shared.pw2"].macs == 2 * block

@@ -20,11 +20,13 @@ from trevsnn import TRevSNNConfig
     encoder_stride=st.sampled_from([1, 2, 4]),
     channels=st.sampled_from([(4, 6), (4, 6, 8), (4, 6, 8, 8)]),
     alpha=st.floats(-0.9, 0.9),
+    links=st.sampled_from(["adjacent", "all"]),
+    alphas=st.sampled_from(["learned", "one"]),
     channels_last=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_modes_agree_for_any_configuration(
-    timesteps, size, kernel_size, encoding, encoder_stride, channels, alpha, channels_last, seed
+    timesteps, size, kernel_size, encoding, encoder_stride, channels, alpha, links, alphas, channels_last, seed
 ):
     from conftest import lively
 
@@ -32,7 +34,7 @@ def test_modes_agree_for_any_configuration(
     torch.manual_seed(seed)
     config = TRevSNNConfig(
         channels=channels, timesteps=timesteps, kernel_size=kernel_size, num_classes=3, encoder_stride=encoder_stride,
-        **({"input": "event"} if event else {"encoding": encoding}),
+        links=links, alphas=alphas, **({"input": "event"} if event else {"encoding": encoding}),
     )  # fmt: skip
     model = lively(trevsnn.TRevSNN(config).double(), alpha).train()
     x = torch.randn(2, *((timesteps, 2) if event else (3,)), *size, dtype=torch.float64, requires_grad=True)
@@ -132,6 +134,30 @@ def test_heads_stand_after_each_quarter(small_model, timesteps, expected):
     assert len(heads) == 4
     assert torch.equal(heads[-1], model(x))
     assert not any(torch.equal(head, heads[-1]) for head in heads[:-1])
+
+
+@pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
+def test_what_is_put_around_forward_applies_to_all_heads(small_model, mode):
+    class Autocast(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs, **options):
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.model(*inputs, **options)
+
+    model, seen = small_model(in_chans=1, backprop=mode), []
+    model.register_forward_hook(lambda module, inputs, heads: seen.append(heads))
+    x = torch.randn(2, 1, 8, 8)
+    heads = Autocast(model)(x, all_heads=True)
+    assert [head.dtype for head in heads] == [torch.bfloat16] * 4
+    assert all(map(torch.equal, seen[0], heads))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, model.forward_heads(x), heads))
+    assert len(seen) == 2
+    trevsnn.deep_supervision_loss(heads, torch.tensor([0, 1])).backward()
+    assert all(parameter.grad is not None for parameter in model.heads.parameters())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from trevsnn import TRevSNNConfig
         ({"input": "video"}, "input is 'video'; it must be one of image, event"),
         ({"encoding": "both"}, "must be one of shared, grouped"),
         ({"encoder_stride": 3}, "encoder_stride is 3; it must be one of 4, 2, 1"),
+        ({"links": "some"}, "links is 'some'; it must be one of adjacent, all"),
+        ({"alphas": "none"}, "alphas is 'none'; it must be one of learned, one"),
         ({"backprop": "magic"}, "must be one of exact, reversible, autograd"),
         ({"input": "event", "encoding": "grouped"}, "is for images"),
     ],

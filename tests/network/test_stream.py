@@ -10,9 +10,14 @@ from trevsnn import TRevSNN, TRevSNNConfig
 
 
 @settings(max_examples=10)
-@given(timesteps=st.integers(1, 5), batch=st.integers(1, 4), dtype=st.sampled_from([torch.float32, torch.float64]))
-def test_a_stream_gives_the_logits_of_the_clip_bit_for_bit(timesteps, batch, dtype):
-    model = trained_like(input="event", timesteps=timesteps).to(dtype)
+@given(
+    timesteps=st.integers(1, 5),
+    batch=st.integers(1, 4),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    options=st.sampled_from([{}, {"links": "all"}, {"links": "all", "alphas": "one"}]),
+)
+def test_a_stream_gives_the_logits_of_the_clip_bit_for_bit(timesteps, batch, dtype, options):
+    model = trained_like(input="event", timesteps=timesteps, **options).to(dtype)
     clip = example(model.config, batch).to(dtype)
     with torch.no_grad():
         wanted, whole = model.forward_time(clip), model(clip)

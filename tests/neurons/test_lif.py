@@ -104,6 +104,13 @@ def test_two_bits_for_each_neuron_and_timestep(timesteps):
     assert kept["anchors"] == 0
 
 
+def test_a_level_needs_three_maps_of_its_size_at_a_time_besides_states_and_adjoints():
+    net, x = SpikingNetwork(3), torch.rand(64, 1000)
+    net.add(Momentary(nn.Linear(1000, 1)), net.add(LIF(nn.Identity())))
+    peak = footprint(net, [x], lambda: net(x).sum()).peak
+    assert peak["blocks"] <= 3.3 * x.nbytes
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -27,15 +27,18 @@ MODES = ("exact", "reversible", "autograd")
 BATCH = 8
 
 
-class Heads(nn.Module):
-    def __init__(self, mode):
-        super().__init__()
-        torch.manual_seed(0)
-        config = TRevSNNConfig(channels=(4, 8, 8), num_classes=5, in_chans=1, encoder_stride=1, backprop=mode)
-        self.model = lively(TRevSNN(config).double())
+def network(mode):
+    torch.manual_seed(0)
+    config = TRevSNNConfig(channels=(4, 8, 8), num_classes=5, in_chans=1, encoder_stride=1, backprop=mode)
+    return lively(TRevSNN(config).double())
 
-    def forward(self, x):
-        return self.model.forward_heads(x)
+
+def all_heads_loss(model, x, target):
+    return deep_supervision_loss(model(x, all_heads=True), target)
+
+
+def last_head_loss(model, x, target):
+    return nn.functional.cross_entropy(model(x), target)
 
 
 def batch():
@@ -60,19 +63,31 @@ def work(rank, folder, world):
     )
     for shared in (False, True):
         for mode in MODES:
-            module = Heads(mode)
+            module = network(mode)
             if shared:
                 share_statistics(module)
             x, target = own_part(rank, world)
             wrapped = DistributedDataParallel(module)
             for _ in range(2):  # a second step finds the buckets as the first one left them
-                found = gradients(module, deep_supervision_loss(wrapped(x), target))
+                found = gradients(module, all_heads_loss(wrapped, x, target))
             if rank == 0:
                 torch.save((found, running(module)), f"{folder}/{mode}-{shared}.pt")
+            for _ in range(3):
+                found = gradients(module, last_head_loss(wrapped, x, target))
+            if rank == 0:
+                torch.save(found, f"{folder}/{mode}-{shared}-last.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world", [2, 4])
+def assert_gradients(found, whole, parts=None):
+    """Those of the whole batch, or the mean of those of its parts."""
+    assert found.keys() == whole.keys()
+    for name, grad in found.items():
+        expected = whole[name] if parts is None else torch.stack([part[name] for part in parts]).mean(0)
+        assert float((grad - expected).norm()) <= 1e-12 * max(float(expected.norm()), 1e-2), name
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
 def test_gradients_of_several_processes_are_those_of_one_on_all_items(tmp_path: Path, world):
     """With statistics of their own, the mean of what each would have alone; with shared ones, those of the whole batch,
     for weights shared over time too."""
@@ -82,23 +97,28 @@ def test_gradients_of_several_processes_are_those_of_one_on_all_items(tmp_path: 
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    alone = []
+    alone, last_alone = [], []
     for rank in range(world):
-        module = Heads("autograd")
+        module = network("autograd")
         x, target = own_part(rank, world)
-        alone.append(gradients(module, deep_supervision_loss(module(x), target)))
-    module = Heads("autograd")
+        alone.append(gradients(module, all_heads_loss(module, x, target)))
+        last_alone.append(gradients(module, last_head_loss(module, x, target)))
+    module = network("autograd")
     for _ in range(2):
         x, target = batch()
-        whole = gradients(module, deep_supervision_loss(module(x), target))
-    assert whole["model.levels.0.shared.pw2.weight"].norm() > 1e-3
+        whole = gradients(module, all_heads_loss(module, x, target))
+    last_whole = gradients(other := network("autograd"), last_head_loss(other, x, target))
+    assert whole["levels.0.shared.pw2.weight"].norm() > 1e-3
     for shared in (False, True):
         for mode in MODES:
             found, statistics = torch.load(tmp_path / f"{mode}-{shared}.pt", weights_only=True)
-            assert found.keys() == whole.keys()
-            for name, grad in found.items():
-                expected = whole[name] if shared else torch.stack([part[name] for part in alone]).mean(0)
-                assert float((grad - expected).norm()) <= 1e-12 * max(float(expected.norm()), 1e-2), (mode, name)
+            assert_gradients(found, whole, None if shared else alone)
+            last = torch.load(tmp_path / f"{mode}-{shared}-last.pt", weights_only=True)
+            # Where one head alone is asked for, DistributedDataParallel still gets a gradient of every one.
+            others = {name for name in last if name.startswith(("heads.0", "heads.1", "heads.2"))}
+            assert others == last.keys() - last_whole.keys()
+            assert not any(last.pop(name).any() for name in others)
+            assert_gradients(last, last_whole, None if shared else last_alone)
             if shared:
                 for name, buffer in running(module).items():
                     assert torch.allclose(statistics[name], buffer, rtol=1e-12, atol=1e-14), name

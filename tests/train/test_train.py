@@ -7,10 +7,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers import assert_same, final_weights, metrics, train
+from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
+from trevsnn.data.config import DataConfig
+from trevsnn.run.config import RunConfig
+from trevsnn.train.train import train as train_run
 
 
 def test_a_run_folder_holds_everything(finished):
@@ -54,6 +59,26 @@ def test_training_learns_and_two_trainings_are_the_same(finished, tmp_path):
     one, other = final_weights(finished), final_weights(tmp_path / "other")
     name = "model.safetensors/levels.0.steps.0.expand1.pw1.weight"
     assert not torch.equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("loss", ["deep", "temporal"])
+def test_training_asks_for_what_its_loss_needs_through_forward(tmp_path, loss):
+    """All heads, so that what is wrapped around forward applies; after every timestep, which forward does not give."""
+    seen = []
+
+    def build(config):
+        model = TRevSNN(config)
+        model.register_forward_hook(lambda model, x, out: seen.append(out) if model.training else None)
+        return model
+
+    config = RunConfig(
+        model=TRevSNNConfig(channels=(4, 4), timesteps=2, num_classes=10, in_chans=1, encoder_stride=1),
+        data=DataConfig(name="digits", image_size=8), epochs=1, batch_size=718, accelerator="cpu", loss=loss,
+    )  # fmt: skip
+    assert train_run(config, tmp_path / "run", Console(quiet=True), build)["steps"] == 2
+    assert [[tuple(head.shape) for head in heads] for heads in seen] == (
+        [[(718, 10)] * 4] * 2 if loss == "deep" else []
+    )
 
 
 def test_training_is_deterministic_without_filling_new_memory(finished):

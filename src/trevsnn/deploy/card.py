@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from trevsnn.data.part import About
+from trevsnn.network.config import TRevSNNConfig
 from trevsnn.run.config import RunConfig
 
 
@@ -29,7 +30,7 @@ def model_card(config: RunConfig, about: About, report: dict[str, Any], figures:
         f"---\n{data.to_yaml()}\n---\n",
         f"# T-RevSNN on {config.data.name}\n",
         f"A temporal reversible spiking neural network (Hu et al., ICML 2024): channels {list(model.channels)}, "
-        f"T = {model.timesteps}, for {kind} of {config.data.image_size} x {config.data.image_size}, "
+        f"T = {model.timesteps}{_variant(model)}, for {kind} of {config.data.image_size} x {config.data.image_size}, "
         f"{len(about.classes)} classes ({classes}).\n",
         _results(figures, report["checkpoint"]),
         "## Forms\n",
@@ -52,6 +53,11 @@ def folding_sentence(spikes: dict[str, Any]) -> str:
     if spikes["largest_without"] is None:
         return f"{sentence}."
     return f"{sentence}; in the others no logit differs by more than {spikes['largest_without']:.1e}."
+
+
+def _variant(model: TRevSNNConfig) -> str:
+    links = ", with links from all levels above" if model.links == "all" else ""
+    return links + (", with every alpha 1" if model.alphas == "one" else "")
 
 
 def _results(figures: dict[str, Any], checkpoint: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from trevsnn.deploy.folded import FoldedTRevSNN
 from trevsnn.network.heads import LastHead
 from trevsnn.network.model import TRevSNN
+
+_TAKES_SPIKES = re.compile(r"\.(dw1|pw2|below|above|further\.\d+)$")
 
 
 @torch.no_grad()
@@ -46,7 +49,7 @@ def _spiking_inputs(network: nn.Module, head: nn.Module, x: Tensor) -> tuple[lis
         if not isinstance(module, nn.Conv2d) or not name.startswith("levels."):
             continue
         folded_name = name.removesuffix(".conv")  # a link's convolution is the link itself after folding
-        if folded_name.rpartition(".")[2] in ("dw1", "pw2", "below", "above"):
+        if _TAKES_SPIKES.search(folded_name):
             parts[folded_name] = []
             handles.append(module.register_forward_pre_hook(partial(_keep_spikes, parts[folded_name])))
     network(x)

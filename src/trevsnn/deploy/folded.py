@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -10,12 +11,13 @@ from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from trevsnn.network.blocks import Expand, Level, LevelStep, Link, PointwiseDepthwise
+from trevsnn.network.blocks import Expand, Level, LevelStep, Link, PointwiseDepthwise, fuse, linked
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder
 from trevsnn.network.heads import LastHead
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.spike import SPIKE, THRESHOLD
+from trevsnn.network.transform import sees_of
 from trevsnn.reversible import unroll
 
 
@@ -32,8 +34,8 @@ def inference_spike(potential: Tensor) -> Tensor:
 class FoldedTRevSNN(nn.Module):
     """A :class:`trevsnn.TRevSNN` in evaluation mode, of convolutions, additions and thresholds alone; see :func:`fold`.
 
-    ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, as :func:`trevsnn.reversible.unroll` computes it.
-    Modules have the names they have in the network they come from. There is no backward pass.
+    ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, as :func:`trevsnn.reversible.unroll` computes it, and
+    further links and no alpha as the config says. Modules have the names they have in the network they come from. There is no backward pass.
 
     Args:
         config: of the network.
@@ -55,13 +57,13 @@ class FoldedTRevSNN(nn.Module):
         inputs = [self.encoder(x)] * len(timesteps) if self.config.input == "image" else list(x.unbind(1))
         levels: list[FoldedLevel] = list(self.levels)  # type: ignore[arg-type]
         transforms = [[partial(level, t) for level in levels] for t in timesteps]
-        alphas = [None if t == 0 else [level.alphas[t - 1] for level in levels] for t in timesteps]
-        *_, states = unroll(transforms, alphas, inputs)
+        alphas = [None if t == 0 else [level.alpha(t) for level in levels] for t in timesteps]
+        *_, states = unroll(transforms, alphas, inputs, sees=sees_of(self.config))
         return self.head(states[-1])
 
 
 class FoldedLevel(nn.Module):
-    """One level: its transform at every timestep, the half-block they share, and alpha[l,t] of t >= 1, (1, C, 1, 1)."""
+    """One level: its transform at every timestep, the half-block they share, and alpha[l,t] of t >= 1, (1, C, 1, 1), if any."""
 
     def __init__(self, steps: list[FoldedStep], shared: nn.ModuleDict, alphas: list[Tensor]) -> None:
         super().__init__()
@@ -69,7 +71,11 @@ class FoldedLevel(nn.Module):
         self.shared = shared
         self.alphas = nn.ParameterList(alphas)
 
-    def forward(self, t: int, below: Tensor, above: Tensor | None) -> Tensor:
+    def alpha(self, t: int) -> Tensor | None:
+        """alpha[l,t] of t >= 1; None where it is 1."""
+        return self.alphas[t - 1] if len(self.alphas) else None
+
+    def forward(self, t: int, below: Tensor, *above: Tensor | None) -> Tensor:
         """F[l,t](below, above), (B, C, H, W)."""
         return self.steps[t](below, above, self.shared)
 
@@ -80,27 +86,28 @@ class FoldedStep(nn.Module):
     Args:
         below: from the lower level's spikes, or from the input, to (B, C, H, W).
         spiking: ``below`` is a link, which takes spikes.
-        above: from the upper level's spikes to (B, C, h, w), which is upsampled to H x W; None where there is none.
+        above: from the spikes of the level above to (B, C, h, w), which is upsampled to H x W; None where there is none.
+        further: likewise from the levels above that one, lowest first.
         expand1, project1: DW1 and PW1, PW2 and DW2 of the first block.
         expand2: DW1 and PW1 of the second block, whose PW2 and DW2 are the level's shared ones.
     """
 
     def __init__(
-        self, below: nn.Module, spiking: bool, above: nn.Conv2d | None, expand1: nn.ModuleDict, project1: nn.ModuleDict,
-        expand2: nn.ModuleDict,
+        self, below: nn.Module, spiking: bool, above: nn.Conv2d | None, further: Sequence[nn.Conv2d],
+        expand1: nn.ModuleDict, project1: nn.ModuleDict, expand2: nn.ModuleDict,
     ) -> None:  # fmt: skip
         super().__init__()
         self.below, self.spiking, self.above = below, spiking, above
+        self.further = nn.ModuleList(further)
         self.expand1, self.project1, self.expand2 = expand1, project1, expand2
 
-    def forward(self, below: Tensor, above: Tensor | None, shared: nn.ModuleDict) -> Tensor:
-        """(B, C, H, W), of the states, or input, of the neighbours."""
-        potential = self.below(inference_spike(below) if self.spiking else below)
-        if above is not None and self.above is not None:
-            link = self.above(inference_spike(above))
-            if link.shape[2:] != potential.shape[2:]:
-                link = nn.functional.interpolate(link, size=potential.shape[2:], mode="nearest")
-            potential = potential + link
+    def forward(self, below: Tensor, above: Sequence[Tensor | None], shared: nn.ModuleDict) -> Tensor:
+        """(B, C, H, W), of the states, or input, of the levels below and above."""
+        links = linked((self.above, *self.further), above)
+        potential = fuse(
+            self.below(inference_spike(below) if self.spiking else below),
+            *(link(inference_spike(state)) for link, state in links),
+        )
         potential = potential + _project(self.project1, _expand(self.expand1, potential))
         return potential + _project(shared, _expand(self.expand2, potential))
 
@@ -173,15 +180,15 @@ def _encoder(encoder: nn.Module) -> nn.Module:
 
 def _level(level: Level) -> FoldedLevel:
     transforms: list[LevelStep] = list(level.steps)  # type: ignore[arg-type]
-    alphas = [level.bounded_alpha(t) for t in range(1, len(transforms))]
+    alphas = [alpha for t in range(1, len(transforms)) if (alpha := level.alpha(t)) is not None]
     return FoldedLevel([_transform(transform) for transform in transforms], _projecting(level.shared), alphas)
 
 
 def _transform(part: LevelStep) -> FoldedStep:
     above = _link(part.above) if isinstance(part.above, Link) else None
     return FoldedStep(
-        _source(part.below), isinstance(part.below, Link), above, _expanding(part.expand1),
-        _projecting(part.project1, part.gamma), _expanding(part.expand2),
+        _source(part.below), isinstance(part.below, Link), above, [_link(link) for link in part.further],  # type: ignore[arg-type]
+        _expanding(part.expand1), _projecting(part.project1, part.gamma), _expanding(part.expand2),
     )  # fmt: skip
 
 

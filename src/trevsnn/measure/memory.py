@@ -78,7 +78,7 @@ def measure_memory(config: TRevSNNConfig, step: TrainingStep, *, fake: bool = Fa
         slice_bytes = SLICE_BYTES_ACCELERATOR if config.slice_bytes is None else config.slice_bytes
         config, step = dataclasses.replace(config, slice_bytes=slice_bytes), dataclasses.replace(step, device="cpu")
     model = step.build(config)
-    if config.backprop == "reversible":  # its bytes do not depend on alpha, but at 1 it accepts any T
+    if config.backprop == "reversible":  # its bytes do not depend on alpha, but at 1 it accepts more timesteps
         with torch.no_grad():
             for alpha in (alpha for level in model.levels for alpha in level.alphas):  # type: ignore[union-attr]
                 alpha.fill_(1.0)

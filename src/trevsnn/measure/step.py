@@ -58,7 +58,7 @@ class TrainingStep:
         """The forward pass to the loss () of deep supervision, in this precision."""
         low, _ = PRECISIONS[self.precision]
         with torch.autocast(self.device, dtype=low, enabled=low is not None):
-            return deep_supervision_loss(model.forward_heads(x), target)
+            return deep_supervision_loss(model(x, all_heads=True), target)
 
     def build(self, config: TRevSNNConfig) -> TRevSNN:
         """A model with new weights, on the device and in training mode."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -106,16 +106,18 @@ class LevelStep(nn.Module):
 
     def links_from_above(self, above: Sequence[T | None]) -> list[tuple[nn.Module, T]]:
         """Each link from above with the state, or what else belongs to it, that it is given."""
-        return [
-            (link, state)
-            for link, state in zip((self.above, *self.further), above, strict=False)
-            if link is not None and state is not None
-        ]
+        return linked((self.above, *self.further), above)
 
     def blocks(self, potential: Tensor, shared: PointwiseDepthwise) -> Tensor:
         """``Block2(Block1(v))``, (B, C, H, W) -> (B, C, H, W)."""
         potential = potential + self.gamma * self.project1(self.expand1(potential))
         return potential + shared(self.expand2(potential))
+
+
+def linked(links: Iterable[nn.Module | None], states: Iterable[T | None]) -> list[tuple[nn.Module, T]]:
+    """Links with what each is given, where there are both."""
+    pairs = zip(links, states, strict=False)  # at t = 0 there is nothing above, nor a link
+    return [(link, state) for link, state in pairs if link is not None and state is not None]
 
 
 def fuse(from_below: Tensor, *from_above: Tensor) -> Tensor:
@@ -129,18 +131,19 @@ def fuse(from_below: Tensor, *from_above: Tensor) -> Tensor:
 class Level(nn.Module):
     """All timesteps of one level: a :class:`LevelStep` each, the alphas, and the half-block they share.
 
-    ``alphas[t - 1]`` multiplies the state before timestep t; there is none for t = 0.
+    ``alphas[t - 1]`` multiplies the state before timestep t; there is none for t = 0, nor any where alpha is not learned.
     """
 
-    def __init__(self, steps: list[LevelStep], channels: int, kernel_size: int) -> None:
+    def __init__(self, steps: list[LevelStep], channels: int, kernel_size: int, *, learned_alpha: bool = True) -> None:
         super().__init__()
         self.steps = nn.ModuleList(steps)
         self.shared = PointwiseDepthwise(channels, kernel_size)
-        self.alphas = nn.ParameterList(nn.Parameter(torch.full((1, channels, 1, 1), 0.5)) for _ in steps[1:])
+        learned = steps[1:] if learned_alpha else []
+        self.alphas = nn.ParameterList(nn.Parameter(torch.full((1, channels, 1, 1), 0.5)) for _ in learned)
 
-    def bounded_alpha(self, t: int) -> Tensor:
-        """alpha[l,t] of t >= 1, (1, C, 1, 1), as the recurrence multiplies by it: :func:`bounded_alpha`."""
-        return bounded_alpha(self.alphas[t - 1])
+    def alpha(self, t: int) -> Tensor | None:
+        """alpha[l,t] of t >= 1, (1, C, 1, 1), as the recurrence multiplies by it (:func:`bounded_alpha`); None where it is 1."""
+        return bounded_alpha(self.alphas[t - 1]) if len(self.alphas) else None
 
 
 class _Bounded(torch.autograd.Function):

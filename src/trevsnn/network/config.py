@@ -10,6 +10,8 @@ from trevsnn.checks import choice, positive
 
 Input = Literal["image", "event"]
 Encoding = Literal["shared", "grouped"]
+Links = Literal["adjacent", "all"]
+Alphas = Literal["learned", "one"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class TRevSNNConfig:
         encoding: "shared": every timestep of an image gets the same map (published code); "grouped": each has its own
             part of the encoder (the paper). Event frames always have their own.
         encoder_stride: pixels per element of the lowest level, 4, 2 or 1; None for 4 (image) and 1 (event).
+        links: which levels F[l,t] sees of t-1: "adjacent", l+1 (published code); "all", every i > l, the sum of the paper.
+            "all" has sum of C_l (C_i + 2) over all i >= l + 2 more parameters for each timestep from t = 1 on.
+        alphas: "learned": c[l,t-1] is multiplied by an alpha[l,t] of each channel (the paper); "one": it is not, and there are
+            sum of C_l parameters fewer for each timestep from t = 1 on. Then inverting the recurrence does not amplify
+            rounding errors, and "exact" keeps no float states.
         backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
         slice_bytes: what the widest map of one slice of the batch may take, in every mode and in evaluation; a slice is
             one item at least. A backward pass needs about three times as much for a moment. Smaller slices need less
@@ -42,12 +49,16 @@ class TRevSNNConfig:
     input: Input = "image"
     encoding: Encoding = "shared"
     encoder_stride: int | None = None
+    links: Links = "adjacent"
+    alphas: Alphas = "learned"
     backprop: Backprop = "exact"
     slice_bytes: int | None = None
 
     def __post_init__(self) -> None:
         choice("input", self.input, get_args(Input))
         choice("encoding", self.encoding, get_args(Encoding))
+        choice("links", self.links, get_args(Links))
+        choice("alphas", self.alphas, get_args(Alphas))
         choice("backprop", self.backprop, BACKPROP_MODES)
         if not isinstance(self.channels, list | tuple):
             raise ValueError(f"channels is {self.channels!r}; give a list of positive integers, lowest level first.")

@@ -20,12 +20,17 @@ from trevsnn.network.heads import AuxiliaryHead, LastHead
 from trevsnn.network.hub import HubModel
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes
 from trevsnn.network.slicing import (
-    encoder_slices, fast_layout, in_slices, is_sliceable_encoder, sees_spikes_alone, sliced,
+    encoder_slices,
+    fast_layout,
+    in_slices,
+    is_sliceable_encoder,
+    sees_spikes_alone,
+    sliced,
 )  # fmt: skip
 from trevsnn.network.spike import SPIKE, spike
 from trevsnn.network.stream import Stream
-from trevsnn.network.transform import Transform
-from trevsnn.reversible import BACKPROP_MODES, Backprop, Readout, Sees, View, adjacent, run, unroll
+from trevsnn.network.transform import Transform, sees_of
+from trevsnn.reversible import BACKPROP_MODES, Alpha, Backprop, Readout, View, run, unroll
 from trevsnn.reversible.inversion import read_alpha
 
 AUXILIARY_HEADS = 3
@@ -35,8 +40,8 @@ class TRevSNN(nn.Module, HubModel):
     """Temporal reversible spiking neural network (Hu et al., ICML 2024).
 
     State of level l after timestep t: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, with the
-    encoded input x[t] below the lowest level. Images have a head after each quarter of the timesteps, events one after
-    the last.
+    encoded input x[t] below the lowest level; with ``links="all"`` F[l,t] sees c[i,t-1] of every i > l, with ``alphas="one"``
+    there is no alpha. Images have a head after each quarter of the timesteps, events one after the last.
 
     Args:
         config: see :class:`TRevSNNConfig`; kept as ``model.config``.
@@ -53,6 +58,7 @@ class TRevSNN(nn.Module, HubModel):
         self.config = config
         self.num_classes = config.num_classes
         self._backprop: Backprop = config.backprop
+        self._sees = sees_of(config)
         image = config.input == "image"
         in_chans, stride, channels = config.in_chans or 0, config.encoder_stride or 0, config.channels
         self.encoder = (
@@ -67,16 +73,17 @@ class TRevSNN(nn.Module, HubModel):
                 return event_projection(in_chans, channels[0], stride)
             return image_projection(channels[0], stride) if config.encoding == "grouped" else nn.Identity()
 
-        def above(t: int, level: int) -> nn.Module | None:
-            if t == 0 or level == len(channels) - 1:
-                return None
-            return Link(channels[level + 1], channels[level], kernel_size=1, stride=1)
+        def step(t: int, level: int) -> LevelStep:
+            source, upper = below(level), [i for i in self._sees[level].upper if t > 0 and i < len(channels)]
+            links = [Link(channels[i], channels[level], kernel_size=1, stride=1) for i in upper]
+            return LevelStep(channels[level], config.kernel_size, source, links[0] if links else None, links[1:])
 
         self.levels = nn.ModuleList(
             Level(
-                [LevelStep(width, config.kernel_size, below(level), above(t, level)) for t in range(config.timesteps)],
+                [step(t, level) for t in range(config.timesteps)],
                 width,
                 config.kernel_size,
+                learned_alpha=config.alphas == "learned",
             )
             for level, width in enumerate(channels)
         )
@@ -156,7 +163,7 @@ class TRevSNN(nn.Module, HubModel):
         transforms, alphas, inputs = self._recurrence(x)
         rates, states = [], []
         with counting_hidden_spikes(self.levels) as counts_LTN:
-            for states in unroll(transforms, alphas, inputs, sees=self._sees()):
+            for states in unroll(transforms, alphas, inputs, sees=self._sees):
                 rates.append(torch.stack([spike(state).double().mean() for state in states]))
         hidden = [torch.stack([count.rate() for blocks in level for count in blocks]) for level in counts_LTN]
         hidden_LTN = torch.stack(hidden).unflatten(1, (self.config.timesteps, -1))
@@ -167,14 +174,10 @@ class TRevSNN(nn.Module, HubModel):
         transforms, alphas, inputs = self._recurrence(x)
         keeps_codes = self._mode() == "exact" and torch.is_grad_enabled()
         _, values = run(
-            transforms, alphas, inputs, sees=self._sees(), views=self._views() if keeps_codes else None,
+            transforms, alphas, inputs, sees=self._sees, views=self._views() if keeps_codes else None,
             backprop=self._mode(), readouts=readouts, once=True, read_alpha=self.read_alpha,
         )  # fmt: skip
         return values
-
-    def _sees(self) -> list[Sees]:
-        """The level below, and the level above."""
-        return adjacent(len(self.levels))
 
     def _views(self) -> list[View | None]:
         """For each level whether its state is seen through spikes alone, so that their codes are all that is kept."""
@@ -211,18 +214,18 @@ class TRevSNN(nn.Module, HubModel):
         head = self.heads[-1]
         return Stream(
             *self._transforms(),
-            self._sees(),
+            self._sees,
             lambda state: head(_pool_of(head)(state)),
             (batch, self.config.in_chans or 0),
         )
 
-    def _recurrence(self, x: Tensor) -> tuple[list[list[Transform]], list[list[Tensor] | None], list[Tensor]]:
+    def _recurrence(self, x: Tensor) -> tuple[list[list[Transform]], list[list[Alpha] | None], list[Tensor]]:
         """F[l,t], alpha[l,t] and x[t] of all timesteps."""
         self._check(x)
         image = self.config.input == "image"
         return *self._transforms(), [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
 
-    def _transforms(self) -> tuple[list[list[Transform]], list[list[Tensor] | None]]:
+    def _transforms(self) -> tuple[list[list[Transform]], list[list[Alpha] | None]]:
         """F[l,t] and alpha[l,t] of all timesteps, the alphas kept away from 0."""
         levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
         timesteps = range(self.config.timesteps)
@@ -234,7 +237,7 @@ class TRevSNN(nn.Module, HubModel):
             ]
             for t in timesteps
         ]
-        return transforms, [None if t == 0 else [level.bounded_alpha(t) for level in levels] for t in timesteps]
+        return transforms, [None if t == 0 else [level.alpha(t) for level in levels] for t in timesteps]
 
     def _mode(self) -> Backprop:
         """What this pass's backward pass rests on. An exported program has none, and consists of plain operations."""

@@ -84,8 +84,11 @@ class LIF(nn.Module):
             current = current * rate
         if own is None:
             return current
-        # A product with a negative number goes back in one pass over the neurons, a difference in two.
-        return current + (rate - 1) * self.spike.threshold * (own.detach() if self.detach_reset else own)
+        own = own.detach() if self.detach_reset else own
+        reset = (rate - 1) * self.spike.threshold
+        if isinstance(reset, Tensor):
+            return current + reset * own
+        return torch.add(current, own, alpha=reset)  # the same in one pass over the neurons
 
 
 class IF(LIF):

@@ -36,7 +36,7 @@ def inversion_error(error: np.ndarray | float, alpha: np.ndarray, dtype: torch.d
 
     With unit roundoff u and states at most M in magnitude, an error e*M becomes at most
     ``(e / |alpha| + u * (3 + 1 / |alpha|)) * M``: the product, the sum and the difference round once each before the
-    division by alpha, and the quotient once after it.
+    division by alpha, and the quotient once after it. An alpha of 1 leaves ``(e + 2 u) * M``: product and quotient are exact.
 
     Args:
         error: e, of alpha's shape or a number.
@@ -48,7 +48,7 @@ def inversion_error(error: np.ndarray | float, alpha: np.ndarray, dtype: torch.d
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = 1 / np.abs(alpha)
-        return error * factor + torch.finfo(dtype).eps / 2 * (3 + factor)
+        return error * factor + torch.finfo(dtype).eps / 2 * (np.where(alpha == 1, 1, 3) + factor)
 
 
 def plan_anchors(alphas: Sequence[np.ndarray], dtype: torch.dtype) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,6 +30,19 @@ class Readout(NamedTuple):
     timestep: int
     function: Callable[[Tensor], Tensor]
     level: int = -1
+
+    def read(self, state: Tensor) -> Tensor:
+        """What the function makes of the state. Raises ValueError where it changes it in place."""
+        if torch.compiler.is_compiling():
+            return self.function(state)
+        version = state._version
+        value = self.function(state)
+        if state._version != version:
+            raise ValueError(
+                f"the readout after timestep {self.timestep} changes the state in place, which other timesteps need: have it "
+                "work on state.clone()."
+            )
+        return value
 
 
 @dataclass

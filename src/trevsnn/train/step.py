@@ -66,4 +66,4 @@ class Stepper:
         with self.fabric.autocast():  # Fabric enters it by itself for ``forward`` alone
             if self.config.loss == "temporal":
                 return temporal_loss(self.wrapped.forward_time(inputs), target, smoothing)
-            return deep_supervision_loss(self.wrapped.forward_heads(inputs), target, smoothing)
+            return deep_supervision_loss(self.wrapped(inputs, all_heads=True), target, smoothing)

@@ -107,7 +107,6 @@ class _Training:
         self.loader: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
         self.validation: DataLoader[Any] = evaluation_loader(self._load("val"), config, fabric)
         self.wrapped, optimizer = fabric.setup(model, build_optimizer(model, config))
-        self.wrapped.mark_forward_method("forward_heads")
         self.wrapped.mark_forward_method("forward_time")
         self.state = TrainingState(config, fabric, model, optimizer, self.part.about)  # type: ignore[arg-type]
         self.stepper = Stepper(self.state, self.wrapped, self.steps_per_epoch)

@@ -36,14 +36,17 @@ def published_names(model: TRevSNN) -> dict[str, str]:
     that in ``subnet0``. The alphas of ``subnet0`` there, which nothing uses, have no counterpart here.
 
     Raises:
-        ValueError: the published implementation has no such model (grouped encoding, another stride or depth).
+        ValueError: the published implementation has no such model (grouped encoding, another stride or depth, links from all
+            levels, no alphas).
     """
     config = model.config
     stride = 4 if config.input == "image" else 1
-    if config.encoding != "shared" or config.encoder_stride != stride or len(config.channels) != 4:
+    ours = (config.encoding, config.encoder_stride, len(config.channels), config.links, config.alphas)
+    theirs = ("shared", stride, 4, "adjacent", "learned")
+    if ours != theirs:
         raise ValueError(
-            f"the published implementation has no model with encoding={config.encoding!r}, encoder_stride="
-            f"{config.encoder_stride} and {len(config.channels)} levels: it takes 'shared', {stride} and 4."
+            "the published implementation has no model with encoding={!r}, encoder_stride={}, {} levels, links={!r} and "
+            "alphas={!r}: it takes {!r}, {}, {}, {!r} and {!r}.".format(*ours, *theirs)
         )
     names = [*dict(model.named_parameters()), *dict(model.named_buffers())]
     return {name: _published(name, config) for name in names}

@@ -6,6 +6,7 @@ from trevsnn.deploy.onnx.int8 import export_integer
 VARIANTS = [
     {}, {"input": "event", "timesteps": 3}, {"encoding": "grouped"}, {"encoder_stride": 2}, {"kernel_size": 5},
     {"channels": (1, 3, 40)}, {"slope": 0.5},
+    {"alphas": "one"}, {"links": "all", "channels": (4, 6, 8, 10), "timesteps": 3},
 ]  # fmt: skip
 
 

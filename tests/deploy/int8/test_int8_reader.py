@@ -67,10 +67,18 @@ def test_loops_compute_what_their_operators_do_one_by_one(options, tmp_path):
     assert_twins(path, x)
 
 
-@pytest.mark.parametrize("kernel_size", [3, 5])
-def test_odd_sizes_too(kernel_size, tmp_path):
-    model = trained_like(kernel_size=kernel_size).float()
-    x = torch.randn(4, model.config.in_chans, 11, 13)
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({}, (11, 13)),
+        ({"kernel_size": 5}, (11, 13)),
+        ({"links": "all", "channels": (4, 6, 8, 10)}, (11, 15)),  # four times as large as the top level, cropped
+        ({"links": "all", "channels": (4, 6, 8, 10)}, (9, 10)),  # three times, and something between three and four
+    ],
+)
+def test_odd_sizes_too(options, size, tmp_path):
+    model = trained_like(**options).float()
+    x = torch.randn(4, model.config.in_chans, *size)
     export_integer(fold(model), x, tmp_path / "model.onnx")
     assert_twins(tmp_path / "model.onnx", x)
 

@@ -14,11 +14,15 @@ from helpers import example, trained_like
 from trevsnn.data.loading import calibration_items
 from trevsnn.data.sets import load
 from trevsnn.deploy.folded import fold
+from trevsnn.deploy.onnx.graph import Graph, Map
 from trevsnn.deploy.onnx.int8 import export_integer, seen_ranges
 from trevsnn.deploy.onnx.model import OnnxModel
 from trevsnn.run.load import load_run
 
-VARIANTS = [{}, {"input": "event"}, {"encoding": "grouped"}, {"timesteps": 1}]
+VARIANTS = [
+    {}, {"input": "event"}, {"encoding": "grouped"}, {"timesteps": 1},
+    {"links": "all", "alphas": "one", "channels": (6, 8, 8, 10)},
+]  # fmt: skip
 
 
 def made(folder: Path, x: torch.Tensor, **options):
@@ -102,8 +106,40 @@ def test_the_threshold_is_the_network_s(value, divisor):
 
 
 @torch.no_grad()
-def test_odd_sizes_double_like_the_network(tmp_path):
-    model = trained_like(encoder_stride=1).float()
+@pytest.mark.parametrize(
+    ("before", "after", "operators"),
+    [
+        ((3, 4), (12, 16), ["Resize"]),
+        ((3, 4), (11, 15), ["Resize", "Slice"]),
+        ((1, 1), (1, 2), ["Resize", "Slice"]),
+        ((3, 3), (9, 10), ["Gather", "Gather"]),
+        ((2, 3), (5, 12), ["Gather", "Gather"]),
+    ],
+)
+def test_codes_are_upsampled_as_the_network_upsamples(before, after, operators):
+    graph = Graph()
+    made = graph.upsampled(Map(graph, "codes", before), after)
+    assert [node.op_type for node in graph.nodes] == operators
+    assert made.size == after
+    info = onnx.helper.make_tensor_value_info
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes, "g", [info("codes", onnx.TensorProto.UINT8, [2, 3, *before])],
+            [info(made.name, onnx.TensorProto.UINT8, [2, 3, *after])], graph.constants,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10,
+    )  # fmt: skip
+    codes = torch.randint(256, (2, 3, *before), dtype=torch.uint8)
+    import onnxruntime
+
+    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"codes": codes.numpy()})
+    assert np.array_equal(found, torch.nn.functional.interpolate(codes, size=after, mode="nearest").numpy())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"links": "all", "channels": (6, 8, 8, 10)}])
+def test_odd_sizes_double_like_the_network(tmp_path, options):
+    model = trained_like(encoder_stride=1, **options).float()
     x = torch.randn(4, model.config.in_chans, 11, 13)
     folded = fold(model)
     export_integer(folded, x, tmp_path / "model.onnx")

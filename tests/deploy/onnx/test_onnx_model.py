@@ -25,6 +25,16 @@ def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path):
         served(x * torch.nan)
 
 
+@pytest.mark.parametrize("size", [(12, 12), (9, 10)])  # from (3, 3) to (9, 10) no pixel is repeated four times
+def test_onnx_has_all_links_and_no_alphas(tmp_path, size):
+    model = trained_like(channels=(6, 8, 8, 10), timesteps=3, links="all", alphas="one").float()
+    folded = fold(model)
+    x = torch.randn(16, 3, *size)
+    export_onnx(folded, x, tmp_path / "model.onnx")
+    close = ((OnnxModel(tmp_path / "model.onnx")(x) - folded(x)).abs() < 1e-5).all(1)
+    assert close.sum() >= 15  # of one a potential may be at the threshold
+
+
 def test_an_exported_file_does_not_say_where_its_maker_s_files_lie(tmp_path):
     """PyTorch's exporter writes a stack trace into every node."""
     model = trained_like().float()

@@ -93,9 +93,9 @@ class IntegerDepthwise:
         return out
 
     def added(
-        self, y_scale: np.float32, alpha: Floats | None, potential: Floats, codes: Codes, previous: Floats | None = None
+        self, y_scale: np.float32, alpha: Floats, potential: Floats, codes: Codes, previous: Floats | None = None
     ) -> Floats:
-        """``v + y_scale * (DW(codes) - y_zero)``, and ``alpha * previous`` added to it where they are given."""
+        """``v + y_scale * (DW(codes) - y_zero)``, and ``alpha * previous`` added to it where there is a state before."""
         out = np.empty(potential.shape, np.float32)
         self.loops.depthwise(
             codes, None, self.x_zero, self.kernel_size, self.weight, self.bias, self.scale, self.y_zero, y_scale,

@@ -150,7 +150,7 @@ def dequantise(codes: Any, zero: int, scale: Any, repeats: int, potential: Any, 
     Args:
         codes: (B, H, W, C), uint8.
         zero, scale: the codes' zero point, and their scale, float32.
-        repeats: how often every pixel stands in each direction, 1 or 2.
+        repeats: how often every pixel stands in each direction.
         potential: flat, float32, or None.
         out: (B, H', W', C), float32, is written; H' and W' are at most ``repeats`` times H and W.
     """

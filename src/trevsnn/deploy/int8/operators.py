@@ -61,7 +61,11 @@ def operation(node: Any, constants: Sequence[Array]) -> Compute:
             factor = pad_to_lanes(constants[0].reshape(-1))
             return lambda state: factor * state
         case "Gather":
-            return lambda frames: np.ascontiguousarray(frames[:, int(constants[0])])
+            (places,) = constants
+            if places.ndim == 0:  # one of the frames (B, T, H, W, C)
+                return lambda frames: np.ascontiguousarray(frames[:, int(places)])
+            axis = options["axis"] - 1  # rows or columns of maps, which are (B, C, H, W) to ONNX
+            return lambda codes: codes.take(places, axis)
         case "Conv":
             return _float_conv(constants, options)
         case "LeakyRelu":

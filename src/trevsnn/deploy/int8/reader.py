@@ -73,13 +73,15 @@ class Reader:
             case {"pw2": node}:
                 return self.made(loop, self.conv(node, spiking=True), "pw2")
             case {"dw2": dw2, "dequantise": node, "add": _}:
-                alpha = pad_to_lanes(self.values(loop["decay"])[0].reshape(-1)) if "decay" in loop else None
+                conv = IntegerDepthwise(self.conv_constants(dw2))
+                alpha = np.ones_like(conv.scale)
+                if "decay" in loop:
+                    alpha = pad_to_lanes(self.values(loop["decay"])[0].reshape(-1))
                 scale, _ = self.values(node)
-                run = partial(IntegerDepthwise(self.conv_constants(dw2)).added, np.float32(scale), alpha)
-                return self.made(loop, run, "add", "dw2", "decay")
+                return self.made(loop, partial(conv.added, np.float32(scale), alpha), "add", "dw2", "decay", "state")
             case {"dequantise": node}:
                 scale, zero = self.values(node)
-                repeats, size = 2 if "upsample" in loop else 1, None
+                repeats, size = int(self.values(loop["upsample"])[0][2]) if "upsample" in loop else 1, None
                 if "crop" in loop:
                     height, width = self.values(loop["crop"])[1]
                     size = int(height), int(width)

@@ -5,7 +5,7 @@ It knows the operators and their arithmetic; :mod:`trevsnn.deploy.onnx.int8` kno
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,22 @@ class Map:
     size: tuple[int, int]
     loop: str = ""
 
+    def __add__(self, transform: Map) -> Map:
+        """``c[l,t] = c[l,t-1] + F[l,t]``, of what stands for c[l,t-1], in the loop that ends with F."""
+        graph, loop = transform.graph, transform.loop
+        return graph.add("Add", transform.size, self.name, transform.name, role="state", loop=loop)
+
 
 @dataclass(frozen=True)
 class Alpha:
     """alpha[l,t], (1, C, 1, 1), by which the recurrence multiplies the state before."""
 
     values: Floats
+
+    @classmethod
+    def of(cls, alpha: Tensor | None) -> Alpha | None:
+        """That of a folded level; None for 1."""
+        return None if alpha is None else cls(alpha.numpy())
 
     def __mul__(self, state: Map) -> Decayed:
         return Decayed(self.values, state)
@@ -61,7 +71,7 @@ class Decayed:
         """``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t]``, in the loop that ends with F."""
         graph, loop = transform.graph, transform.loop
         decayed = graph.add("Mul", transform.size, self.state.name, graph.constant(self.alpha), role="decay", loop=loop)
-        return graph.add("Add", transform.size, decayed.name, transform.name, role="state", loop=loop)
+        return decayed + transform
 
 
 @dataclass
@@ -171,11 +181,21 @@ class Graph:
         )  # fmt: skip
 
     def upsampled(self, codes: Map, size: tuple[int, int]) -> Map:
-        """Nearest-neighbour upsampling by 2; of an odd size the last row or column is cropped."""
-        scales = self.constant(np.array([1, 1, 2, 2], np.float32))
+        """Nearest-neighbour upsampling to H x W: every pixel is repeated, and the last rows and columns are cropped.
+
+        Where PyTorch repeats pixels otherwise, as to 9 from 3, which is 9 halved twice and rounded up, a Gather along each
+        axis takes them.
+        """
+        sources = [_nearest(before, after) for before, after in zip(codes.size, size, strict=True)]
+        factor = max(-(-after // before) for before, after in zip(codes.size, size, strict=True))
+        if not all(np.array_equal(source, np.arange(len(source)) // factor) for source in sources):
+            rows, columns = map(self.constant, sources)
+            codes = self.add("Gather", (size[0], codes.size[1]), codes.name, rows, axis=2)
+            return replace(self.add("Gather", size, codes.name, columns, axis=3), loop="")
+        scales = self.constant(np.array([1, 1, factor, factor], np.float32))
         codes = self.add(
-            "Resize", (2 * codes.size[0], 2 * codes.size[1]), codes.name, "", scales, role="upsample", mode="nearest",
-            coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+            "Resize", (factor * codes.size[0], factor * codes.size[1]), codes.name, "", scales, role="upsample",
+            mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
         )  # fmt: skip
         if codes.size == size:
             return codes
@@ -198,6 +218,12 @@ class Graph:
 def weight_scale(weight: Tensor, largest: int) -> Tensor:
     """``max |w| / largest`` for each output channel, (N, 1, 1, 1): ``w / scale`` is within -largest..largest."""
     return weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / largest
+
+
+def _nearest(before: int, after: int) -> NDArray[np.int64]:
+    """Which pixel each one is taken from by PyTorch's nearest-neighbour interpolation along an axis, (after,)."""
+    places = torch.arange(before, dtype=torch.float64).view(1, 1, before)
+    return nn.functional.interpolate(places, size=after, mode="nearest").flatten().long().numpy()
 
 
 def _attributes(module: nn.Conv2d) -> dict[str, Any]:

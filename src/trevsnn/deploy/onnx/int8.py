@@ -21,7 +21,9 @@ from trevsnn.deploy.folded import FoldedLevel, FoldedStep, FoldedTRevSNN
 from trevsnn.deploy.onnx.graph import MAX_CODE, ZERO, Alpha, Graph, Map, weight_scale
 from trevsnn.deploy.onnx.roles import write_role
 from trevsnn.files import write_file
+from trevsnn.network.blocks import linked
 from trevsnn.network.spike import THRESHOLD
+from trevsnn.network.transform import sees_of
 from trevsnn.reversible import unroll
 
 OPSET, IR_VERSION = 21, 10  # of ONNX Runtime from 1.18 on
@@ -37,7 +39,7 @@ class _Network(Graph):
     def __init__(self, ranges: dict[nn.Module, Tensor]) -> None:
         super().__init__()
         self.ranges = ranges
-        self.spikes_of_states: dict[str, Map] = {}  # both neighbours of a level read them
+        self.spikes_of_states: dict[str, Map] = {}  # several levels read them
 
     def link(self, module: nn.Conv2d, state: Map) -> tuple[Map, float]:
         """The codes of a link's output ``conv(s(c))``, and what one unit of them is."""
@@ -56,7 +58,7 @@ class _Network(Graph):
         return self.dequantise(*self.link(part.below, below))
 
     def above(self, module: nn.Conv2d, state: Map, potential: Map) -> Map:
-        """``v + link``, the link from the level above, upsampled where its map is smaller than the potential's."""
+        """``v + link``, the link from a level above, upsampled where its map is smaller than the potential's."""
         codes, scale = self.link(module, state)
         if codes.size == potential.size:
             return self.added(potential, self.dequantise(codes, scale))
@@ -119,13 +121,13 @@ class _Network(Graph):
         codes = self.integer_conv(pw1, codes, 2 * THRESHOLD, weight, bias, x_zero=0, y_zero=0, role="pw1")
         return self.at_most_one(codes, "hidden")
 
-    def level(self, level: FoldedLevel, t: int, below: Map, above: Map | None) -> Map:
+    def level(self, level: FoldedLevel, t: int, below: Map, *above: Map | None) -> Map:
         """F[l,t](below, above), as :class:`trevsnn.deploy.folded.FoldedStep` computes it."""
         part = level.steps[t]
         assert isinstance(part, FoldedStep)
         potential = self.below(part, below)
-        if above is not None and part.above is not None:
-            potential = self.above(part.above, above, potential)
+        for link, state in linked((part.above, *part.further), above):
+            potential = self.above(_conv(link), state, potential)
         potential = self.block(part.expand1, part.project1, potential)
         return self.block(part.expand2, level.shared, potential)
 
@@ -187,8 +189,8 @@ def _build(graph: _Network, folded: FoldedTRevSNN, calibration: Tensor) -> Map:
         inputs = [graph.add("Gather", x.size, x.name, index, axis=1) for index in indices]
     levels: list[FoldedLevel] = list(folded.levels)  # type: ignore[arg-type]
     transforms = [[partial(graph.level, level, t) for level in levels] for t in timesteps]
-    alphas = [None if t == 0 else [Alpha(a.alphas[t - 1].numpy()) for a in levels] for t in timesteps]
-    *_, states = unroll(transforms, alphas, inputs)  # type: ignore[arg-type]
+    alphas = [None if t == 0 else [Alpha.of(level.alpha(t)) for level in levels] for t in timesteps]
+    *_, states = unroll(transforms, alphas, inputs, sees=sees_of(folded.config))  # type: ignore[arg-type]
     top: Map = states[-1]  # type: ignore[assignment]
     return graph.plain(folded.head.classifier, graph.rates(graph.spikes(top, folded.head.divisor)))
 

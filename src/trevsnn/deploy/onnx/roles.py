@@ -15,8 +15,9 @@ threshold, spikes, dw1                                     ``q = DW1(s(v))``
 pw1, hidden                                                ``s(PW1(q))``
 pw2                                                        ``q = PW2(spikes)``
 [upsample], [crop], dequantise, [add]                      ``scale * (q - zero)``, added to a potential if there is one
-dw2, dequantise, add, [decay, state]                       ``v + DW2(q)``; in a level's last block from t = 1 on
-                                                           ``c[l,t] = alpha[l,t] * c[l,t-1] + (v + DW2(q))``
+dw2, dequantise, add, [[decay], state]                     ``v + DW2(q)``; in a level's last block from t = 1 on
+                                                           ``c[l,t] = alpha[l,t] * c[l,t-1] + (v + DW2(q))``; without
+                                                           decay alpha is 1
 plain                                                      what ONNX defines for the node, in float32
 =========================================================  =============================================================
 """

@@ -45,7 +45,7 @@ class Kept(NamedTuple):
 
     circumstances: Circumstances
     below: Statistics | None
-    above: list[Statistics | None]
+    above: Sequence[Statistics | None]
 
 
 class LeanStep:
@@ -106,7 +106,8 @@ class LeanStep:
                 link.prepare(neighbour.value, layers.rows, statistics)[0]
                 for (link, neighbour), statistics in zip(layers.above, kept.above, strict=True)
             ]
-            below_grad, above_grads = None, [None] * len(above_maps)
+            below_grad: Tensor | None = None
+            above_grads: list[Tensor | None] = [None] * len(above_maps)
             for rows in reversed(layers.rows):  # the order in which autograd sums gradients
                 potential = layers.fused(below_maps, kept.below, above_maps, kept.above, rows)
                 middle, trace1 = layers.block1.forward_traced(potential)
@@ -135,10 +136,13 @@ class LeanStep:
             if isinstance(layers.below, LeanInput):
                 gradients += layers.below.gradients()
             # Each link's whole maps are freed before its convolution goes back, in slices.
-            waiting = [(layers.below, below, kept.below, below_grad, below_maps)]
-            for (link, neighbour), *rest in zip(layers.above, kept.above, above_grads, above_maps, strict=True):
-                waiting.append((link, neighbour, *rest))
-                del rest
+            waiting: list[tuple[Any, ...]] = [
+                (layers.below, below, kept.below, below_grad, below_maps),
+                *(
+                    (*link, *rest)
+                    for link, *rest in zip(layers.above, kept.above, above_grads, above_maps, strict=True)
+                ),
+            ]
             del below_grad, below_maps, above_grads, above_maps
             while waiting:
                 link, neighbour, statistics, grad, maps = waiting.pop(0)
@@ -164,7 +168,8 @@ class _Layers:
         self.block1 = LeanBlock(step.expand1, step.project1, step.gamma, dtype, pixels)
         self.block2 = LeanBlock(step.expand2, lean.shared, None, dtype, pixels)
         self.below = LeanLink(step.below, dtype) if isinstance(step.below, Link) else LeanInput(step.below, dtype)
-        self.above = [(LeanLink(link, dtype), state) for link, state in step.links_from_above(above)]
+        links = step.links_from_above(above)
+        self.above = [(LeanLink(link, dtype), state) for link, state in links if isinstance(link, Link)]
 
     def fused(
         self, below_maps: Tensor, below_statistics: Statistics | None, above_maps: Sequence[Tensor],
