@@ -21,24 +21,31 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def test_python_examples_run(capsys):
-    assert len(blocks("python")) == 1
+    assert len(blocks("python")) == 2
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {})
     assert re.fullmatch(r"tensor\(\[(\d, ){7}\d\]\)\n", capsys.readouterr().out)
 
 
-def test_the_example_of_one_s_own_modules_runs_and_has_the_gradients_of_autograd():
-    (block,) = blocks("python", DOCS["how-it-works.md"])
+EXAMPLES = blocks("python", DOCS["recurrence.md"])
+
+
+@pytest.mark.parametrize("block", EXAMPLES, ids=["modules", "LIF", "neuron", "code", "readout"])
+def test_examples_of_the_recurrence_have_the_gradients_of_autograd(block):
     results = []
     for mode in ("exact", "autograd"):
         torch.manual_seed(0)
         names: dict[str, Any] = {}
-        exec(compile(block.replace('"exact"', f'"{mode}"'), "how-it-works.md", "exec"), names)
-        results.append([p.grad for row in names["transforms"] for cell in row for p in cell.parameters()])
-        results[-1] += [alpha.grad for row in names["alphas"][1:] for alpha in row]
+        assert block.count('backprop="exact"') == 1
+        exec(compile(block.replace('backprop="exact"', f'backprop="{mode}"'), "recurrence.md", "exec"), names)
+        modules = [m for value in names.values() for m in (value if isinstance(value, list) else [value])]
+        parameters = dict.fromkeys(p for m in modules if isinstance(m, torch.nn.Module) for p in m.parameters())
+        results.append([p.grad for p in parameters])
+        assert parameters
     for ours, reference in zip(*results, strict=True):
-        assert reference is None or torch.allclose(ours, reference, rtol=1e-4, atol=1e-6)
-    assert sum(grad is not None for grad in results[1]) == 60
+        assert ours is None if reference is None else (ours - reference).norm() <= 1e-4 * reference.norm()
+    alive = [grad is not None and bool(grad.any()) for grad in results[1]]
+    assert sum(alive) >= 0.9 * len(alive)  # what is above the top level has no gradient
 
 
 def test_the_network_of_lif_neurons_in_the_guide_runs():

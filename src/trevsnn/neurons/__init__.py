@@ -1,14 +1,15 @@
 """Neurons: a threshold, a surrogate for its derivative, and the code that is all a backward pass needs of a state.
 
-A spike is a function of the membrane potential alone: the recurrence has the memory. What a recurrence asks of one is
-:class:`trevsnn.reversible.two_pass.Code`. Leak and reset make it a LIF neuron, a level of the recurrence.
+A spike is a function of the membrane potential alone: the recurrence has the memory. To the recurrence a neuron is a
+:class:`trevsnn.reversible.View`, and what it keeps of a potential a :class:`trevsnn.reversible.Code`. Leak and reset make
+it a LIF neuron, a level of the recurrence.
 
 =============  =========================================================================================================
 ``spike``      :class:`Spike`, with a rectangular surrogate; 2 bits for each neuron and timestep
 ``surrogate``  :class:`SurrogateSpike`, with any other surrogate; it keeps the state
 ``fire``       the threshold itself, in which NaN stays NaN
 ``lif``        :class:`LIF` and :class:`IF`: leak, soft reset and the layer before them
-``network``    :class:`SpikingNetwork` of levels that see each other, :class:`Momentary` ones without memory, and sums
+``network``    :class:`SpikingNetwork` of levels that see those below; :class:`Momentary` levels, without memory; sums
 =============  =========================================================================================================
 """
 

@@ -28,9 +28,9 @@ class LIF(nn.Module):
 
         F[l,t](s(c[i,t]), ..., s(c[l,t-1])) = layer(s(c[i,t]), ...) [/ tau] - a threshold s(c[l,t-1])
 
-    A fixed leak has no gradient, so that no float state is wanted: 2 bits for each neuron and timestep are all that is
-    kept. A learned one is inverted through, which takes a float state now and then
-    (:mod:`trevsnn.reversible.inversion`).
+    A fixed leak has no gradient, so that no float state is wanted: with a :class:`Spike`, 2 bits for each neuron and
+    timestep are all that is kept. A learned one needs the float states, which are inverted, from one that is kept now and
+    then (:mod:`trevsnn.reversible.inversion`).
 
     Args:
         layer: from what the level sees of those below, an argument for each, to the current x[t]. Batch statistics in it

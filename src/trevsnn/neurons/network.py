@@ -44,8 +44,8 @@ class Summed(nn.Sequential):
 
 
 class SpikingNetwork(nn.Module):
-    """Layers of neurons that see each other's spikes of the same timestep, trained exactly at 2 bits for each neuron and
-    timestep::
+    """Layers of neurons, each of which sees spikes of layers below it at the same timestep, trained exactly. At a fixed leak
+    and with a rectangular surrogate that keeps 2 bits for each neuron and timestep::
 
         net = SpikingNetwork(timesteps=8)
         one = net.add(LIF(nn.Linear(64, 100)))                 # sees the input
@@ -111,7 +111,8 @@ class SpikingNetwork(nn.Module):
             levels: their numbers; -1 is the top level.
 
         Returns:
-            For each of them its spikes, or the state of a level without neurons, (T, B, ...).
+            For each of them its spikes, or the state of a level without neurons, (T, B, ...). Where spikes get a gradient,
+            the potentials of a level that is read are kept in float for it, at every timestep.
 
         Raises:
             ValueError: there is no such level; an unknown ``backprop``, or "reversible", which cannot go back through a

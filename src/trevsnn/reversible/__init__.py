@@ -1,18 +1,19 @@
-"""A recurrence over T timesteps and L levels whose training memory does not grow with T, for any modules.
+"""A recurrence over T timesteps and L levels of any modules, trained without the graph of all timesteps.
 
-Nothing here knows of images, convolutions or spikes: transforms are any modules, states any tensors.
+Of each timestep is kept what is seen of its states, in a few bits where these are seen as spikes, or nothing. Nothing
+here knows of images, convolutions or spikes: transforms are any modules, states any tensors.
 
 **The recurrence.** Level l has the state c[l,t] after timestep t, and every level and timestep a transform F[l,t]::
 
     c[l,t] = alpha[l,t] c[l,t-1] + F[l,t]( o[i,t] for i in lower(l),  o[j,t-1] for j in upper(l),  o[l,t-1] if own(l) )
     o[l,t] = g[l](c[l,t])
 
-with levels i < l and j > l, and the input x[t] for level -1. What a level sees is :class:`Sees`: its neighbours l-1 and l+1,
-where nothing is said; o is c itself, or what a :class:`View` g shows of it, such as spikes. At t = 0 there is neither an
-earlier state nor an alpha, unless initial states c[l,-1] are given.
+with levels i < l and j > l, and the input x[t] for level -1. What a level sees is :class:`Sees`: where nothing is said, l-1
+and l+1. o is c itself, or what a :class:`View` g shows of it, such as spikes. At t = 0 there is neither an earlier state
+nor an alpha, unless initial states c[l,-1] are given.
 
-**Its inverse**, top level first, gives the states of t - 1 from those of t, so that they need not be stored. A level that
-sees its own earlier state has none::
+**Its inverse**, top level first, gives the states of t - 1 from those of t, so that they need not be stored. What a level
+sees of its own earlier state has to be kept for it::
 
     c[l,t-1] = (c[l,t] - F[l,t](...)) / alpha[l,t]
 
@@ -24,12 +25,13 @@ where theta are the parameters of F[l,t] and dx[t] takes the place of y[-1,t]::
     dL/dalpha[l,t]  = sum y[l,t] c[l,t-1]
     y[l,t-1]       += alpha[l,t] y[l,t]
 
-They begin with y[l,T-1], the gradient of the last states, and 0 everywhere else; what a readout of c[l,t] gives is
-added to y[l,t] when t is reached; what is left in the end, y[l,-1], is the gradient of the initial states. In that
-order each y[l,t] is complete before it is used, and the inverse gives c[l,t-1] when dL/dalpha needs it. The inverse
-gathers rounding error (:mod:`trevsnn.reversible.inversion`), and an F that thresholds its input may answer a
-last digit with another spike. ``exact`` therefore keeps a code of every state that is seen, from which F sees what it saw;
-alphas without a gradient need no inverse.
+The adjoints begin with y[l,T-1], the gradient of the last states, and 0 everywhere else. The gradient of what was read
+from c[l,t] is added to y[l,t] when t is reached. What is left in the end, y[l,-1], is the gradient of the initial
+states. In that order each y[l,t] is complete before it is used, and the inverse gives c[l,t-1] when dL/dalpha needs it.
+
+The inverse gathers rounding error (:mod:`trevsnn.reversible.inversion`), and an F that thresholds its input may answer a
+change of the last digit with another spike. ``exact`` therefore keeps every state that is seen, or its code, so that F
+sees what it saw. It inverts for the gradients of alphas alone.
 
 Sources: the recurrence, Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L) Training
 Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez et al., NeurIPS 2017.

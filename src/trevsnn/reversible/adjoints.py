@@ -25,7 +25,7 @@ class Adjoints:
     the other gradients.
 
     At piece (l,t) the tensor of level l holds all of y[l,t]: the backward pass has been through everything that c[l,t]
-    went into, F[i,t] of the levels above, F[j,t+1] of those below, and its own F[l,t+1] and alpha[l,t+1].
+    went into: F[j,t] of levels above and F[i,t+1] of levels below that see it, its own F[l,t+1], and alpha[l,t+1].
     """
 
     def __init__(self, plan: Plan) -> None:

@@ -20,7 +20,7 @@ class Checksum:
 
     The sum reads the tensor as integers of 64 bits, in the order of memory, in rows of 1021, adds the rows, and then the
     1021 sums with odd weights, all modulo 2^64: exact in any order. It keeps 8 bytes, 8 for each of the elements, and
-    whether there is NaN, of which no bits are known again: codes do not hold it.
+    whether there is NaN. A tensor with NaN counts as the same as any other, since a code does not hold NaN.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -58,7 +58,7 @@ def _samples(tensor: Tensor) -> Tensor:
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
-    """All elements in one axis, from an address that is a multiple of 8: a view, where the tensor is dense."""
+    """All elements in one axis, from an address that is a multiple of 8: not copied, where the tensor is dense."""
     order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
     flat = tensor.detach().permute(order).reshape(-1).contiguous()
     return flat.clone() if flat.storage_offset() * flat.element_size() % 8 else flat

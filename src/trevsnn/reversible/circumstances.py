@@ -50,7 +50,7 @@ class Circumstances:
     Args:
         device: whose autocast and random state count.
         modules: any number of them; a module that is there twice counts once.
-        copy_buffers: keep copies of buffers, for modules that may change them.
+        copy_buffers: keep copies of buffers, but for large ones (:data:`LARGE_BUFFER`), for modules that may change them.
     """
 
     def __init__(self, device: torch.device, *modules: nn.Module, copy_buffers: bool = True) -> None:

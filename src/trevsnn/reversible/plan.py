@@ -23,7 +23,8 @@ class Readout(NamedTuple):
 
     Attributes:
         timestep: t.
-        function: of c[l,t], under autograd; it must not change the state in place.
+        function: of c[l,t] itself, not of what a view shows of it, under plain autograd; it returns one tensor, and must not
+            change the state in place. Its parameters get their gradients from autograd.
         level: l; -1 is the top level.
     """
 
@@ -51,12 +52,14 @@ class Plan:
 
     Attributes:
         transforms: F[l,t] as ``transforms[t][l]``.
-        alphas: alpha[l,t] as ``alphas[t][l]``; a row is None where there is no earlier state, an alpha where it is 1.
+        alphas: alpha[l,t] as ``alphas[t][l]``; a row may be None where there is no earlier state; an alpha is None where it
+            is 1.
         inputs: x[t].
         initial: c[l,-1], or None.
         sees: of each level.
         views: of each level's state.
-        exact: whether codes of the states are kept; otherwise states are only inverted.
+        exact: whether the mode is ``exact``, in which states that are seen are kept, or their codes; otherwise it is
+            ``reversible``, in which states are inverted.
         readouts: with levels from 0 on.
         once: whether backward runs once, and the last states are not wanted.
         read_alpha: gives the numbers of an alpha, float64.

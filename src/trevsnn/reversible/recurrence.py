@@ -74,22 +74,24 @@ def run(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run the recurrence of :func:`unroll` and return the last states, with a choice of what backward keeps.
 
-    ``autograd`` keeps the plain graph: the reference. ``reversible`` keeps the inputs and the last states and nothing
-    that grows with T. ``exact`` keeps besides what is seen of every state, its code where it has a view: every transform
-    is recomputed on exactly what it saw, so that no spike can differ. Float states are wanted for the gradients of alphas
-    alone; those of a level with a view are inverted, from a float anchor where inversion would lose too much.
+    ``autograd`` keeps the plain graph: the reference. ``reversible`` keeps the inputs and the last states, and no states of
+    other timesteps. ``exact`` keeps the inputs and every state that is seen, its code where it has a view: every transform is
+    recomputed on exactly what it saw, so that no spike can differ. Of a level with a view, float states are wanted for the
+    gradients of its alphas alone; they are inverted, from a float anchor where inversion would lose too much.
 
     A module may be any that computes the same again from the same arguments, parameters, buffers, settings, autocast and
-    random state: these are replayed, and buffers (batch statistics) change in the forward pass only. What cannot be
-    replayed is found out.
+    random state: these are replayed, and buffers (batch statistics) change in the forward pass only. A module whose value is
+    not the same again is found out. What a module hands out beside its value, such as an activation that a hook keeps for a
+    loss, has no gradient.
 
     Args:
         transforms, alphas, inputs, states, sees: see :func:`unroll`. A transform is any module, replayed under autograd in
             the backward pass (:class:`trevsnn.reversible.Replay`), or an object with two passes of its own
-            (:class:`trevsnn.reversible.TwoPass`). Transforms may share modules and parameters.
+            (:class:`trevsnn.reversible.TwoPass`), such as a :class:`Replay` of a function. Transforms may share modules and
+            parameters.
         views: of each level what modules see of its state, such as the spikes of a neuron; None for a state that is seen
-            as it is. Modules are given g(c) in place of c; an object with two passes is given c, or its code, and looks
-            at it through g alone.
+            as it is. Modules are given g(c) in place of c; an object with two passes is given c, or its code, and has
+            to look at it through g alone.
         backprop: what the backward pass rests on.
         readouts: functions of states, see :class:`Readout`; a plain tuple ``(t, function)`` reads the top level. What
             autograd keeps for a function stays alive until the backward pass; the state does not, unless the function
@@ -101,16 +103,17 @@ def run(
         read_alpha: gives the numbers of an alpha, float64; for alphas whose tensors hold none.
 
     Returns:
-        The last states ``c[l,T-1]`` (none with ``once``) and the values of the readouts.
+        The last states ``c[l,T-1]`` (an empty list with ``once``) and the values of the readouts, in their order.
 
     Raises:
-        ValueError, TypeError: arguments that do not fit together; ``reversible`` with a level that sees its own state.
-        ReplayError: a module uses a tensor whose gradient would be lost; in the backward pass, before its gradient is
-            used: it did not compute the same again.
+        ValueError, TypeError: arguments that do not fit together; ``reversible`` with a level that sees its own state; a
+            level that changes its shape; a readout that changes the state in place.
+        ReplayError: a module uses a tensor whose gradient would be lost; in the backward pass: it did not compute the same
+            again. Its own gradient is not used then; modules of later timesteps may have theirs already.
         ReversibilityError: in the backward pass, before it begins: ``reversible`` with a T and alpha for which its
             error bound fails, which is for an F that sees its inputs through spikes. (The forward pass is not affected.)
-        RuntimeError: in the backward pass: with ``create_graph=True``, a second time with ``once``, or what was changed in
-            place since the forward pass.
+        RuntimeError: inside a transform of ``torch.func``; in the backward pass: with ``create_graph=True``, a second time with
+            ``once``, or something that it needs was changed in place since the forward pass.
     """
     check_arguments(transforms, alphas, inputs, states, sees, views, backprop, readouts)
     levels = len(transforms[0])

@@ -41,14 +41,16 @@ class Replay:
 
     Both passes run it alike: with gradients enabled, under the same autocast, from the same random state, on the same
     parameters, buffers and settings (:class:`trevsnn.reversible.circumstances.Circumstances`), so that it takes the same
-    path. The graph of the first pass is freed at once. Buffers change in the first pass only.
+    path. The graph of the first pass is freed at once. Buffers change in the first pass only. Forward hooks of modules run in
+    both passes, backward hooks in the second.
 
     Args:
         function: F; a module, or a function that calls ``modules``.
         modules: whose parameters and buffers the function uses, where it is no module itself.
-        views: of each argument what F is given in its place; None, or nothing, for the state or input itself.
-        verify: compare what the second pass computes with what the first one did, by a sum over all bits. It reads the
-            value once more in each pass, and keeps 520 bytes.
+        views: of each argument what F is given in its place; None, or nothing, for the state or input itself. A run gives its
+            own views to modules alone, not to a Replay.
+        verify: compare what the second pass computes with what the first one did (:class:`Checksum`). Each pass reads the
+            value about once more, and about 520 bytes are kept.
         name: of F in errors.
     """
 

@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class Sees(NamedTuple):
-    """The arguments of a level's transforms, in this order: F[l,t](c[i,t] for i in lower, c[j,t-1] for j in upper, c[l,t-1]).
+    """The arguments of a level's transforms, in this order: F[l,t](o[i,t] for i in lower, o[j,t-1] for j in upper, o[l,t-1]).
 
-    Those of t-1 are None where there is no earlier state.
+    o is the state, or what a view shows of it. Those of t-1 are None where there is no earlier state.
 
     Attributes:
         lower: levels i < l, at the same timestep; -1 stands for the input x[t].
         upper: levels j > l, at the timestep before; L, above the top level, stands for nothing and is None always.
-        own: whether c[l,t-1] is the last argument.
+        own: whether o[l,t-1] is the last argument.
     """
 
     lower: tuple[int, ...]

@@ -27,11 +27,12 @@ class Code(Protocol):
         ...
 
     def __getitem__(self, rows: slice, /) -> Self:
-        """The code of some rows of the first axis."""
+        """The code of some rows of the first axis; modules do not need it."""
         ...
 
     def decode(self) -> Tensor:
-        """A state on which the view has the value and the derivative that it has on the one that was coded."""
+        """A state on which the view has the value and the derivative that it has on the one that was coded; modules do not
+        need it."""
         ...
 
     def seen(self) -> Tensor:
@@ -45,7 +46,7 @@ class Code(Protocol):
 
 @runtime_checkable
 class View(Protocol):
-    """What modules see of a state, o = g(c): a spiking neuron's threshold, for one."""
+    """What modules see of a state, o = g(c), such as the spikes of a neuron. It has nothing to train."""
 
     def __call__(self, state: Tensor, /) -> Tensor:
         """g(c), of the state's shape, in plain torch operations."""
@@ -58,10 +59,10 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A state, or an input, that a transform saw, and where the gradient goes that leads there.
+    """A state of any level, or an input, that a transform saw, and where the gradient goes that leads there.
 
     Attributes:
-        value: c[i,t], x[t] or c[j,t-1], or its code.
+        value: x[t], or c[i,t], c[j,t-1] or c[l,t-1], or its code.
         adjoint: dL/dvalue so far, to be added to in place, by :meth:`add` or slice by slice; None where nobody asks for it.
         exact: whether it is, to the last bit, what the first pass saw; otherwise it was inverted.
     """
