@@ -51,10 +51,13 @@ class WithoutSharing(TRevSNN):
         timesteps = range(self.config.timesteps)
         return (
             [
-                [Transform(level.steps[t], level.halves[t], self.config.slice_bytes) for level in levels]
+                [
+                    Transform(level.steps[t], level.halves[t], self.config.slice_bytes, f"levels.{i}.steps.{t}")
+                    for i, level in enumerate(levels)
+                ]
                 for t in timesteps
             ],
-            [None if t == 0 else [level.bounded_alpha_(t) for level in levels] for t in timesteps],
+            [None if t == 0 else [level.alpha(t) for level in levels] for t in timesteps],
         )
 
 

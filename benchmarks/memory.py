@@ -3,6 +3,7 @@
     pip install -e '.[bench]'
     python benchmarks/memory.py              # tables on the terminal
     python benchmarks/memory.py --write      # and into docs/results-memory.md, with the picture
+    python benchmarks/memory.py --only SEW-ResNet-18 --timesteps 16
 
 Memory is what a tracker of live storages counts at the peak of a training step, without parameters, their gradients and
 buffers. Times are medians of forward and backward pass, all models taking turns. Peers are built by SpikingJelly and
@@ -17,7 +18,8 @@ import io
 import json
 import platform
 import re
-from collections.abc import Callable
+import runpy
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +35,9 @@ from trevsnn import create_model, deep_supervision_loss
 from trevsnn.measure.memory import footprint, memory_picture
 from trevsnn.measure.speed import step_times
 
-DOCS = Path(__file__).parents[1] / "docs"
-TIMESTEPS = (4, 8, 16, 32)
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+TIMESTEPS = (4, 8, 16, 32, 64)
 SIZE, CLASSES = 224, 1000
 
 
@@ -45,7 +48,11 @@ class Peer(NamedTuple):
     loss: Callable[[Tensor, Tensor], Tensor]
 
 
-def trevsnn_tiny(mode: str) -> Callable[[int], Peer]:
+#: Makes a peer with T timesteps.
+Build = Callable[[int], Peer]
+
+
+def trevsnn_tiny(mode: str) -> Build:
     """Ours. alpha is 1 where ``reversible`` would refuse T otherwise; its memory does not depend on it."""
 
     def build(timesteps: int) -> Peer:
@@ -59,7 +66,23 @@ def trevsnn_tiny(mode: str) -> Callable[[int], Peer]:
     return build
 
 
-def sew(depth: int, *, optimised: bool) -> Callable[[int], Peer]:
+def lif(name: str) -> Build:
+    """Ours again: an ordinary LIF network of examples/lif_networks.py, at 2 bits for each neuron and timestep."""
+    build_network = runpy.run_path(str(ROOT / "examples" / "lif_networks.py"))[name]
+
+    def build(timesteps: int) -> Peer:
+        model = build_network(classes=CLASSES, timesteps=timesteps).to(memory_format=torch.channels_last).train()
+
+        def loss(x: Tensor, target: Tensor) -> Tensor:
+            logits_TBK = model(x.to(memory_format=torch.channels_last))
+            return nn.functional.cross_entropy(logits_TBK.mean(0), target)
+
+        return Peer(model, loss)
+
+    return build
+
+
+def sew(depth: int, *, optimised: bool) -> Build:
     """SEW-ResNet with element-wise addition and integrate-and-fire neurons (Fang et al., NeurIPS 2021)."""
 
     def build(timesteps: int) -> Peer:
@@ -76,7 +99,7 @@ def sew(depth: int, *, optimised: bool) -> Callable[[int], Peer]:
     return build
 
 
-def spikformer_ti(*, optimised: bool) -> Callable[[int], Peer]:
+def spikformer_ti(*, optimised: bool) -> Build:
     """Spikformer-Ti, 4 blocks of width 256 (Zhou et al., ICLR 2023)."""
 
     def build(timesteps: int) -> Peer:
@@ -94,14 +117,16 @@ def resnet18(_: int) -> Peer:
     return Peer(model, lambda x, target: nn.functional.cross_entropy(model(x), target))
 
 
-PEERS: dict[str, Callable[[int], Peer]] = {
+PEERS: dict[str, Build] = {
     "trevsnn tiny, exact": trevsnn_tiny("exact"),
     "trevsnn tiny, reversible": trevsnn_tiny("reversible"),
     "trevsnn tiny, autograd": trevsnn_tiny("autograd"),
+    "SEW-ResNet-18, LIF, trevsnn exact": lif("sew_resnet18"),
     "SEW-ResNet-18": sew(18, optimised=False),
     "SEW-ResNet-18, memopt": sew(18, optimised=True),
     "SEW-ResNet-34": sew(34, optimised=False),
     "SEW-ResNet-34, memopt": sew(34, optimised=True),
+    "Spikformer-Ti, LIF, trevsnn exact": lif("spikformer"),
     "Spikformer-Ti": spikformer_ti(optimised=False),
     "Spikformer-Ti, memopt": spikformer_ti(optimised=True),
     "ResNet-18 (no spikes)": resnet18,
@@ -123,35 +148,35 @@ def _optimise(model: nn.Module, targets: Any, timesteps: int) -> None:
     functional.reset_net(model)
 
 
-def measure(batch: int, slope_batch: int, repeats: int, console: Console) -> dict[str, Any]:
+def measure(peers: Mapping[str, Build], options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Everything the tables show."""
+    batch, few = options.batch, options.slope_batch
     x, target = torch.randn(batch, 3, SIZE, SIZE), torch.randint(CLASSES, (batch,))
     rows: list[dict[str, Any]] = []
-    for name, build in PEERS.items():
+    for name, build in peers.items():
+        console.print(f"memory: {name}", highlight=False)
         row: dict[str, Any] = {"model": name, "peak_bytes": {}}
-        for timesteps in (TIMESTEPS[0],) if build is resnet18 else TIMESTEPS:
-            console.print(f"memory: {name}, T = {timesteps}", highlight=False)
-            model, loss = build(timesteps)
-            few, classes = x[:slope_batch], target[:slope_batch]
-            few_bytes = footprint(model, [few, classes], lambda: loss(few, classes))  # noqa: B023 - called at once
-            row["peak_bytes"][timesteps] = sum(few_bytes.peak.values()) / slope_batch
-            if timesteps == TIMESTEPS[0]:
-                row["parameters"] = sum(p.numel() for p in model.parameters())
-                model.zero_grad()
-                all_bytes = footprint(model, [x, target], lambda: loss(x, target))  # noqa: B023 - called at once
-                row["bytes_per_picture"] = sum(all_bytes.peak.values()) / batch
-                row["input_bytes"] = all_bytes.peak["input"] / batch
+        for timesteps in () if build is resnet18 else TIMESTEPS:
+            row["peak_bytes"][timesteps] = _peak(build(timesteps), x[:few], target[:few])
+        peer = build(options.timesteps)
+        row["bytes_per_picture"] = _peak(peer, x, target)
+        row["parameters"] = sum(p.numel() for p in peer.model.parameters())
         peaks = row["peak_bytes"]
-        row["slope"] = (
-            (peaks[TIMESTEPS[-1]] - peaks[TIMESTEPS[0]]) / (TIMESTEPS[-1] - TIMESTEPS[0]) if len(peaks) > 1 else 0
-        )
+        row["slope"] = (peaks[TIMESTEPS[-1]] - peaks[TIMESTEPS[0]]) / (TIMESTEPS[-1] - TIMESTEPS[0]) if peaks else 0
         rows.append(row)
     console.print("times", highlight=False)
-    built = {name: build(TIMESTEPS[0]) for name, build in PEERS.items()}
+    built = {name: build(options.timesteps) for name, build in peers.items()}
     steps = {name: (peer.model, lambda peer=peer: peer.loss(x, target)) for name, peer in built.items()}
-    for row, times in zip(rows, step_times(steps, repeats=repeats).values(), strict=True):
+    for row, times in zip(rows, step_times(steps, repeats=options.repeats).values(), strict=True):
         row.update({f"{name}_ms": 1000 * seconds / batch for name, seconds in times.items()})
-    return {"batch": batch, "slope_batch": slope_batch, "repeats": repeats, "machine": machine(), "rows": rows}
+    return {**vars(options), "machine": machine(), "rows": rows}
+
+
+def _peak(peer: Peer, x: Tensor, target: Tensor) -> float:
+    """Bytes per picture."""
+    parts = footprint(peer.model, [x, target], lambda: peer.loss(x, target)).peak
+    peer.model.zero_grad()
+    return sum(parts.values()) / len(x)
 
 
 def machine() -> dict[str, Any]:
@@ -173,7 +198,7 @@ def tables(results: dict[str, Any]) -> str:
     """The results in Markdown."""
     text = io.StringIO()
     setup = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
-    print(f"T = {TIMESTEPS[0]}, float32, {results['batch']} pictures of {SIZE} x {SIZE}; {setup}.\n", file=text)
+    print(f"T = {results['timesteps']}, float32, {results['batch']} pictures of {SIZE} x {SIZE}; {setup}.\n", file=text)
     print(
         "| model | parameters, M | memory, MB per picture | forward, ms | backward, ms | step, ms per picture |",
         file=text,
@@ -189,7 +214,7 @@ def tables(results: dict[str, Any]) -> str:
     print(f"| model | {' | '.join(f'T = {t}' for t in TIMESTEPS)} | MB per timestep |", file=text)
     print(f"|---|{'---:|' * (len(TIMESTEPS) + 1)}", file=text)
     for row in results["rows"]:
-        if len(row["peak_bytes"]) > 1:
+        if row["peak_bytes"]:
             cells = " | ".join(f"{row['peak_bytes'][t] / 1e6:.1f}" for t in TIMESTEPS)
             print(f"| {row['model']} | {cells} | {row['slope'] / 1e6:.3f} |", file=text)
     return text.getvalue()
@@ -206,7 +231,6 @@ def write(results: dict[str, Any]) -> None:
         {"model": row["model"], "timesteps": t, "peak_total": nbytes}
         for row in results["rows"]
         for t, nbytes in row["peak_bytes"].items()
-        if len(row["peak_bytes"]) > 1
     ]
     title = f"Training memory, {results['slope_batch']} pictures of {SIZE} x {SIZE}, float32"
     memory_picture(points, title, label="model").savefig(DOCS / "images" / "memory-vs-t.png", dpi=110)
@@ -215,14 +239,16 @@ def write(results: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(description="Training memory and step time beside peers.")
-    parser.add_argument("--batch", type=int, default=8, help="pictures at T = 4")
-    parser.add_argument("--slope_batch", type=int, default=4, help="pictures for memory against T")
+    parser.add_argument("--batch", type=int, default=8, help="pictures of the table with times")
+    parser.add_argument("--timesteps", type=int, default=4, help="T of that table")
+    parser.add_argument("--slope_batch", type=int, default=2, help="pictures for memory against T")
+    parser.add_argument("--only", default="", help="models whose name contains this")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns")
     parser.add_argument("--write", action="store_true", help="write docs/results-memory.md, .json and the picture")
     options = parser.parse_args()
     torch.manual_seed(0)
     console = Console()
-    results = measure(options.batch, options.slope_batch, options.repeats, console)
+    results = measure({name: build for name, build in PEERS.items() if options.only in name}, options, console)
     console.print(tables(results), soft_wrap=True, highlight=False)
     if options.write:
         write(results)

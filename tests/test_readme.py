@@ -41,6 +41,14 @@ def test_the_example_of_one_s_own_modules_runs_and_has_the_gradients_of_autograd
     assert sum(grad is not None for grad in results[1]) == 60
 
 
+def test_the_network_of_lif_neurons_in_the_guide_runs():
+    (block,) = blocks("python", DOCS["lif-networks.md"])
+    names: dict[str, Any] = {}
+    exec(compile(block, "lif-networks.md", "exec"), names)
+    assert names["logits_TBK"].shape == (8, 32, 10)
+    assert all(p.grad is not None for p in names["net"].parameters())
+
+
 def test_the_layers_in_the_guide_are_those_that_are_checked():
     """The picture has the contract's layers from the top down, and every folder of the package."""
     (picture,) = blocks("text", DOCS["how-it-works.md"])

@@ -9,6 +9,7 @@ from helpers import example, trained_like
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.deploy.differences import spike_differences
 from trevsnn.deploy.folded import fold, inference_spike
+from trevsnn.network.norm import BatchNorm
 from trevsnn.network.spike import spike
 
 
@@ -55,7 +56,7 @@ def test_folding_leaves_the_network_as_it_was_and_drops_what_inference_does_not_
 @given(st.lists(st.floats(width=32), min_size=1))
 def test_the_inference_spike_is_the_spike(values):
     potential = torch.tensor(values)
-    assert torch.equal(inference_spike(potential), spike(potential))
+    torch.testing.assert_close(inference_spike(potential), spike(potential), rtol=0, atol=0, equal_nan=True)
 
 
 def test_published_size_at_inference():
@@ -67,3 +68,36 @@ def test_published_size_at_inference():
     folded = fold(model)
     # 15.0 M in architecture.md; BatchNorm's shifts took the place of its two vectors, gains and gamma are gone.
     assert sum(p.numel() for p in folded.parameters()) / 1e6 == pytest.approx(15.0, abs=0.1)
+
+
+def test_a_batch_norm_without_running_statistics_cannot_be_folded_and_one_without_weights_can():
+    model = trained_like()
+    link = model.levels[1].steps[0].below
+    mean, var = link.bn.running_mean, link.bn.running_var
+    link.bn = BatchNorm(8, affine=False).double().eval()
+    link.bn.running_mean, link.bn.running_var = mean, var
+    x = example(model.config)
+    torch.testing.assert_close(fold(model)(x), model(x), rtol=1e-12, atol=1e-12)
+    link.bn = BatchNorm(8, track_running_stats=False).double().eval()
+    with pytest.raises(ValueError, match=r"levels\.1\.steps\.0\.below\.bn has no running statistics to fold"):
+        fold(model)
+
+
+def test_an_alpha_near_zero_is_folded_as_the_network_uses_it():
+    model = trained_like()
+    with torch.no_grad():
+        model.levels[0].alphas[0].copy_(torch.tensor([0.0, 1e-4, -1e-4, 1e-3, 0.5, -0.5]).view(1, 6, 1, 1))
+    before = model.levels[0].alphas[0].clone()
+    folded = fold(model)
+    assert folded.levels[0].alphas[0].flatten().tolist() == [1e-3, 1e-3, -1e-3, before.flatten()[3], 0.5, -0.5]
+    assert torch.equal(model.levels[0].alphas[0], before)
+    x = example(model.config)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-12, atol=1e-12)
+
+
+def test_an_exchanged_convolution_keeps_its_padding():
+    model = trained_like()
+    conv = torch.nn.Conv2d(6, 6, 3, padding=1, groups=6, padding_mode="reflect").double()
+    model.levels[0].steps[1].expand1.dw1 = conv
+    x = example(model.config)
+    torch.testing.assert_close(fold(model)(x), model(x), rtol=1e-12, atol=1e-12)

@@ -34,6 +34,12 @@ def test_the_8_bit_file_gives_the_rounded_network_and_no_other_is_taken(tmp_path
     assert torch.equal(load_quantised(file, model)(x), rounded(x))
     with pytest.raises(RunError, match=r"int8\.safetensors is of another model than the weights beside it"):
         load_quantised(file, trained_like(timesteps=1).float())
+    scale = next(tensor for name, tensor in tensors.items() if name.endswith(".scale"))
+    scale[0], finite = float("inf"), scale[0].clone()
+    save_quantised(tensors, tmp_path / "infinite.safetensors", fingerprint_of(model))
+    scale[0] = finite
+    with pytest.raises(RunError, match=r"weight holds NaN or infinite numbers in .*infinite\.safetensors"):
+        load_quantised(tmp_path / "infinite.safetensors", model)
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(RunError, match=r"int8\.safetensors is missing or damaged .*: export the model again"):
         load_quantised(file, model)

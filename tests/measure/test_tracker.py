@@ -23,3 +23,10 @@ def test_storages_count_from_their_making_to_their_end():
         del view
         assert sum(tracker.live().values()) == 7
     assert sum(tracker.peak().values()) == 47
+
+
+def test_tensors_without_memory_do_not_count():
+    with LiveStorage() as tracker:
+        like = torch.empty_like(torch.zeros(10), device="meta")
+        assert like.untyped_storage().nbytes() == 40
+        assert sum(tracker.live().values()) == 0

@@ -41,3 +41,20 @@ def test_weights_are_never_unpickled(saved):
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(RunError, match=r"model\.safetensors is missing or damaged"):
         TRevSNN.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("faulty", "said"),
+    [
+        (["heads.0.classifier.gain"], r"heads\.0\.classifier\.gain holds NaN or infinite numbers in .*model\.safetensors: use"),
+        (["levels.1.steps.0.below.bn.running_var", "levels.0.alphas.0"], r"levels\.0\.alphas\.0 and 1 more weights hold NaN"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(saved, faulty, said, value):
+    model, folder = saved
+    for name in faulty:
+        model.state_dict()[name].flatten()[-1].fill_(value)
+    model.save_pretrained(folder)
+    with pytest.raises(RunError, match=said):
+        TRevSNN.from_pretrained(folder)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from recurrences import Smooth, assert_close, build, everything
 
 from trevsnn.network.spike import SPIKE, spike
-from trevsnn.reversible import run
+from trevsnn.reversible import Sees, run
 
 
 @settings(max_examples=25)
@@ -67,6 +67,31 @@ def test_frozen_parameters_and_alphas_get_no_gradient_and_the_others_the_same():
         found[mode] = [p.grad for row in case[0] for m in row for p in m.parameters()]
     for a, b in zip(found["exact"], found["autograd"], strict=True):
         assert (a is None or a.norm() == 0) if b is None else torch.allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_alphas_that_are_numbers_are_those_numbers_in_any_precision():
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        transforms, _, inputs, _ = build(Smooth, 4, 2, torch.float64)
+        transforms, inputs = [[f.to(dtype) for f in row] for row in transforms], [x.to(dtype) for x in inputs]
+        for row in transforms:
+            for f in row:
+                f.eval()
+        found = [run(transforms, [[1 / 3, 0.7]] * 4, inputs, backprop=mode)[0] for mode in ("autograd", "exact")]
+        assert all(torch.equal(a, b) and b.dtype == dtype for a, b in zip(*found, strict=True))
+
+
+def test_a_top_level_that_nobody_sees_and_no_alpha_wants_is_not_kept():
+    transforms, _, inputs, _ = build(Smooth, 4, 2, torch.float64)
+    found = {}
+    for mode in ("autograd", "exact"):
+        readouts = [(t, lambda c: c.square().mean()) for t in range(4)]
+        _, read = run(
+            transforms, [[0.5, 0.0]] * 4, inputs, views=[SPIKE, None], sees=[Sees((-1,), (2,)), Sees((0,), (2,))],
+            backprop=mode, readouts=readouts, once=True,
+        )  # fmt: skip
+        parameters = [p for row in transforms for f in row for p in (*f.below.parameters(), *f.norm.parameters())]
+        found[mode] = torch.autograd.grad(sum(read), parameters)
+    assert_close(found["exact"], found["autograd"], 1e-12)
 
 
 def test_weights_changed_between_the_passes_are_noticed():

@@ -16,7 +16,7 @@ from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder
 from trevsnn.network.heads import LastHead
 from trevsnn.network.model import TRevSNN
-from trevsnn.network.spike import THRESHOLD, spikes_of
+from trevsnn.network.spike import SPIKE, THRESHOLD
 from trevsnn.network.transform import sees_of
 from trevsnn.reversible import unroll
 
@@ -28,7 +28,7 @@ def inference_spike(potential: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return (potential >= THRESHOLD).to(potential.dtype)
-    return spikes_of(potential, potential.dtype)
+    return SPIKE.fire(potential)
 
 
 class FoldedTRevSNN(nn.Module):
@@ -151,7 +151,16 @@ def fold(model: TRevSNN) -> FoldedTRevSNN:
 
     Returns:
         In evaluation mode, of the model's dtype and device, channels-last.
+
+    Raises:
+        ValueError: a BatchNorm has no running statistics.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+            raise ValueError(
+                f"{name} has no running statistics to fold into its convolution: use the network as it is, or a BatchNorm "
+                "with track_running_stats=True."
+            )
     original, model = model, copy.deepcopy(model).double().eval()
     levels: list[Level] = list(model.levels)  # type: ignore[arg-type]
     head = model.heads[-1]
@@ -171,7 +180,7 @@ def _encoder(encoder: nn.Module) -> nn.Module:
 
 def _level(level: Level) -> FoldedLevel:
     transforms: list[LevelStep] = list(level.steps)  # type: ignore[arg-type]
-    alphas = [alpha.detach().clone() for t in range(1, len(transforms)) if (alpha := level.alpha(t)) is not None]
+    alphas = [alpha for t in range(1, len(transforms)) if (alpha := level.alpha(t)) is not None]
     return FoldedLevel([_transform(transform) for transform in transforms], _projecting(level.shared), alphas)
 
 
@@ -235,7 +244,7 @@ def plain_conv(conv: nn.Conv2d) -> nn.Conv2d:
         weight = conv.gain.detach() * conv.scale * (weight - mean) * (var + conv.eps).rsqrt()
     plain = nn.Conv2d(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,  # type: ignore[arg-type]
-        bias=conv.bias is not None, dtype=weight.dtype, device=weight.device,
+        bias=conv.bias is not None, padding_mode=conv.padding_mode, dtype=weight.dtype, device=weight.device,
     )  # fmt: skip
     plain.weight = nn.Parameter(weight.clone())
     if conv.bias is not None:

@@ -14,6 +14,7 @@ from trevsnn.deploy.fingerprint import FINGERPRINT, check_fingerprint
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.errors import RunError
 from trevsnn.files import write_file
+from trevsnn.network.hub import check_finite
 from trevsnn.network.model import TRevSNN
 
 
@@ -60,7 +61,7 @@ def load_quantised(path: Path, model: TRevSNN) -> FoldedTRevSNN:
         model: the network whose weights the file has to be made from.
 
     Raises:
-        RunError: the file is missing, damaged or of another network.
+        RunError: the file is missing, damaged or of another network, or a number in it is not finite.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -74,4 +75,5 @@ def load_quantised(path: Path, model: TRevSNN) -> FoldedTRevSNN:
             scale = tensors[name.removesuffix("weight") + "scale"]
             tensors[name] = tensor * scale.view(-1, *[1] * (tensor.dim() - 1))
     folded.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.endswith(".scale")})
+    check_finite(folded, path)
     return folded

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from trevsnn.measure.step import TrainingStep
 from trevsnn.measure.tracker import Bytes, LiveStorage
+from trevsnn.network.blocks import bounded_alpha
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import SLICE_BYTES_ACCELERATOR
@@ -154,14 +155,15 @@ def _step_footprint(model: TRevSNN, step: TrainingStep) -> Footprint:
 def _forget_data(model: TRevSNN) -> None:
     """Replace weights by fake ones. The alphas' numbers, which decide how many anchors are kept, are handed in."""
     numbers: dict[Tensor, NDArray[np.float64]] = {}
-    model.read_alpha = numbers.__getitem__
+    # The network bounds an alpha, in one step of its graph, which leads back to the parameter.
+    model.read_alpha = lambda bounded: numbers[bounded.grad_fn.next_functions[0][0].variable]  # type: ignore[union-attr]
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 fake = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype))
                 if isinstance(module, nn.ParameterList):
                     with unset_fake_temporarily():
-                        numbers[fake] = read_alpha(parameter)
+                        numbers[fake] = read_alpha(bounded_alpha(parameter))
                 module._parameters[name] = fake
         for name, buffer in module._buffers.items():
             if buffer is not None:

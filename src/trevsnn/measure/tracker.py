@@ -59,6 +59,8 @@ class LiveStorage(TorchDispatchMode):
 
     def add(self, tensor: Tensor, part: Owner) -> None:
         """Count a tensor's storage as ``part``'s, unless it is counted already."""
+        if tensor.device.type == "meta":  # which says how many bytes it would have
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._alive and self._alive[key][0]() is not None:

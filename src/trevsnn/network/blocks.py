@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from timm.layers import ScaledStdConv2d
@@ -13,6 +13,7 @@ from trevsnn.network.norm import BatchNorm
 from trevsnn.network.spike import spike
 
 EXPANSION = 4
+SMALLEST_ALPHA = 1e-3
 
 T = TypeVar("T")
 
@@ -81,7 +82,12 @@ class LevelStep(nn.Module):
     """
 
     def __init__(
-        self, channels: int, kernel_size: int, below: nn.Module, above: nn.Module | None, further: Sequence[nn.Module] = ()
+        self,
+        channels: int,
+        kernel_size: int,
+        below: nn.Module,
+        above: nn.Module | None,
+        further: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.below = below
@@ -136,25 +142,34 @@ class Level(nn.Module):
         self.alphas = nn.ParameterList(nn.Parameter(torch.full((1, channels, 1, 1), 0.5)) for _ in learned)
 
     def alpha(self, t: int) -> Tensor | None:
-        """alpha[l,t] of t >= 1, (1, C, 1, 1), as the recurrence multiplies by it; None where it is 1."""
-        return self.bounded_alpha_(t) if len(self.alphas) else None
-
-    def bounded_alpha_(self, t: int) -> Tensor:
-        """alpha[l,t] of t >= 1, (1, C, 1, 1), which this moves, in place, away from 0 (:func:`bound_alpha_`)."""
-        alpha = self.alphas[t - 1]
-        bound_alpha_(alpha)
-        return alpha
+        """alpha[l,t] of t >= 1, (1, C, 1, 1), as the recurrence multiplies by it (:func:`bounded_alpha`); None where it is 1."""
+        return bounded_alpha(self.alphas[t - 1]) if len(self.alphas) else None
 
 
-@torch.no_grad()
-def bound_alpha_(alpha: nn.Parameter, smallest: float = 1e-3) -> None:
-    """Move alpha, in place, to ``|alpha| >= smallest`` with its sign (that of 0 is +): the recurrence stays reversible.
+class _Bounded(torch.autograd.Function):
+    generate_vmap_rule = True
 
-    Gradients are those of the moved value, so that an alpha at the bound can leave it.
+    @staticmethod
+    def forward(alpha: Tensor) -> Tensor:
+        # A clamp gives each number its bits or the bound, and keeps NaN.
+        return torch.where(alpha < 0, alpha.clamp(max=-SMALLEST_ALPHA), alpha.clamp(min=SMALLEST_ALPHA))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        """That of the identity."""
+        return grad_outputs[0]
+
+
+def bounded_alpha(alpha: Tensor) -> Tensor:
+    """``alpha`` where ``|alpha| >= 1e-3``, else 1e-3 with the sign of alpha (that of 0 is +): the recurrence stays reversible.
+
+    The gradient is that of the identity, so that an alpha within the bounds can leave them. NaN stays NaN.
     """
-    edge = torch.full_like(alpha, smallest) * torch.where(alpha < 0, -1, 1)
-    # Through .data: a pass whose backward is still to come and the optimizer see no modification.
-    alpha.data.copy_(torch.where(alpha.abs() >= smallest, alpha, edge))
+    return _Bounded.apply(alpha)  # type: ignore[no-any-return]
 
 
 def _depthwise(channels: int, kernel_size: int) -> nn.Conv2d:

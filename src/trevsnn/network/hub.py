@@ -47,7 +47,8 @@ class HubModel(
             options: of :meth:`huggingface_hub.ModelHubMixin.from_pretrained`, and changes of the config.
 
         Raises:
-            RunError: config.json or model.safetensors is missing, damaged, or of another kind of model.
+            RunError: config.json or model.safetensors is missing, damaged, or of another kind of model, or a weight is
+                not finite.
         """
         folder = Path(pretrained_model_name_or_path)
         if folder.is_dir() and not (folder / CONFIG).is_file():
@@ -98,7 +99,7 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any]) -> Any:
         config: the content of config.json.
 
     Raises:
-        RunError: the file is missing or damaged, or config and weights do not belong together.
+        RunError: the file is missing or damaged, config and weights do not belong together, or a weight is not finite.
     """
     known = {field.name for field in fields(kind.config_type)} | {"slope"}
     if unknown := sorted(set(config) - known):
@@ -114,5 +115,25 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any]) -> Any:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise RunError(f"{file} holds the weights of another model than {CONFIG} describes: {first}") from error
+    check_finite(model, file)
     model.set_slope(config.get("slope", 1.0))
     return model.eval()
+
+
+def check_finite(model: nn.Module, file: Path) -> None:
+    """Refuse weights by which a network would compute nothing sensible, though perhaps a class with a probability.
+
+    Args:
+        model: whose parameters and buffers are looked at.
+        file: where they are from, for the message.
+
+    Raises:
+        RunError: one is NaN or infinite.
+    """
+    faulty = [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
+    if faulty:
+        others = f"and {len(faulty) - 1} more weights hold" if len(faulty) > 1 else "holds"
+        raise RunError(
+            f"{faulty[0]} {others} NaN or infinite numbers in {file}: use an earlier checkpoint, or train again with a "
+            "lower optim.lr."
+        )

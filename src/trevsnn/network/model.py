@@ -20,7 +20,12 @@ from trevsnn.network.heads import AuxiliaryHead, LastHead
 from trevsnn.network.hub import HubModel
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes
 from trevsnn.network.slicing import (
-    encoder_slices, fast_layout, in_slices, is_sliceable_encoder, sees_spikes_alone, sliced,
+    encoder_slices,
+    fast_layout,
+    in_slices,
+    is_sliceable_encoder,
+    sees_spikes_alone,
+    sliced,
 )  # fmt: skip
 from trevsnn.network.spike import SPIKE, spike
 from trevsnn.network.stream import Stream
@@ -42,7 +47,7 @@ class TRevSNN(nn.Module, HubModel):
         config: see :class:`TRevSNNConfig`; kept as ``model.config``.
 
     Attributes:
-        read_alpha: the numbers of an alpha, for weights whose tensors hold none; see :func:`trevsnn.reversible.run`.
+        read_alpha: the numbers of a bounded alpha, for weights whose tensors hold none; see :func:`trevsnn.reversible.run`.
     """
 
     config_type = TRevSNNConfig
@@ -167,10 +172,10 @@ class TRevSNN(nn.Module, HubModel):
 
     def _run(self, x: Tensor, readouts: list[Readout]) -> list[Tensor]:
         transforms, alphas, inputs = self._recurrence(x)
-        keeps_codes = self._backprop == "exact" and torch.is_grad_enabled()
+        keeps_codes = self._mode() == "exact" and torch.is_grad_enabled()
         _, values = run(
             transforms, alphas, inputs, sees=self._sees, views=self._views() if keeps_codes else None,
-            backprop=self._backprop, readouts=readouts, once=True, read_alpha=self.read_alpha,
+            backprop=self._mode(), readouts=readouts, once=True, read_alpha=self.read_alpha,
         )  # fmt: skip
         return values
 
@@ -208,7 +213,10 @@ class TRevSNN(nn.Module, HubModel):
             raise ValueError("stream needs the network in evaluation mode: call model.eval() first.")
         head = self.heads[-1]
         return Stream(
-            *self._transforms(), self._sees, lambda state: head(_pool_of(head)(state)), (batch, self.config.in_chans or 0)
+            *self._transforms(),
+            self._sees,
+            lambda state: head(_pool_of(head)(state)),
+            (batch, self.config.in_chans or 0),
         )
 
     def _recurrence(self, x: Tensor) -> tuple[list[list[Transform]], list[list[Alpha] | None], list[Tensor]]:
@@ -218,7 +226,7 @@ class TRevSNN(nn.Module, HubModel):
         return *self._transforms(), [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
 
     def _transforms(self) -> tuple[list[list[Transform]], list[list[Alpha] | None]]:
-        """F[l,t] and alpha[l,t] of all timesteps, the alphas moved away from 0 in place."""
+        """F[l,t] and alpha[l,t] of all timesteps, the alphas kept away from 0."""
         levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
         timesteps = range(self.config.timesteps)
         slice_bytes = self.config.slice_bytes
@@ -231,13 +239,18 @@ class TRevSNN(nn.Module, HubModel):
         ]
         return transforms, [None if t == 0 else [level.alpha(t) for level in levels] for t in timesteps]
 
+    def _mode(self) -> Backprop:
+        """What this pass's backward pass rests on. An exported program has none, and consists of plain operations."""
+        return "autograd" if torch.compiler.is_exporting() else self._backprop
+
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder
-        if torch.compiler.is_compiling() or not is_sliceable_encoder(encoder):
+        if not isinstance(encoder, ImageEncoder) or not (
+            torch.compiler.is_compiling() or is_sliceable_encoder(encoder)
+        ):
             return encoder(fast_layout(image))
-        assert isinstance(encoder, ImageEncoder)
         rows = encoder_slices(encoder, image, self.config.slice_bytes)
-        if self._backprop == "autograd" or not torch.is_grad_enabled():
+        if self._mode() == "autograd" or not torch.is_grad_enabled():
             return in_slices(lambda part: encoder(fast_layout(part)), image, rows)
         return sliced(encoder, image, rows, "encoder")  # type: ignore[call-arg]
 

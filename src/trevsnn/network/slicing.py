@@ -30,8 +30,18 @@ from trevsnn.reversible.two_pass import add_up
 #: Default of ``TRevSNNConfig.slice_bytes``: about a CPU's cache, and enough work to fill a GPU.
 SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 13 * 2**18, 128 * 2**20
 
-_PARTS_OF_A_STEP = (Expand, PointwiseDepthwise, Link, BatchNorm, nn.Conv2d, ScaledStdConv2d, nn.Identity, nn.ModuleList)
-_PARTS_OF_AN_ENCODER = (ImageEncoder, ImageStem, AnnealedLeakyReLU, nn.Conv2d, ScaledStdConv2d, nn.Identity)
+_CONVS = (nn.Conv2d, ScaledStdConv2d)
+#: What the parts of a step may be, by their names in it.
+_PARTS: dict[type, dict[str, tuple[type, ...]]] = {
+    LevelStep: {
+        "below": (Link, nn.Identity, *_CONVS), "above": (Link, type(None)), "further": (nn.ModuleList,),
+        "expand1": (Expand,), "project1": (PointwiseDepthwise,), "expand2": (Expand,),
+    },
+    Expand: {"dw1": _CONVS, "pw1": _CONVS},
+    PointwiseDepthwise: {"pw2": _CONVS, "dw2": _CONVS},
+    Link: {"conv": _CONVS, "bn": (BatchNorm,)},
+}  # fmt: skip
+_PARTS_OF_AN_ENCODER = (ImageEncoder, ImageStem, AnnealedLeakyReLU, nn.Identity, *_CONVS)
 
 
 def slices(batch: int, bytes_per_item: int, slice_bytes: int | None, device: torch.device) -> list[slice]:
@@ -78,12 +88,25 @@ def is_sliceable(step: nn.Module, shared: nn.Module) -> bool:
     It consists of nothing but this network's own modules, which act on each item alone; any other may look across the
     batch, and is given the whole of it. A hook on the step or on a link has to see the whole batch, too.
     """
-    parts = [part for whole in (step, shared) for part in whole.modules() if part is not step]
-    called_whole = [step, *(part for part in parts if isinstance(part, Link))]
     return (
         type(step) is LevelStep
-        and all(type(part) in _PARTS_OF_A_STEP for part in parts)
-        and not any(map(has_hooks, called_whole))
+        and type(shared) is PointwiseDepthwise
+        and isinstance(step.above, Link | None)
+        and _has_its_parts(step)
+        and _has_its_parts(shared)
+        and not any(
+            has_hooks(p) for p in (step, step.below, step.above, *step.further) if isinstance(p, LevelStep | Link)
+        )
+    )
+
+
+def _has_its_parts(module: nn.Module) -> bool:
+    """Whether a module consists, all the way down, of what its class is made of, each in its place."""
+    allowed, parts = _PARTS.get(type(module), {}), module._modules  # not by name: this runs in every pass
+    if type(module) is nn.ModuleList:
+        allowed = dict.fromkeys(parts, (Link,))
+    return allowed.keys() - parts.keys() <= {"above"} and all(
+        type(part) in allowed.get(name, ()) and (part is None or _has_its_parts(part)) for name, part in parts.items()
     )
 
 
@@ -98,7 +121,11 @@ def sees_spikes_alone(step: nn.Module, link: nn.Module | None) -> bool:
 
     A link of a user, or a hook on one, may look at numbers.
     """
-    return type(step) is LevelStep and not has_hooks(step) and (link is None or (type(link) is Link and not has_hooks(link)))
+    return (
+        type(step) is LevelStep
+        and not has_hooks(step)
+        and (link is None or (type(link) is Link and not has_hooks(link)))
+    )
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -132,7 +159,7 @@ def encoder_slices(encoder: ImageEncoder, image: Tensor, slice_bytes: int | None
     """The slices of a batch of pictures, cut by the size of the stem's map, the widest one of the encoder."""
     elements = encoder.stem_elements(*image.shape[2:])
     itemsize = Precision.current(image.device).compute_dtype(image.dtype).itemsize
-    return slices(len(image), elements * itemsize, slice_bytes, image.device)
+    return slices(image.shape[0], elements * itemsize, slice_bytes, image.device)
 
 
 def plain_step(step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None) -> Callable[..., Tensor]:

@@ -41,13 +41,13 @@ class Transform:
         """Those of the step and of the shared half, each once."""
         return dict.fromkeys([*self.step.parameters(), *self.shared.parameters()])
 
-    def __call__(self, below: Tensor, *above: Tensor | None) -> Tensor:
-        """F[l,t](below, above), (B, C, H, W), in plain torch operations."""
-        return plain_step(self.step, self.shared, self.slice_bytes)(below, *above)
+    def __call__(self, *states: Tensor | None) -> Tensor:
+        """F[l,t](below, *above), (B, C, H, W), in plain torch operations."""
+        return plain_step(self.step, self.shared, self.slice_bytes)(*states)
 
-    def first_pass(self, below: Tensor, *above: Tensor | None) -> tuple[Tensor, SecondPass]:
+    def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
         """The lean way, or, where somebody changed the modules, the same operations replayed under autograd."""
         if is_lean(self.step, self.shared):
-            return LeanStep(self.step, self.shared, self.slice_bytes).first_pass(below, *above)
+            return LeanStep(self.step, self.shared, self.slice_bytes).first_pass(*states)  # type: ignore[arg-type]
         plain = plain_step(self.step, self.shared, self.slice_bytes)
-        return Replay(plain, self.step, self.shared, name=self.name).first_pass(below, *above)
+        return Replay(plain, self.step, self.shared, name=self.name).first_pass(*states)

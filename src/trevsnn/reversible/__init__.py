@@ -35,7 +35,8 @@ Sources: the recurrence, Hu et al., "High-Performance Temporal Reversible Spikin
 Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez et al., NeurIPS 2017.
 
 ========================  ==============================================================================================
-``recurrence``            :func:`unroll`, the plain reference; :func:`run`, and the backward pass of one state
+``recurrence``            :func:`unroll`, the plain reference; :func:`run`
+``pieces``                the forward and the backward pass of one state
 ``sees``, ``arguments``   what a level sees; whether arguments fit together
 ``plan``, ``tape``        what a run consists of; what it keeps of its states
 ``adjoints``              gradients on their way back

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trevsnn.reversible.memory_owner import owner
-from trevsnn.reversible.plan import Plan
+from trevsnn.reversible.plan import Alpha, Plan
 from trevsnn.reversible.two_pass import Gradients, add_up
 
 
@@ -64,7 +64,7 @@ class Adjoints:
         self._own = self._zeros(level)
         return self._own
 
-    def step_back(self, level: int, alpha: Tensor | None) -> None:
+    def step_back(self, level: int, alpha: Alpha) -> None:
         """From y[l,t] to ``alpha[l,t] y[l,t]``, and what F[l,t] added, the first terms of y[l,t-1]."""
         adjoint = self.of(level)
         if alpha is not None:

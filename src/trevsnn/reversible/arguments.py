@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from trevsnn.backprop import BACKPROP_MODES
 from trevsnn.checks import choice
-from trevsnn.reversible.plan import Alpha
 from trevsnn.reversible.sees import Sees, check_sees
 from trevsnn.reversible.two_pass import TwoPass, View
 
@@ -72,14 +70,9 @@ def check_arguments(
         if not 0 <= t < timesteps:
             raise ValueError(f"a readout is at timestep {t}; it must lie in 0..{timesteps - 1}.")
         if level and not -levels <= level[0] < levels:
-            raise ValueError(f"a readout is of level {level[0]}; it must lie in 0..{levels - 1}, or be -1 for the top one.")
-
-
-def tensors_of(alphas: Sequence[Sequence[Alpha] | None]) -> list[list[Tensor | None] | None]:
-    """The alphas with numbers as tensors, which take the dtype of what they multiply."""
-    return [
-        None if row is None else [torch.tensor(float(a)) if isinstance(a, int | float) else a for a in row] for row in alphas
-    ]
+            raise ValueError(
+                f"a readout is of level {level[0]}; it must lie in 0..{levels - 1}, or be -1 for the top one."
+            )
 
 
 def _check_transform(name: str, f: object) -> None:

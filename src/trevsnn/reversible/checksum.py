@@ -19,16 +19,18 @@ class Checksum:
     """Of one tensor: a sum over all its bits, and 64 of its elements.
 
     The sum reads the tensor as integers of 64 bits, in the order of memory, in rows of 1021, adds the rows, and then the
-    1021 sums with odd weights, all modulo 2^64: exact in any order. It keeps 8 bytes, and 8 for each of the elements.
+    1021 sums with odd weights, all modulo 2^64: exact in any order. It keeps 8 bytes, 8 for each of the elements, and
+    whether there is NaN, of which no bits are known again: codes do not hold it.
     """
 
     def __init__(self, tensor: Tensor) -> None:
         self.bits = _sum_of_bits(tensor)
+        self.sum = tensor.detach().sum()
         self.samples = _samples(tensor)
 
     def same(self, tensor: Tensor) -> bool:
-        """Whether a tensor has the same bits."""
-        return bool(torch.equal(self.bits, _sum_of_bits(tensor)))
+        """Whether a tensor has the same bits, or this one held NaN."""
+        return bool(torch.equal(self.bits, _sum_of_bits(tensor))) or bool(self.sum.isnan())
 
     def distance(self, tensor: Tensor) -> float:
         """The largest difference of the elements, relative to the largest of them; NaN where only one is NaN."""
@@ -58,5 +60,5 @@ def _samples(tensor: Tensor) -> Tensor:
 def _in_memory_order(tensor: Tensor) -> Tensor:
     """All elements in one axis, from an address that is a multiple of 8: a view, where the tensor is dense."""
     order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
-    flat = tensor.detach().permute(order).reshape(-1)
+    flat = tensor.detach().permute(order).reshape(-1).contiguous()
     return flat.clone() if flat.storage_offset() * flat.element_size() % 8 else flat

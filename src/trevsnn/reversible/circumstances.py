@@ -97,7 +97,9 @@ class Circumstances:
         present = [_Contents.of(contents.module) for contents in self._contents]
         try:
             for contents in self._contents:
-                copies = {k: b.clone() if (id(contents.module), k) in self._copied else b for k, b in contents.buffers.items()}
+                copies = {
+                    k: b.clone() if (id(contents.module), k) in self._copied else b for k, b in contents.buffers.items()
+                }
                 parameters = _replaced(contents.parameters, stand_ins or {})
                 contents._replace(parameters=parameters, buffers=copies).put_back()
             yield

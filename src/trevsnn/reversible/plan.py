@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,6 +31,19 @@ class Readout(NamedTuple):
     function: Callable[[Tensor], Tensor]
     level: int = -1
 
+    def read(self, state: Tensor) -> Tensor:
+        """What the function makes of the state. Raises ValueError where it changes it in place."""
+        if torch.compiler.is_compiling():
+            return self.function(state)
+        version = state._version
+        value = self.function(state)
+        if state._version != version:
+            raise ValueError(
+                f"the readout after timestep {self.timestep} changes the state in place, which other timesteps need: have it "
+                "work on state.clone()."
+            )
+        return value
+
 
 @dataclass
 class Plan:
@@ -49,7 +63,7 @@ class Plan:
     """
 
     transforms: Sequence[Sequence[TwoPass]]
-    alphas: Sequence[Sequence[Tensor | None] | None]
+    alphas: Sequence[Sequence[Alpha] | None]
     inputs: Sequence[Tensor]
     initial: Sequence[Tensor] | None
     sees: Sequence[Sees]
@@ -79,23 +93,27 @@ class Plan:
         ]
         #: By level, whether the float states are wanted, for the gradients of its alphas.
         self.alpha_needs_grad = [
-            any(a is not None and a.requires_grad for a in self._alphas_of(level)) for level in range(self.levels)
+            any(isinstance(a, Tensor) and a.requires_grad for a in self._alphas_of(level))
+            for level in range(self.levels)
         ]
 
         self._seen_at_once = {i for sees in self.sees for i in sees.lower}
         self._seen_later = {j for sees in self.sees for j in sees.upper}
         self._seen_later |= {level for level, sees in enumerate(self.sees) if sees.own}
 
-    def _alphas_of(self, level: int) -> list[Tensor | None]:
+    def _alphas_of(self, level: int) -> list[Alpha]:
         return [row[level] for row in self.alphas[self.first_alpha :] if row is not None]
 
-    def alpha(self, t: int, level: int) -> Tensor | None:
+    def alpha(self, t: int, level: int) -> Alpha:
         """alpha[l,t]; None where it is 1 or there is no earlier state."""
         return None if t < self.first_alpha else alpha_row(self.alphas, t)[level]
 
     def numbers(self, level: int) -> list[NDArray[np.float64]]:
         """The numbers of a level's alphas of the timesteps from 1 on."""
-        return [np.ones(()) if alpha is None else self.read_alpha(alpha) for alpha in self.alpha_columns[level]]
+        return [
+            self.read_alpha(alpha) if isinstance(alpha, Tensor) else np.asarray(1.0 if alpha is None else float(alpha))
+            for alpha in self.alpha_columns[level]
+        ]
 
     def inverts(self, level: int) -> bool:
         """Whether a level's float states are rebuilt one from the next."""
@@ -106,7 +124,7 @@ class Plan:
         return level in self._seen_at_once or (level in self._seen_later and t + 1 < self.timesteps)
 
 
-def alpha_row(alphas: Sequence[Sequence[Tensor | None] | None], t: int) -> Sequence[Tensor | None]:
+def alpha_row(alphas: Sequence[Sequence[Alpha] | None], t: int) -> Sequence[Alpha]:
     """The alphas of timestep t. Raises ValueError where they are missing."""
     row = alphas[t]
     if row is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,15 +120,21 @@ class Replay:
         sources = [
             (leaf, code, neighbour)
             for leaf, code, neighbour in zip(leaves, codes, seen, strict=True)
-            if leaf is not None and neighbour is not None and leaf.requires_grad
+            if leaf is not None and code is not None and neighbour is not None and leaf.requires_grad
         ]
         wanted = [leaf for leaf, _, _ in sources] + list(stand_ins.values())
-        grads = torch.autograd.grad(value, wanted, adjoint.to(value.dtype), allow_unused=True)
-        del value, leaves
-        for (_, code, neighbour), grad in zip(sources, grads, strict=False):
+        with torch.enable_grad():
+            end = _Adjoint.apply(value, adjoint)
+        targets = [(code, neighbour) for _, code, neighbour in sources]
+        del value
+        grads: list[Tensor | None] = list(torch.autograd.grad(end, wanted, allow_unused=True))  # type: ignore[arg-type]
+        del leaves, sources, wanted
+        for place, (code, neighbour) in enumerate(targets):
+            grad, grads[place] = grads[place], None
             if grad is not None:
                 neighbour.add(grad if isinstance(code, Tensor) else code.pull_back(grad))
-        own = zip(stand_ins, grads[len(sources) :], strict=True)
+            del grad
+        own = zip(stand_ins, grads[len(targets) :], strict=True)
         # Autograd may return one tensor for two parameters, or an expanded one.
         return [(parameter, grad.clone()) for parameter, grad in own if grad is not None]
 
@@ -143,8 +150,8 @@ class Replay:
         for tensor in _leaves_of_graph(value, sources):
             raise ReplayError(
                 f"{self.name} uses a tensor of shape {tuple(tensor.shape)} that requires a gradient, but is neither one of its "
-                "arguments nor a parameter of its modules, so that its gradient would be lost: make it a parameter, detach "
-                "it, or use backprop='autograd'."
+                "arguments nor a parameter of its modules, perhaps one kept from an earlier call, so that its gradient would "
+                "be lost: make it a parameter, detach it, or use backprop='autograd'."
             )
 
     def _verify(self, checksum: Checksum, value: Tensor, *, exact: bool) -> None:
@@ -160,6 +167,20 @@ class Replay:
                 "pass: it is not replayable, or backprop='reversible' has lost too much of the states it sees; use "
                 "backprop='exact'."
             )
+
+
+class _Adjoint(torch.autograd.Function):
+    """Where a value's gradient comes in; unlike ``torch.autograd.grad(value, ...)`` it lets go of the value itself."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, adjoint: Tensor) -> Tensor:
+        ctx.adjoint, ctx.dtype = adjoint, value.dtype
+        return value.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, None]:
+        """y[l,t]."""
+        return ctx.adjoint.to(ctx.dtype), None
 
 
 def _argument(state: Tensor | None, view: View | None) -> Tensor | None:

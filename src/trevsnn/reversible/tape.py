@@ -10,7 +10,7 @@ from torch import Tensor
 from trevsnn.reversible.adjoints import Adjoints
 from trevsnn.reversible.inversion import check_reversible, plan_anchors
 from trevsnn.reversible.memory_owner import hand_over, owner
-from trevsnn.reversible.plan import Plan
+from trevsnn.reversible.plan import Alpha, Plan
 from trevsnn.reversible.two_pass import Code, Neighbour
 
 
@@ -59,7 +59,7 @@ class Tape:
         initial = [] if self.plan.initial is None else [self.plan.initial[s[1]] for s in sources if s and s[0] < 0]
         return [self.plan.inputs[t] for s in sources if s and s[1] < 0] + initial
 
-    def advance(self, level: int, value: Tensor, alpha: Tensor | None, *, begins: bool) -> None:
+    def advance(self, level: int, value: Tensor, alpha: Alpha, *, begins: bool) -> None:
         """Go on to ``c[l,t] = alpha[l,t] * c[l,t-1] + F``, given the value of F, or begin with ``c[l,t] = F``."""
         if begins:
             self.states[level] = value
@@ -155,7 +155,7 @@ class Tape:
                 self.states[level], self._owned[level] = self.state(level).clone(), True
         return self.states[level]
 
-    def retreat(self, t: int, level: int, alpha: Tensor | None) -> Tensor | None:
+    def retreat(self, t: int, level: int, alpha: Alpha) -> Tensor | None:
         """Go back to ``c[l,t-1] = (c[l,t] - F) / alpha[l,t]``, where F is subtracted already, or to what was kept of c[l,t-1].
         None where no alpha wants it."""
         if self._inverts(t, level) and alpha is not None:
@@ -164,8 +164,8 @@ class Tape:
             assert self.plan.initial is not None
             return self.plan.initial[level]
         if self.plan.exact and self.plan.views[level] is None:
-            kept = self._seen[t - 1, level]
-            assert isinstance(kept, Tensor)
+            kept = self._seen.get((t - 1, level))  # not there where nobody sees it and no alpha wants it
+            assert kept is None or isinstance(kept, Tensor)
             self.states[level], self._owned[level] = kept, False
         elif (t - 1, level) in self._anchors:
             values, mask = self._anchors[t - 1, level]

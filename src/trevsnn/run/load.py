@@ -11,6 +11,7 @@ from torch import nn
 
 from trevsnn.data.part import About
 from trevsnn.errors import RunError
+from trevsnn.network.hub import check_finite
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint
 from trevsnn.run.config import RunConfig
@@ -42,7 +43,7 @@ def load_run(path: Path, weights: Weights) -> LoadedRun:
         weights: of a run. An export has but one set of weights, and is loaded with these.
 
     Raises:
-        RunError: there is no such run, it has no checkpoint yet, or a file is damaged.
+        RunError: there is no such run, it has no checkpoint yet, a file is damaged, or a weight is not finite.
     """
     if not path.exists():
         path = pretrained_folder(str(path)) or path
@@ -58,7 +59,9 @@ def load_run(path: Path, weights: Weights) -> LoadedRun:
     latest = complete[0]
     tensors, state = load_checkpoint(latest)
     model = TRevSNN(config.model)
-    load_weights(model, tensors.get("ema", tensors["model"]), latest)
+    evaluated = "ema" if "ema" in tensors else "model"
+    load_weights(model, tensors[evaluated], latest)
+    check_finite(model, latest / f"{evaluated}.safetensors")
     model.set_slope(state["slope"])
     return LoadedRun(model.eval(), config, _about(state["about"]), latest.name)
 

@@ -1,5 +1,7 @@
 """A convolution without autograd against autograd's."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -18,6 +20,43 @@ def test_gradients_of_16_bit_convolutions_are_those_of_autograd(dtype, kernel, g
     with torch.no_grad():
         lean = LeanConv(conv, dtype)
         grad_x = lean.backward(grad.contiguous(memory_format=torch.channels_last), x)
+        found = dict(lean.gradients())
+    tolerance = 4 * torch.finfo(dtype).eps
+    for ours, reference in (
+        (grad_x, x.grad),
+        (found[conv.weight], conv.weight.grad),
+        (found[conv.bias], conv.bias.grad),
+    ):
+        assert (ours - reference).norm() <= tolerance * reference.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(6, 6, 1, padding=1),
+        nn.Conv2d(6, 12, 1, groups=3),
+        nn.Conv2d(6, 6, 1, stride=2),
+        nn.Conv2d(6, 6, 5, padding=1, groups=6),
+        nn.Conv2d(6, 6, (5, 3), padding=(2, 1), groups=6),
+        nn.Conv2d(6, 6, 5, padding=4, dilation=2, groups=6),
+        nn.Conv2d(6, 6, 4, padding=2, groups=6),
+        nn.Conv2d(6, 12, 5, padding=2, groups=6),
+        nn.Conv2d(6, 6, (5, 7), padding=(2, 3), groups=6),
+    ],
+    ids=str,
+)
+def test_the_short_ways_of_16_bit_numbers_are_taken_where_they_are_right(dtype, conv):
+    torch.manual_seed(0)
+    conv = copy.deepcopy(conv).to(dtype)
+    x = torch.randn(3, 6, 9, 7).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = conv(x)
+    grad = torch.randn(out.shape).to(dtype).contiguous(memory_format=torch.channels_last)
+    out.backward(grad)
+    with torch.no_grad():
+        lean = LeanConv(conv, dtype)
+        assert torch.equal(lean(x), out)
+        grad_x = lean.backward(grad, x)
         found = dict(lean.gradients())
     tolerance = 4 * torch.finfo(dtype).eps
     for ours, reference in (

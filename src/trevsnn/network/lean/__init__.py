@@ -5,7 +5,7 @@ forward, so the same bits; the chain rule written out going backward. They live 
 backward, from the recurrence down, each with its equation:
 
 ================================  ======================================================================================
-``recurrence._Piece.backward``    y[l,t] through ``alpha c[l,t-1] + F[l,t]`` (:mod:`trevsnn.reversible.recurrence`)
+``pieces._Piece.backward``    y[l,t] through ``alpha c[l,t-1] + F[l,t]`` (:mod:`trevsnn.reversible.pieces`)
 ``step.LeanStep.second_pass``     through ``F = Block2(Block1(v))``
 ``block.LeanBlock.backward``      through ``v + gamma DW2(PW2(s(PW1(DW1(s(v))))))``
 ``link.LeanLink``                 through ``BN(conv(s(c)))``, and :func:`trevsnn.network.norm.normalise_backward`

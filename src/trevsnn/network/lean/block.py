@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
-from trevsnn.network.lean.conv import LeanConv
-from trevsnn.network.spike import THRESHOLD, PackedState, pack, spikes_of, window_of
+from trevsnn.network.lean.conv import LeanConv, is_lean_conv
+from trevsnn.network.spike import SPIKE, THRESHOLD, pull_back, spikes_of
+from trevsnn.neurons import PackedState
 from trevsnn.reversible.two_pass import Gradients
 
 
@@ -29,9 +30,9 @@ class UnpackedSpikes(NamedTuple):
         """s(h)."""
         return self.values
 
-    def window(self, dtype: torch.dtype) -> Tensor:
-        """ds/dh as zeros and ones, written over the spikes."""
-        return self.values.copy_(self.inside.view(torch.uint8))
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """``(ds/dh)^T gradient``, written over the spikes."""
+        return self.values.copy_(self.inside.view(torch.uint8)).mul_(gradient)
 
 
 @dataclass
@@ -49,6 +50,21 @@ class BlockTrace:
     projected: Tensor | None
 
 
+def is_lean_block(expand: Expand, project: PointwiseDepthwise) -> bool:
+    """Whether :class:`LeanBlock` computes a block of these halves: its convolutions keep the size of a map, and it its
+    channels. Otherwise the sum that it ends with would broadcast."""
+    convs: tuple[nn.Conv2d, ...] = (expand.dw1, expand.pw1, project.pw2, project.dw2)
+    return project.dw2.out_channels == expand.dw1.in_channels and all(map(_keeps_size, convs))
+
+
+def _keeps_size(conv: nn.Conv2d) -> bool:
+    """``H + 2 padding - dilation (kernel - 1) = H``, for a convolution that is lean."""
+    if not is_lean_conv(conv) or conv.stride != (1, 1):
+        return False
+    reach = [step * (size - 1) for step, size in zip(conv.dilation, conv.kernel_size, strict=True)]
+    return [2 * int(pad) for pad in conv.padding] == reach
+
+
 class LeanBlock:
     """``Block(v) = v + gamma * DW2(PW2(s(PW1(DW1(s(v))))))`` on one slice of the batch at a time.
 
@@ -56,7 +72,7 @@ class LeanBlock:
     backward pass follows at once: either way they come back without a second PW1.
 
     Args:
-        expand, project, gamma: the block's two halves, and its gamma if it has one.
+        expand, project, gamma: the block's two halves, that :func:`is_lean_block` accepts, and its gamma if it has one.
         dtype: convolutions compute in.
         pixels: B * H * W of the whole batch.
     """
@@ -73,7 +89,7 @@ class LeanBlock:
     def forward(self, potential: Tensor) -> Tensor:
         """(b, C, H, W) -> (b, C, H, W), and no trace."""
         hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
-        return self._add(potential, self.pw2(hidden.ge_(THRESHOLD)))
+        return self._add(potential, self.pw2(SPIKE.fire_(hidden)))
 
     def forward_traced(
         self, potential: Tensor, *, value: bool = True, at_once: bool = False
@@ -83,8 +99,8 @@ class LeanBlock:
         ``at_once`` says that :meth:`backward` follows before another large map is made.
         """
         hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
-        inside = window_of(hidden, self.dtype).to(torch.bool) if at_once else None
-        trace = pack(hidden) if inside is None else UnpackedSpikes(hidden, inside)
+        trace = UnpackedSpikes(hidden, SPIKE.window(hidden)) if at_once else SPIKE.code(hidden)
+        # Not fire_: a NaN has come out in the first pass, and no code holds it.
         projected = self.pw2(hidden.ge_(THRESHOLD))
         return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
 
@@ -113,7 +129,7 @@ class LeanBlock:
             self.dw2.backward(grad.to(self.dtype), projected, to_input=False)
         del projected, update_grad
         grad_hidden = self.pw2.backward(grad_projected, hidden.spikes(self.dtype))
-        grad_hidden.mul_(hidden.window(self.dtype))
+        grad_hidden = hidden.pull_back(grad_hidden)
         del grad_projected, hidden
         if self.large_weights:
             self.pw2.release()
@@ -121,7 +137,7 @@ class LeanBlock:
         grad_expanded = self.pw1.backward(grad_hidden, self.dw1(spikes))
         del grad_hidden
         grad_spikes = self.dw1.backward(grad_expanded, spikes)
-        return grad + grad_spikes.mul_(window_of(trace.potential, self.dtype))
+        return grad + pull_back(trace.potential, grad_spikes)
 
     def release(self) -> None:
         """Free the weights if they are large beside the batch: making them again costs a little for each slice."""
@@ -132,19 +148,20 @@ class LeanBlock:
     def gradients(self) -> Gradients:
         """The block's parameters and their gradients, once the last slice is through.
 
-        DW2's gradient was summed without gamma, as dL/d(gamma DW2). With w, b its weight and bias, both follow:
-        dL/dw = gamma * sum, and dL/dgamma = <w, sum of weight> + b * sum of bias, without DW2's output.
+        DW2's gradient was summed without gamma, as dL/d(gamma DW2). With w, b the weight and bias, if any, that it
+        convolves with, all follow: dL/dw = gamma * sum, likewise of b, and dL/dgamma = <w, sum of weight> + b * sum of
+        bias, without DW2's output.
         """
         gradients: Gradients = []
-        weight_sum, bias_sum = self.dw2.weight_grad, self.dw2.bias_grad
-        if self.gamma is not None and weight_sum is not None and bias_sum is not None:
-            dw2 = self.dw2.conv
-            assert dw2.bias is not None
-            if self.gamma.requires_grad:
-                product = (dw2.weight * weight_sum).sum((1, 2, 3)) + dw2.bias * bias_sum
-                gradients.append((self.gamma, product.view_as(self.gamma)))
+        weight_sum, bias_sum, bias = self.dw2.weight_grad, self.dw2.bias_grad, self.dw2.conv.bias
+        if self.gamma is not None and weight_sum is not None:
+            of_gamma = (self.dw2.weight * weight_sum).sum((1, 2, 3))
             weight_sum.mul_(self.gamma.view(-1, 1, 1, 1))
-            bias_sum.mul_(self.gamma.flatten())
+            if bias is not None and bias_sum is not None:
+                of_gamma = of_gamma + bias * bias_sum
+                bias_sum.mul_(self.gamma.flatten())
+            if self.gamma.requires_grad:
+                gradients.append((self.gamma, of_gamma.view_as(self.gamma)))
         for conv in (self.dw1, self.pw1, self.pw2, self.dw2):
             gradients += conv.gradients()
         return gradients

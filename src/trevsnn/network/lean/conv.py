@@ -12,11 +12,16 @@ from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.two_pass import Gradients
 
 
+def is_lean_conv(conv: nn.Conv2d) -> bool:
+    """Whether :class:`LeanConv` computes what a convolution of its class does: zeros, so many on both sides, pad it."""
+    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+
+
 class LeanConv:
     """A convolution whose weight is made ready once for all slices, and whose gradients are summed over them.
 
     Args:
-        conv: plain or weight-standardised.
+        conv: plain or weight-standardised, one that :func:`is_lean_conv` accepts.
         dtype: it computes in.
     """
 
@@ -28,9 +33,15 @@ class LeanConv:
         # On a CPU, matrix products of 16-bit numbers are a quarter faster than the same work as a convolution; of
         # float32 they are half as fast.
         low = conv.weight.device.type == "cpu" and dtype.itemsize == 2 and conv.stride == (1, 1)
-        self.as_product = low and conv.kernel_size == (1, 1)
+        self.as_product = low and conv.groups == 1 and conv.kernel_size == (1, 1) and conv.padding == (0, 0)
         # There, too, oneDNN has a fast weight gradient of depthwise convolutions for 3 x 3 only.
-        self.in_tiles = low and conv.groups == conv.in_channels == conv.out_channels and min(conv.kernel_size) > 3
+        self.in_tiles = (
+            low
+            and conv.groups == conv.in_channels == conv.out_channels
+            and conv.dilation == (1, 1)
+            and conv.padding == tuple(size // 2 for size in conv.kernel_size)
+            and all(size > 3 and size % 2 == 1 for size in conv.kernel_size)
+        )
         self._weight: Tensor | None = None
         self._standard: tuple[Tensor, Tensor] | None = None  # mean and inverse deviation of each channel's weights
 

@@ -7,13 +7,11 @@ from torch import Tensor, nn
 
 from trevsnn.network.blocks import Link
 from trevsnn.network.lean.conv import LeanConv
-from trevsnn.network.norm import BatchNorm, normalise, normalise_backward
+from trevsnn.network.norm import BatchNorm, Statistics, normalise, normalise_backward
 from trevsnn.network.slicing import fast_layout, gather
-from trevsnn.network.spike import PackedState, spikes_of, window_of
+from trevsnn.network.spike import pull_back, spikes_of
+from trevsnn.neurons import PackedState
 from trevsnn.reversible import Code, Gradients, Neighbour
-
-#: Mean and variance, (C,).
-Statistics = tuple[Tensor, Tensor]
 
 
 class LeanInput:
@@ -67,15 +65,13 @@ class LeanLink:
     def forward(self, maps: Tensor, statistics: Statistics | None) -> Tensor:
         """A slice of the convolved maps to a slice of what the level is given, of the same shape."""
         assert statistics is not None
-        return normalise(maps, *statistics, self.bn.weight, self.bn.bias, self.bn.eps)
+        return normalise(maps, statistics, self.bn.weight, self.bn.bias, self.bn.eps)
 
     def norm_backward(self, grad: Tensor, maps: Tensor, statistics: Statistics) -> tuple[Tensor, Gradients]:
         """``(dBN/dmaps)^T grad`` of the whole batch, and the gradients of BN's parameters."""
-        grad_maps, *grads = normalise_backward(
-            grad, maps, *statistics, self.bn.weight, self.bn.eps, training=self.bn.training, shared=self.bn.shared
-        )
+        grad_maps, *grads = normalise_backward(grad, maps, statistics, self.bn.weight, self.bn.eps)
         own = zip((self.bn.weight, self.bn.bias), grads, strict=True)
-        return grad_maps, [(parameter, g) for parameter, g in own if parameter.requires_grad]
+        return grad_maps, [(p, g) for p, g in own if p is not None and p.requires_grad]
 
     def conv_backward(self, grad: Tensor, neighbour: Neighbour, rows: list[slice]) -> Gradients:
         """``dL/dc += ds/dc * (conv^T grad)``, in place and in slices, and the gradients of the convolution's parameters."""
@@ -83,7 +79,7 @@ class LeanLink:
             seen = _state(neighbour.value[r])
             grad_spikes = self.conv.backward(grad[r], spikes_of(seen, self.dtype))
             if neighbour.adjoint is not None:
-                neighbour.adjoint[r] += grad_spikes.mul_(window_of(seen, self.dtype))
+                neighbour.adjoint[r] += pull_back(seen, grad_spikes)
         return self.conv.gradients()
 
 

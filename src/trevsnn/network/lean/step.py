@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise, fuse
-from trevsnn.network.lean.block import LeanBlock
-from trevsnn.network.lean.link import LeanInput, LeanLink, Statistics
+from trevsnn.network.lean.block import LeanBlock, is_lean_block
+from trevsnn.network.lean.conv import is_lean_conv
+from trevsnn.network.lean.link import LeanInput, LeanLink
+from trevsnn.network.norm import Statistics
 from trevsnn.network.slicing import gather, has_hooks, is_sliceable, step_slices
 from trevsnn.reversible import Code, Gradients, Neighbour, SecondPass
 from trevsnn.reversible.circumstances import Circumstances
@@ -20,8 +22,21 @@ from trevsnn.reversible.precision import Precision
 
 
 def is_lean(step: nn.Module, shared: nn.Module) -> bool:
-    """Whether modules are nothing but what :class:`LeanStep` computes: no other class, no hook, anywhere in them."""
-    return is_sliceable(step, shared) and not any(map(has_hooks, (*step.modules(), *shared.modules())))
+    """Whether modules are nothing but what :class:`LeanStep` computes: no other class, no hook, anywhere in them, and
+    convolutions in the place of others are such as it knows."""
+    if not is_sliceable(step, shared) or any(map(has_hooks, (*step.modules(), *shared.modules()))):
+        return False
+    assert isinstance(step, LevelStep)
+    assert isinstance(shared, PointwiseDepthwise)
+    channels = step.expand1.dw1.in_channels
+    sources = [part.conv if isinstance(part, Link) else part for part in (step.below, step.above, *step.further)]
+    return (
+        all(is_lean_conv(c) and c.out_channels == channels for c in sources if isinstance(c, nn.Conv2d))
+        and step.gamma.shape == (1, channels, 1, 1)
+        and is_lean_block(step.expand1, step.project1)
+        and is_lean_block(step.expand2, shared)
+        and step.expand2.dw1.in_channels == channels
+    )
 
 
 class Kept(NamedTuple):
@@ -30,7 +45,7 @@ class Kept(NamedTuple):
 
     circumstances: Circumstances
     below: Statistics | None
-    above: list[Statistics | None]
+    above: Sequence[Statistics | None]
 
 
 class LeanStep:
@@ -91,7 +106,8 @@ class LeanStep:
                 link.prepare(neighbour.value, layers.rows, statistics)[0]
                 for (link, neighbour), statistics in zip(layers.above, kept.above, strict=True)
             ]
-            below_grad, above_grads = None, [None] * len(above_maps)
+            below_grad: Tensor | None = None
+            above_grads: list[Tensor | None] = [None] * len(above_maps)
             for rows in reversed(layers.rows):  # the order in which autograd sums gradients
                 potential = layers.fused(below_maps, kept.below, above_maps, kept.above, rows)
                 middle, trace1 = layers.block1.forward_traced(potential)
@@ -120,10 +136,13 @@ class LeanStep:
             if isinstance(layers.below, LeanInput):
                 gradients += layers.below.gradients()
             # Each link's whole maps are freed before its convolution goes back, in slices.
-            waiting = [(layers.below, below, kept.below, below_grad, below_maps)]
-            for (link, neighbour), *rest in zip(layers.above, kept.above, above_grads, above_maps, strict=True):
-                waiting.append((link, neighbour, *rest))
-                del rest
+            waiting: list[tuple[Any, ...]] = [
+                (layers.below, below, kept.below, below_grad, below_maps),
+                *(
+                    (*link, *rest)
+                    for link, *rest in zip(layers.above, kept.above, above_grads, above_maps, strict=True)
+                ),
+            ]
             del below_grad, below_maps, above_grads, above_maps
             while waiting:
                 link, neighbour, statistics, grad, maps = waiting.pop(0)
@@ -149,7 +168,8 @@ class _Layers:
         self.block1 = LeanBlock(step.expand1, step.project1, step.gamma, dtype, pixels)
         self.block2 = LeanBlock(step.expand2, lean.shared, None, dtype, pixels)
         self.below = LeanLink(step.below, dtype) if isinstance(step.below, Link) else LeanInput(step.below, dtype)
-        self.above = [(LeanLink(link, dtype), state) for link, state in step.links_from_above(above)]
+        links = step.links_from_above(above)
+        self.above = [(LeanLink(link, dtype), state) for link, state in links if isinstance(link, Link)]
 
     def fused(
         self, below_maps: Tensor, below_statistics: Statistics | None, above_maps: Sequence[Tensor],

@@ -1,0 +1,135 @@
+"""Ordinary spiking networks: a graph of layers of neurons, all with the same timesteps, run as one recurrence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trevsnn.backprop import Backprop
+from trevsnn.neurons.lif import LIF
+from trevsnn.reversible import Readout, Sees, View, run
+
+
+class Momentary(nn.Module):
+    """A level without memory or neurons: its state is what its layer computes at this timestep, ``c[l,t] = layer(...)``.
+
+    For a network's last layer, and for what several levels would otherwise compute again, such as a pooled map.
+
+    Args:
+        layer: from what the level sees of those below, an argument for each.
+        view: in what form the state is kept and seen; None as it is, in float. Where the layer gives zeros and ones,
+            ``Spike(0.5, 0, 1)`` shows just these in 2 bits, with a derivative of 1.
+    """
+
+    def __init__(self, layer: nn.Module, view: View | None = None) -> None:
+        super().__init__()
+        self.layer, self.spike = layer, view
+
+    def alpha(self) -> float:
+        """0: nothing stays of the timestep before."""
+        return 0.0
+
+    def forward(self, *below: Tensor) -> Tensor:
+        """F[l,t]."""
+        return self.layer(*below)
+
+
+class Summed(nn.Sequential):
+    """Layers one after another, the first of which is given the sum of all arguments: where skip connections meet."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:  # type: ignore[override]
+        """The last layer's value."""
+        first, *others = inputs
+        return super().forward(sum(others, first))
+
+
+class SpikingNetwork(nn.Module):
+    """Layers of neurons that see each other's spikes of the same timestep, trained exactly at 2 bits for each neuron and
+    timestep::
+
+        net = SpikingNetwork(timesteps=8)
+        one = net.add(LIF(nn.Linear(64, 100)))                 # sees the input
+        two = net.add(LIF(nn.Linear(100, 100)), one)
+        net.add(Momentary(Summed(nn.Linear(100, 10))), one, two)
+        logits_TBK = net(torch.rand(32, 64))
+
+    Batch normalisation takes its statistics from one timestep's batch, as SpikingJelly does in step mode "s", not from
+    all timesteps together as in "m", and its running ones take a step at every timestep.
+
+    Args:
+        timesteps: T, for one picture that is shown at all of them; None for frames, of which the input has T.
+        encoder: what lies before the recurrence, under plain autograd. What all timesteps have in common, such as a first
+            convolution and normalisation of a picture, is here computed once; its running statistics then take one step.
+        backprop: "exact", or "autograd", which keeps the plain graph of all timesteps.
+
+    Attributes:
+        backprop: the same; may be set at any time.
+        levels: the modules that were added.
+        sees: what each of them sees.
+    """
+
+    def __init__(
+        self, timesteps: int | None = None, encoder: nn.Module | None = None, *, backprop: Backprop = "exact"
+    ) -> None:
+        super().__init__()
+        self.timesteps = timesteps
+        self.backprop: Backprop = backprop
+        self.encoder = nn.Identity() if encoder is None else encoder
+        self.levels = nn.ModuleList()
+        self.sees: list[Sees] = []
+
+    def add(self, level: LIF | Momentary, *below: int) -> int:
+        """Add a level on top.
+
+        Args:
+            level: given, in this order, what is seen of the levels below.
+            below: their numbers, -1 for the input, or what the encoder makes of it; nothing for the input alone.
+
+        Returns:
+            Its number.
+
+        Raises:
+            ValueError: one of them is not below it.
+        """
+        number = len(self.levels)
+        if not all(-1 <= i < number for i in below):
+            raise ValueError(f"level {number} sees levels below it, from -1, the input, to {number - 1}; got {below}.")
+        self.levels.append(level)
+        self.sees.append(Sees(below or (-1,), own=isinstance(level, LIF)))
+        return number
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is seen of the top level after each timestep, (T, B, ...); see :meth:`read`."""
+        return self.read(x, -1)[0]
+
+    def read(self, x: Tensor, *levels: int) -> list[Tensor]:
+        """Run all timesteps, and give what is seen of some levels, for a loss or to count spikes.
+
+        Args:
+            x: one input (B, ...), or without ``timesteps`` frames (T, B, ...), floating point.
+            levels: their numbers; -1 is the top level.
+
+        Returns:
+            For each of them its spikes, or the state of a level without neurons, (T, B, ...).
+
+        Raises:
+            ValueError: there is no such level; an unknown ``backprop``, or "reversible", which cannot go back through a
+                reset.
+        """
+        for level in levels:
+            if not -len(self.levels) <= level < len(self.levels):
+                raise ValueError(f"there is no level {level}: the network has {len(self.levels)}.")
+        x = self.encoder(x)
+        inputs = list(x) if self.timesteps is None else [x] * self.timesteps
+        row: list[LIF | Momentary] = list(self.levels)  # type: ignore[arg-type]
+        alphas = [level.alpha() for level in row]
+        readouts = [Readout(t, row[n].spike or _as_it_is, n) for n in levels for t in range(len(inputs))]
+        _, seen = run(
+            [row] * len(inputs), [alphas] * len(inputs), inputs, sees=self.sees, views=[level.spike for level in row],
+            backprop=self.backprop, readouts=readouts, once=True,
+        )  # fmt: skip
+        return [torch.stack(seen[n * len(inputs) : (n + 1) * len(inputs)]) for n in range(len(levels))]
+
+
+def _as_it_is(state: Tensor) -> Tensor:
+    return state

@@ -1,0 +1,134 @@
+"""LIF neurons and networks of them: equations by hand, modes against each other, and what is refused."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from trevsnn.measure.memory import footprint
+from trevsnn.neurons import IF, LIF, Momentary, Spike, SpikingNetwork, Summed
+
+
+def chain(neuron=LIF, timesteps=12, width=16, **options):
+    """Two layers of neurons, the second of which sees the first twice, and a last layer that sees both."""
+    torch.manual_seed(0)
+    net = SpikingNetwork(timesteps, **options)
+    one = net.add(neuron(nn.Linear(8, width)))
+    two = net.add(neuron(Summed(nn.Linear(width, width), nn.BatchNorm1d(width))), one, one)
+    net.add(Momentary(Summed(nn.Linear(width, 3))), one, two)
+    return net
+
+
+def gradients(net, x):
+    loss = net(x).square().sum()
+    return loss.detach(), torch.autograd.grad(loss, [x, *net.parameters()])
+
+
+def by_hand(currents, tau, threshold, decay_input):
+    """Potentials and spikes of one neuron, number by number."""
+    v, potentials, spikes = 0.0, [], []
+    for x in currents:
+        h = v + (x - v) / tau if decay_input else v * (1 - 1 / tau) + x
+        s = float(h >= threshold)
+        v = h - threshold * s
+        potentials.append(h)
+        spikes.append(s)
+    return potentials, spikes
+
+
+@pytest.mark.parametrize("decay_input", [False, True])
+@pytest.mark.parametrize("tau", [1.0, 2.0, 5.0])
+def test_one_neuron_by_hand(tau, decay_input):
+    torch.manual_seed(0)
+    currents = torch.rand(20, 1, 1, dtype=torch.float64) * (4 if decay_input else 1)
+    net = SpikingNetwork()
+    net.add(LIF(nn.Identity(), tau, Spike(0.75), decay_input=decay_input))
+    _, spikes = by_hand(currents.flatten().tolist(), tau, 0.75, decay_input)
+    assert net(currents).flatten().tolist() == spikes
+    assert 0 < sum(spikes) < 20 or tau == 1
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [LIF, IF, partial(LIF, learn_leak=True), partial(LIF, tau=1.0), partial(LIF, detach_reset=True)],
+    ids=["LIF", "IF", "learned leak", "no memory", "detached reset"],
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_exact_is_autograd(neuron, dtype, tolerance):
+    net = chain(neuron).to(dtype)
+    x = (4 * torch.rand(6, 8, dtype=dtype)).requires_grad_()
+    value, reference = gradients(net, x)
+    net.backprop = "autograd"
+    assert gradients(net, x)[0] == value
+    for got, expected in zip(reference, gradients(net, x)[1], strict=True):
+        assert expected.norm() > 0
+        assert (got - expected).norm() <= tolerance * expected.norm()
+
+
+def test_an_encoder_computes_once_what_a_level_would_compute_at_every_timestep():
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16))
+    within, before = SpikingNetwork(5), SpikingNetwork(5, encoder=stem)
+    within.add(LIF(stem))
+    before.add(LIF(nn.Identity()))
+    x = torch.randn(6, 8, dtype=torch.float64, requires_grad=True)
+    results = [gradients(net.double(), x) for net in (within, before)]
+    assert results[0][0] == results[1][0]
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-13)
+    assert stem[1].num_batches_tracked == 5 + 1
+
+
+def test_levels_are_read_and_their_spikes_have_gradients():
+    net = chain().double()
+    x = (4 * torch.rand(6, 8, dtype=torch.float64)).requires_grad_()
+    rates = {}
+    for net.backprop in ("exact", "autograd"):
+        one, two, top = net.read(x, 0, 1, -1)
+        assert one.shape == two.shape == (12, 6, 16)
+        assert torch.equal(one, one.bool().double())
+        assert torch.equal(top, net.eval()(x)) is False  # batch statistics are not the running ones
+        net.train()
+        rates[net.backprop] = torch.autograd.grad(one.mean() + two.mean() ** 2, x)[0]
+    assert rates["autograd"].norm() > 0
+    assert torch.allclose(rates["exact"], rates["autograd"], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("timesteps", [8, 24])
+def test_two_bits_for_each_neuron_and_timestep(timesteps):
+    net, x = chain(timesteps=timesteps, width=64), torch.rand(32, 8)
+    kept = footprint(net, [x], lambda: net(x).square().sum()).after_forward
+    assert kept["codes"] == timesteps * 32 * (64 + 64) * 2 // 8
+    assert kept["anchors"] == 0
+
+
+def test_a_level_needs_three_maps_of_its_size_at_a_time_besides_states_and_adjoints():
+    net, x = SpikingNetwork(3), torch.rand(64, 1000)
+    net.add(Momentary(nn.Linear(1000, 1)), net.add(LIF(nn.Identity())))
+    peak = footprint(net, [x], lambda: net(x).sum()).peak
+    assert peak["blocks"] <= 3.3 * x.nbytes
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LIF(nn.Identity(), 0.5), "tau is 0.5; it must be at least 1"),
+        (lambda: LIF(nn.Identity(), math.nan), "tau is nan"),
+        (lambda: LIF(nn.Identity(), math.inf), "set decay_input=False"),
+        (lambda: LIF(nn.Identity(), 1.0, learn_leak=True), "between 1 and infinity"),
+        (lambda: chain(backprop="reversible")(torch.rand(2, 8)), "sees its own earlier state"),
+        (lambda: chain(backprop="fast")(torch.rand(2, 8)), "must be one of"),
+        (lambda: chain().read(torch.rand(2, 8), 3), "no level 3"),
+    ],
+)
+def test_what_does_not_fit_is_said(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_level_sees_those_below_it():
+    net = SpikingNetwork(2)
+    with pytest.raises(ValueError, match=r"level 0 sees levels below it.*got \(0,\)"):
+        net.add(LIF(nn.Identity()), 0)

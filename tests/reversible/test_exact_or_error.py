@@ -1,0 +1,314 @@
+"""What users do to modules and loops gives plain backpropagation's gradient, or a sentence."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from trevsnn.neurons import Spike
+from trevsnn.reversible import Replay, ReplayError, Sees, run
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class Of(nn.Module):
+    """A function of a linear map of what is below."""
+
+    def __init__(self, function=torch.tanh):
+        super().__init__()
+        self.linear, self.function = nn.Linear(4, 4), function
+
+    def forward(self, below, above):
+        return self.function(self.linear(below))
+
+
+def run_of(module, *, mode="exact", timesteps=3, x=None, **options):
+    x = torch.ones(5, 4) if x is None else x
+    alphas = [[torch.full((4,), 0.5)]] * timesteps
+    return run([[module]] * timesteps, alphas, [x] * timesteps, backprop=mode, **options)
+
+
+def loss_of(module, **options):
+    return run_of(module, **options)[0][0].square().sum()
+
+
+def assert_same_gradients(make, between=lambda module: None):
+    """In exact as in autograd mode, whatever is done to the module between the passes."""
+    found = []
+    for mode in ("autograd", "exact"):
+        torch.manual_seed(0)
+        module = make()
+        parameters = list(module.parameters())
+        loss = loss_of(module, mode=mode, x=torch.randn(5, 4))
+        between(module)
+        loss.backward()
+        found.append([p.grad for p in parameters])
+    for a, b in zip(*found, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+# What the first pass read is what the second pass reads.
+
+
+class Options(nn.Module):
+    """Reads a flag, a number and a submodule that may be others when the backward pass comes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.slope, self.power = nn.Linear(4, 4), 0.3, 2
+        self.dropout, self.norm = nn.Dropout(0.4), nn.BatchNorm1d(4)
+
+    def forward(self, below, above):
+        return F.leaky_relu(self.norm(self.dropout(self.linear(below))), self.slope) ** self.power
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.eval(),
+        lambda m: setattr(m, "slope", 1.0),
+        lambda m: setattr(m, "power", 3),
+        lambda m: setattr(m.dropout, "p", 0.9),
+        lambda m: setattr(m.norm, "eps", 10.0),
+        lambda m: setattr(m, "linear", nn.Linear(4, 4)),
+        lambda m: [p.requires_grad_(False) for p in m.parameters()],
+        lambda m: run_of(m, mode="autograd"),
+    ],
+    ids=["mode", "number", "power", "dropout", "eps", "submodule", "frozen", "another pass"],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_what_changes_between_the_passes_does_not_matter(change, training):
+    assert_same_gradients(lambda: Options().train(training), change)
+
+
+class Average(nn.Module):
+    """Adds to its value the running mean of what it saw: a buffer that it reads and changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("mean", torch.ones(4))
+        self.calls = 0
+
+    def forward(self, below, above):
+        self.calls += 1
+        value = self.linear(below)
+        self.mean.mul_(0.5).add_(value.detach().mean(0))
+        return torch.tanh(value + self.mean) / self.calls
+
+
+def test_a_buffer_that_is_read_and_changed_and_a_counter_are_replayed():
+    assert_same_gradients(Average)
+    module = Average()
+    loss = loss_of(module)
+    mean = module.mean.clone()
+    loss.backward()
+    assert module.calls == 3
+    assert torch.equal(module.mean, mean)
+
+
+def test_weights_given_by_functional_call_get_the_gradient():
+    module = Of()
+    x = torch.randn(5, 4)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = module
+
+        def forward(self, x, mode):
+            return loss_of(self.f, mode=mode, x=x)
+
+    found = []
+    for mode in ("autograd", "exact"):
+        given = {f"f.{n}": (2 * p.detach()).requires_grad_() for n, p in module.named_parameters()}
+        inner = {n: 0.5 * p + 0.1 for n, p in given.items()}  # one step of an inner loop: no leaves
+        loss = torch.func.functional_call(Network(), inner, (x, mode))
+        found.append(torch.autograd.grad(loss, list(given.values())))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_a_readout_may_have_parameters():
+    found = []
+    for mode in ("autograd", "exact"):
+        torch.manual_seed(0)
+        module, head = Of(), nn.Linear(4, 2)
+        _, read = run_of(module, mode=mode, readouts=[(0, head), (2, head)], once=True)
+        found.append(
+            torch.autograd.grad(read[0].sum() + read[1].square().sum(), [*module.parameters(), *head.parameters()])
+        )
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+
+
+def test_a_loss_of_an_early_readout_alone_is_enough():
+    found = []
+    for mode in ("autograd", "exact"):
+        torch.manual_seed(0)
+        module = Of()
+        _, read = run_of(module, mode=mode, readouts=[(1, torch.sin), (2, torch.cos)], once=True)
+        found.append(torch.autograd.grad(read[0].sum(), [*module.parameters()]))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+
+
+# What cannot be replayed is found out.
+
+
+class Membrane(nn.Module):
+    """Keeps a state in a plain attribute, cut off from the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.v = nn.Linear(4, 4), 0.0
+
+    def forward(self, below, above):
+        self.v = (0.5 * self.v + self.linear(below)).detach()
+        return torch.tanh(self.linear(below) + self.v)
+
+
+class Attached(Membrane):
+    def forward(self, below, above):
+        self.v = 0.5 * self.v + self.linear(below)
+        return torch.tanh(self.v)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Membrane,
+        Attached,
+        lambda: Of(lambda x: x * random.random()),
+        lambda: Of(lambda x: x * np.random.default_rng().random()),
+        lambda: Of(lambda x: x[torch.from_numpy(np.random.default_rng().permutation(5))]),
+        lambda: Of(lambda x: x.flip(1) if random.random() < 0.5 else x.roll(random.randint(1, 3), 1)),
+    ],
+    ids=["detached state", "attached state", "random", "numpy", "permuted rows", "flipped columns"],
+)
+def test_a_module_that_is_not_replayable_is_named(make):
+    module = make()
+    random.seed(3)
+    with pytest.raises(ReplayError, match=rf"transforms\[\d\]\[0\] \({type(module).__name__}\)"):
+        loss_of(module, x=torch.randn(5, 4)).backward()
+
+
+def test_the_check_can_be_left_out():
+    loss_of(Membrane(), verify=False).backward()
+
+
+def test_spikingjelly_s_neurons_keep_their_membrane_and_are_found_out():
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    with pytest.raises(ReplayError, match="kept from an earlier call"):
+        loss_of(Of(neuron.LIFNode())).backward()
+
+
+def test_a_tensor_whose_gradient_would_be_lost_is_refused_at_once():
+    gain = torch.ones(4, requires_grad=True)
+    for tensor in (gain, gain * 2):
+        with pytest.raises(
+            ReplayError, match=r"uses a tensor of shape \(4,\) that requires a gradient.*make it a parameter"
+        ):
+            run_of(Of(lambda x, tensor=tensor: x * tensor))
+    with pytest.raises(ReplayError, match="requires a gradient"):
+        run_of(Of(lambda x: gain))
+    loss_of(Of(lambda x: x * gain), mode="autograd").backward()
+    assert gain.grad is not None
+
+
+def test_nan_is_not_taken_for_another_value():
+    module = Of()
+    with torch.no_grad():
+        module.linear.weight[0, 0] = torch.nan
+    loss_of(module, views=[Spike()], sees=[Sees((-1,), (1,), own=False)]).backward()
+    assert module.linear.weight.grad.isnan().any()
+
+
+# What was changed in place is noticed.
+
+
+@pytest.mark.parametrize("what", ["input", "initial state", "frozen weight", "weight", "large buffer", "alpha"])
+@pytest.mark.parametrize("mode", ["exact", "reversible"])
+def test_what_is_changed_in_place_is_noticed(what, mode):
+    module = Of()
+    module.register_buffer("table", torch.zeros(2**17))
+    module.linear.bias.requires_grad_(False)
+    x, c = torch.randn(5, 4), torch.randn(5, 4)
+    alpha = torch.full((4,), 0.9)
+    (last,), _ = run([[module]] * 2, [[alpha]] * 2, [x] * 2, [c], backprop=mode)
+    changed = {
+        "input": x, "initial state": c, "frozen weight": module.linear.bias, "weight": module.linear.weight,
+        "large buffer": module.table, "alpha": alpha,
+    }[what]  # fmt: skip
+    with torch.no_grad():
+        changed.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        last.sum().backward()
+
+
+def test_a_readout_must_not_change_the_state():
+    for mode in ("exact", "autograd"):
+        with pytest.raises(ValueError, match=r"the readout after timestep 1 changes the state in place"):
+            run_of(Of(), mode=mode, readouts=[(1, lambda c: c.mul_(2))])
+
+
+# What cannot be done is said.
+
+
+@pytest.mark.parametrize("mode", ["exact", "reversible"])
+def test_second_derivatives_and_function_transforms_are_refused(mode):
+    x = torch.randn(5, 4, requires_grad=True)
+    module = Of()
+    with pytest.raises(RuntimeError, match=r"create_graph=True.*use backprop='autograd'"):
+        torch.autograd.grad(loss_of(module, mode=mode, x=x), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"torch.func transforms cannot go through"):
+        torch.func.grad(lambda x: loss_of(module, mode=mode, x=x))(x)
+    with pytest.raises(RuntimeError, match=r"torch.func transforms cannot go through"):
+        torch.func.vmap(lambda x: loss_of(module, mode=mode, x=x))(x[None])
+    expected = torch.autograd.grad(loss_of(module, mode="autograd", x=x), x)[0]
+    assert torch.allclose(torch.func.grad(lambda x: loss_of(module, mode="autograd", x=x))(x), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["exact", "reversible"])
+def test_a_second_backward_pass_after_the_promise_of_one_is_refused(mode):
+    _, read = run_of(Of(), mode=mode, readouts=[(2, torch.sin)], once=True)
+    read[0].sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="ran a second time"):
+        read[0].sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"transforms": [[lambda below, above: below]]}, TypeError, r"transforms\[0\]\[0\] is a function; give a torch.nn.Module, or Replay"),
+        ({"transforms": [[nn.LazyLinear(3)]]}, ValueError, "parameters without a shape yet"),
+        ({"alphas": torch.ones(1, 1)}, TypeError, "alphas is one tensor; give a list of T entries"),
+        ({"inputs": torch.ones(1, 5, 4)}, TypeError, r"inputs is one tensor.*list\(inputs.unbind\(0\)\)"),
+        ({"inputs": [3]}, TypeError, r"inputs\[0\] is a int; give a tensor"),
+        ({"alphas": [["half"]]}, TypeError, r"alphas\[0\]\[0\] is a str"),
+        ({"alphas": [[]]}, ValueError, r"alphas\[0\] has 0 entries for 1 levels"),
+        ({"views": [torch.tanh]}, TypeError, r"views\[0\] is a builtin_function_or_method, which has no method 'code'"),
+        ({"views": []}, ValueError, "views has 0 entries for 1 levels"),
+        ({"readouts": [(0, torch.sin, 1)]}, ValueError, r"a readout is of level 1; it must lie in 0\.\.0"),
+        ({"transforms": [[Replay(lambda below, above: (below, above))]]}, TypeError, "returned a tuple"),
+    ],
+)  # fmt: skip
+def test_arguments_that_do_not_fit_are_said(change, error, message):
+    arguments = {"transforms": [[nn.Linear(4, 4)]], "alphas": [None], "inputs": [torch.ones(5, 4)], **change}
+    with pytest.raises(error, match=message):
+        run(**arguments)
+
+
+def test_a_level_that_changes_its_shape_is_said():
+    with pytest.raises(ValueError, match=r"the state of level 0 has shape \(5, 4\), its transform gave \(5, 1\)"):
+        run([[Of()], [Of(lambda x: x[:, :1])]], [None, [0.5]], [torch.ones(5, 4)] * 2)
