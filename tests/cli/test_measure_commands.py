@@ -21,6 +21,9 @@ def test_memory_command(tmp_path, capsys):
     assert main([*arguments, "--modes", "exact", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert (row["timesteps"], row["fake"]) == (4, True)
+    assert main([*arguments, "--modes", "exact", "--links", "all", "--alphas", "one", "--json"]) == 0
+    (other,) = json.loads(capsys.readouterr().out)["rows"]
+    assert other["parameters"] - row["parameters"] == 3 * (32 * 98 + 32 * 130 + 64 * 130 - 320)
 
 
 def test_speed_command(capsys):

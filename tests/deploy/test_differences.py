@@ -25,9 +25,8 @@ def test_spikes_of_every_link_are_among_those_counted():
     for links in ("adjacent", "all"):
         model = trained_like(links=links, channels=(6, 8, 8, 10))
         counted[links] = spike_differences(model, fold(model), example(model.config))[1]
-    assert counted["all"] - counted["adjacent"] == 6 * (
-        8 * 3 * 3 + 10 * 3 * 3 + 10 * 3 * 3
-    )  # levels 2 and 3 of 12 x 12 pictures
+    of_level_2, of_level_3 = 8 * 3 * 3, 10 * 3 * 3  # of a picture of 12 x 12
+    assert counted["all"] - counted["adjacent"] == 6 * (of_level_2 + 2 * of_level_3)
 
 
 def test_the_head_s_spikes_that_differ_are_counted():

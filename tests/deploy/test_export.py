@@ -198,10 +198,8 @@ def test_a_network_with_all_links_and_no_alphas_goes_all_the_way(tmp_path, capsy
     model = TRevSNN.from_pretrained(out)
     assert (model.config.links, model.config.alphas) == ("all", "one")
     assert "levels.0.steps.2.further.0.conv.weight" in load_file(out / "model.safetensors")
-    assert (
-        "T = 3, with links from all levels above, with every alpha 1, for pictures of 8 x 8"
-        in (out / "README.md").read_text()
-    )
+    card = (out / "README.md").read_text()
+    assert "T = 3, with links from all levels above, with every alpha 1, for pictures of 8 x 8" in card
     rows = {row["name"]: row for row in json.loads((out / "about.json").read_text())["comparisons"]}
     for name in ("folded", "onnx", "torch.export"):
         assert rows[name]["same_class"] >= 0.99 * rows[name]["items"]

@@ -14,7 +14,7 @@ from helpers import assert_same, final_weights, metrics, train
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
-from trevsnn.run.config import RunConfig
+from trevsnn.run.config import OptimConfig, RunConfig
 from trevsnn.train.train import train as train_run
 
 
@@ -61,7 +61,7 @@ def test_training_learns_and_two_trainings_are_the_same(finished, tmp_path):
     assert not torch.equal(one[name], other[name])
 
 
-@pytest.mark.parametrize("loss", ["deep", "temporal"])
+@pytest.mark.parametrize("loss", ["deep_supervision", "temporal"])
 def test_training_asks_for_what_its_loss_needs_through_forward(tmp_path, loss):
     """All heads, so that what is wrapped around forward applies; after every timestep, which forward does not give."""
     seen = []
@@ -74,11 +74,11 @@ def test_training_asks_for_what_its_loss_needs_through_forward(tmp_path, loss):
     config = RunConfig(
         model=TRevSNNConfig(channels=(4, 4), timesteps=2, num_classes=10, in_chans=1, encoder_stride=1),
         data=DataConfig(name="digits", image_size=8), epochs=1, batch_size=718, accelerator="cpu", loss=loss,
+        optim=OptimConfig(warmup_epochs=0),
     )  # fmt: skip
     assert train_run(config, tmp_path / "run", Console(quiet=True), build)["steps"] == 2
-    assert [[tuple(head.shape) for head in heads] for heads in seen] == (
-        [[(718, 10)] * 4] * 2 if loss == "deep" else []
-    )
+    expected = [[(718, 10)] * 4] * 2 if loss == "deep_supervision" else []
+    assert [[tuple(head.shape) for head in heads] for heads in seen] == expected
 
 
 def test_training_is_deterministic_without_filling_new_memory(finished):

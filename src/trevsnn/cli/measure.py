@@ -16,7 +16,7 @@ from trevsnn.cli.parser import refusals_are_usage_errors
 from trevsnn.cli.types import OpenUnitInterval, PositiveFloat, PositiveInt
 from trevsnn.errors import UsageError
 from trevsnn.measure import MEASURED_ENGINES, MeasuredEngine, MeasuredPrecision
-from trevsnn.network.config import TRevSNNConfig
+from trevsnn.network.config import Alphas, Links, TRevSNNConfig
 from trevsnn.run.folder import Weights
 from trevsnn.zoo.presets import PRESETS, Preset
 
@@ -31,6 +31,8 @@ def memory(
     precision: MeasuredPrecision = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
     slice_bytes: PositiveInt | None = None,
+    links: Links = "adjacent",
+    alphas: Alphas = "learned",
     fake: bool = False,
     picture: Path | None = None,
     json: bool = False,
@@ -46,6 +48,8 @@ def memory(
         precision: Of the training step.
         device: To train on.
         slice_bytes: Of the widest map of a slice of the batch (see the config).
+        links: From the adjacent level above, or from all levels above.
+        alphas: Learned, or all one: left out.
         fake: Tensors without data: any size, any device.
         picture: File to draw memory against T into.
         json: Print JSON.
@@ -54,7 +58,7 @@ def memory(
     from trevsnn.measure.step import TrainingStep
     from trevsnn.reversible.memory_owner import OWNERS
 
-    config = _config(model, slice_bytes)
+    config = TRevSNNConfig(**{**PRESETS[model], "slice_bytes": slice_bytes, "links": links, "alphas": alphas})
     step = TrainingStep(batch, size, precision, device)
     with refusals_are_usage_errors():
         result = measure_slopes(config, step, modes=modes, timesteps=sorted(set(timesteps)), fake=fake)
@@ -90,6 +94,8 @@ def speed(
     precision: MeasuredPrecision = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
     slice_bytes: PositiveInt | None = None,
+    links: Links = "adjacent",
+    alphas: Alphas = "learned",
     repeats: PositiveInt = 5,
     inference: bool = False,
     engines: Sequence[MeasuredEngine] = MEASURED_ENGINES,
@@ -109,6 +115,8 @@ def speed(
         precision: Of the training step.
         device: To train on.
         slice_bytes: Of the widest map of a slice of the batch (see the config).
+        links: From the adjacent level above, or from all levels above.
+        alphas: Learned, or all one: left out.
         repeats: Of every measurement; the median counts.
         inference: Time inference on the CPU, beside torchvision's ResNet-18.
         engines: Of --inference.
@@ -121,7 +129,7 @@ def speed(
         raise UsageError("--picture draws time against the firing rate: add spikes to --engines.")
     if picture is not None and not inference:
         raise UsageError("--picture goes with --inference.")
-    config = _config(model, slice_bytes)
+    config = TRevSNNConfig(**{**PRESETS[model], "slice_bytes": slice_bytes, "links": links, "alphas": alphas})
     if inference:
         from trevsnn.measure.inference import inference_picture, measure_inference
 
@@ -200,10 +208,6 @@ _WAYS = {
     "as_computed": "As computed",
     "merged": "With DW1, PW1 and PW2, DW2 each taken as one spike-driven convolution, the field's convention",
 }
-
-
-def _config(model: str, slice_bytes: int | None) -> TRevSNNConfig:
-    return TRevSNNConfig(**{**PRESETS[model], "slice_bytes": slice_bytes})
 
 
 def _speed_table(rows: Sequence[dict[str, Any]], title: str, batch: int) -> Table:

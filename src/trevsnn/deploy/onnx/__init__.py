@@ -19,6 +19,7 @@ know, can be part of the weight.
 - Spikes are the codes 0 and 1, and lose nothing. A threshold is a rounding to codes, limited to 1.
 - DW1's output has 7 bits, and so have the weights of the encoder, whose input has 8: then the sum of two products fits 16
   bits, in which processors without VNNI instructions add them up.
+- Maps from above are upsampled as codes: by Resize and Slice, or by two Gathers where pixels are not repeated equally often.
 - States, to which blocks and links add, stay float32, and so do the head, the convolution of event frames, and an encoder
   whose leaky ReLU is not the identity or whose timesteps have projections of their own.
 """
