@@ -152,7 +152,7 @@ def build(draw, mode):
         "sees": sees,
         "views": views,
         "once": once,
-        "readouts": [Readout(t, f, level) for t, level, f in readouts],
+        "readouts": [Readout(t, f, level, seen=t % 2 == 0) for t, level, f in readouts],
     }
     return (transforms, alphas, inputs, states), options, sources, modules
 

@@ -1,5 +1,6 @@
 """What users do to modules and loops gives plain backpropagation's gradient, or a sentence."""
 
+import math
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from trevsnn.neurons import Spike
-from trevsnn.reversible import Replay, ReplayError, Sees, run
+from trevsnn.reversible import Readout, Replay, ReplayError, Sees, run
 
 
 @pytest.fixture(autouse=True)
@@ -226,12 +227,91 @@ def test_a_tensor_whose_gradient_would_be_lost_is_refused_at_once():
     assert gain.grad is not None
 
 
+class GivesOut(Of):
+    def forward(self, below, above):
+        self.rate = self.linear(below).mean()
+        return super().forward(below, above)
+
+
+def test_a_loss_of_what_a_module_gives_out_besides_its_value_is_refused():
+    module, gained = GivesOut(), []
+    loss = loss_of(module) + module.rate
+    with pytest.raises(ReplayError, match=r"transforms\[2\]\[0\] \(GivesOut\) gives out a tensor besides the value"):
+        loss.backward()
+    plain = Of()
+    plain.linear.register_forward_hook(lambda m, args, out: gained.append(out))
+    loss = loss_of(plain)
+    with pytest.raises(ReplayError, match="gives out a tensor besides"):
+        (loss + gained[0].sum()).backward()
+    loss_of(GivesOut()).backward()  # nobody uses it
+
+
+def test_a_replay_in_the_place_of_a_module_sees_what_the_module_would():
+    found = []
+    for wrap in (lambda f: f, lambda f: Replay(f.forward, f)):
+        for mode in ("autograd", "exact"):
+            torch.manual_seed(0)
+            lower, upper = Of(), Of()
+            alphas = [[0.5, 0.5]] * 3
+            rows = [[wrap(lower), wrap(upper)]] * 3
+            last, _ = run(rows, alphas, [torch.ones(5, 4)] * 3, views=[Spike(), Spike()], backprop=mode)
+            found.append(
+                torch.autograd.grad(sum(c.square().sum() for c in last), [*lower.parameters(), *upper.parameters()])
+            )
+    for grads in found[1:]:
+        for a, b in zip(grads, found[0], strict=True):
+            assert torch.allclose(a, b, rtol=1e-12)
+
+
+def test_a_function_in_replay_is_named_and_verified_as_a_module_is():
+    module = Membrane()
+    replay = Replay(module.forward, module)
+    with pytest.raises(ReplayError, match=r"transforms\[\d\]\[0\] \(Replay\) computed another value"):
+        loss_of(replay).backward()
+    loss_of(replay, verify=False).backward()
+
+
+def test_a_level_that_sees_only_itself_begins_from_nothing():
+    class Clock(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.beginning, self.linear = nn.Parameter(torch.ones(5, 4)), nn.Linear(4, 4)
+
+        def forward(self, own):
+            return self.beginning * 1 if own is None else torch.tanh(self.linear(own))
+
+    found = []
+    for mode in ("autograd", "exact"):
+        torch.manual_seed(0)
+        clock = Clock()
+        loss = loss_of(clock, mode=mode, sees=[Sees((), own=True)])
+        found.append(torch.autograd.grad(loss, [*clock.parameters()]))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+
+
 def test_nan_is_not_taken_for_another_value():
     module = Of()
     with torch.no_grad():
         module.linear.weight[0, 0] = torch.nan
     loss_of(module, views=[Spike()], sees=[Sees((-1,), (1,), own=False)]).backward()
     assert module.linear.weight.grad.isnan().any()
+
+
+def test_a_large_buffer_that_its_module_changes_is_refused_at_once():
+    class Large(Of):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.zeros(2**17))
+
+        def forward(self, below, above):
+            self.table += 1
+            return super().forward(below, above) + self.table[0]
+
+    with pytest.raises(
+        RuntimeError, match=r"\(Large\) changes buffer 'table' \(131072,\) of a Large in its forward pass.*below 65536"
+    ):
+        run_of(Large())
 
 
 # What was changed in place is noticed.
@@ -260,6 +340,27 @@ def test_a_readout_must_not_change_the_state():
     for mode in ("exact", "autograd"):
         with pytest.raises(ValueError, match=r"the readout after timestep 1 changes the state in place"):
             run_of(Of(), mode=mode, readouts=[(1, lambda c: c.mul_(2))])
+
+
+def test_a_readout_gives_one_tensor():
+    for mode in ("exact", "autograd"):
+        with pytest.raises(TypeError, match="the readout after timestep 1 returned a tuple"):
+            run_of(Of(), mode=mode, readouts=[(1, lambda c: (c, c))])
+
+
+def test_a_readout_of_what_is_seen_is_that_of_its_spikes():
+    found = []
+    for mode in ("autograd", "exact", "reversible"):
+        torch.manual_seed(0)
+        module = Of()
+        readouts = [Readout(t, torch.sin, seen=True) for t in range(3)]
+        _, read = run_of(module, mode=mode, readouts=readouts, views=[Spike(0.1, -1, 1)], once=True)
+        assert all(set(value.unique().tolist()) <= {0.0, math.sin(1)} for value in read)
+        loss = sum((value * torch.linspace(-1, 2, 4)).sum() for value in read)
+        found.append(torch.autograd.grad(loss, [*module.parameters()]))
+    for grads in found[1:]:
+        for a, b in zip(grads, found[0], strict=True):
+            assert torch.allclose(a, b, rtol=1e-12)
 
 
 # What cannot be done is said.

@@ -24,7 +24,7 @@ def sees_of(config: TRevSNNConfig) -> list[Sees]:
 class Transform:
     """F[l,t] with the half-block that its level shares, in slices of the batch (:class:`trevsnn.reversible.TwoPass`).
 
-    It is a view, made for a call and registered nowhere: every weight has one name in the network's state dict, and a
+    It is made for a call and registered nowhere: every weight has one name in the network's state dict, and a
     module that somebody exchanged is the one that runs.
 
     Args:

@@ -64,13 +64,18 @@ class LIF(nn.Module):
         self.decay_input, self.detach_reset = decay_input, detach_reset
         self.w = nn.Parameter(torch.tensor(-math.log(tau - 1))) if learn_leak else None
 
-    def rate(self) -> Tensor | float:
+    @property
+    def view(self) -> Spike | SurrogateSpike:
+        """What levels see of this one."""
+        return self.spike
+
+    def inverse_tau(self) -> Tensor | float:
         """1 / tau."""
         return 1 / self.tau if self.w is None else self.w.sigmoid()
 
     def alpha(self) -> Tensor | float | None:
         """a = 1 - 1 / tau; None for 1."""
-        return None if math.isinf(self.tau) else 1 - self.rate()
+        return None if math.isinf(self.tau) else 1 - self.inverse_tau()
 
     def forward(self, *seen: Tensor | None) -> Tensor:
         """F[l,t]: the current, and what the reset took off that is left after the leak.
@@ -79,7 +84,7 @@ class LIF(nn.Module):
             seen: what the level sees of those below, and last its own spikes of t-1; None at t = 0.
         """
         *below, own = seen
-        current, rate = self.layer(*below), self.rate()
+        current, rate = self.layer(*below), self.inverse_tau()
         if self.decay_input:
             current = current * rate
         if own is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +26,7 @@ class Momentary(nn.Module):
 
     def __init__(self, layer: nn.Module, view: View | None = None) -> None:
         super().__init__()
-        self.layer, self.spike = layer, view
+        self.layer, self.view = layer, view
 
     def alpha(self) -> float:
         """0: nothing stays of the timestep before."""
@@ -63,18 +66,23 @@ class SpikingNetwork(nn.Module):
             statistics then take one step.
         backprop: "exact", or "autograd", which keeps the plain graph of all timesteps.
 
+        verify: have what layers compute in the backward pass compared with what they did in the forward pass
+            (:class:`trevsnn.reversible.Replay`).
+
     Attributes:
-        backprop: the same; may be set at any time.
+        backprop, verify: the same; may be set at any time.
         levels: the modules that were added.
         sees: what each of them sees.
     """
 
     def __init__(
-        self, timesteps: int | None = None, encoder: nn.Module | None = None, *, backprop: Backprop = "exact"
-    ) -> None:
+        self, timesteps: int | None = None, encoder: nn.Module | None = None, *, backprop: Backprop = "exact",
+        verify: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.timesteps = timesteps
         self.backprop: Backprop = backprop
+        self.verify = verify
         self.encoder = encoder
         self.levels = nn.ModuleList()
         self.sees: list[Sees] = []
@@ -103,16 +111,18 @@ class SpikingNetwork(nn.Module):
         """What is seen of the top level after each timestep, (T, B, ...); see :meth:`read`."""
         return self.read(x, -1)[0]
 
-    def read(self, x: Tensor, *levels: int) -> list[Tensor]:
+    def read(self, x: Tensor, *levels: int, function: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
         """Run all timesteps, and give what is seen of some levels, for a loss or to count spikes.
 
         Args:
             x: one input (B, ...), or without ``timesteps`` frames (T, B, ...), floating point.
             levels: their numbers; -1 is the top level.
+            function: of what is seen of a level after each timestep (B, ...), such as its mean, so that spikes themselves
+                need not be kept; None gives them as they are.
 
         Returns:
-            For each of them its spikes, or the state of a level without neurons, (T, B, ...). Where spikes get a gradient,
-            the potentials of a level that is read are kept in float for it, at every timestep.
+            For each level its spikes, or the state of a level without neurons, (T, B, ...), or what the function makes of
+            them, (T, ...).
 
         Raises:
             ValueError: there is no such level; an unknown ``backprop``, or "reversible", which cannot go back through a
@@ -121,18 +131,20 @@ class SpikingNetwork(nn.Module):
         for level in levels:
             if not -len(self.levels) <= level < len(self.levels):
                 raise ValueError(f"there is no level {level}: the network has {len(self.levels)}.")
+        options: dict[str, Any] = {"backprop": self.backprop, "verify": self.verify}
         if self.encoder is not None:  # a recurrence of one level and one timestep, so that its inner maps are not kept
-            (x,), _ = run([[self.encoder]], [None], [x], sees=[Sees((-1,))], backprop=self.backprop)
+            (x,), _ = run([[self.encoder]], [None], [x], sees=[Sees((-1,))], **options)
         inputs = list(x) if self.timesteps is None else [x] * self.timesteps
         row: list[LIF | Momentary] = list(self.levels)  # type: ignore[arg-type]
-        alphas = [level.alpha() for level in row]
-        readouts = [Readout(t, row[n].spike or _as_it_is, n) for n in levels for t in range(len(inputs))]
-        _, seen = run(
-            [row] * len(inputs), [alphas] * len(inputs), inputs, sees=self.sees, views=[level.spike for level in row],
-            backprop=self.backprop, readouts=readouts, once=True,
+        steps = range(len(inputs))
+        _, values = run(
+            [row] * len(inputs), [[level.alpha() for level in row]] * len(inputs), inputs,
+            sees=self.sees, views=[level.view for level in row], once=True,
+            readouts=[Readout(t, function or _as_it_is, level, seen=True) for level in levels for t in steps],
+            **options,
         )  # fmt: skip
-        return [torch.stack(seen[n * len(inputs) : (n + 1) * len(inputs)]) for n in range(len(levels))]
+        return [torch.stack(values[i * len(inputs) : (i + 1) * len(inputs)]) for i in range(len(levels))]
 
 
-def _as_it_is(state: Tensor) -> Tensor:
-    return state
+def _as_it_is(seen: Tensor) -> Tensor:
+    return seen

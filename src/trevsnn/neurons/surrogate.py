@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class SurrogateSpike:
 
     threshold: float
     derivative: Derivative
+    keeps_state: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.threshold):

@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from trevsnn.backprop import BACKPROP_MODES
 from trevsnn.checks import choice
+from trevsnn.reversible.plan import Readout
 from trevsnn.reversible.sees import Sees, check_sees
 from trevsnn.reversible.two_pass import TwoPass, View
 
@@ -66,12 +67,12 @@ def check_arguments(
             f"level {own[0]} sees its own earlier state, so that backprop='reversible' cannot rebuild that from the later "
             "one: use backprop='exact'."
         )
-    for t, _, *level in readouts:
+    for t, _, level, _ in (Readout(*readout) for readout in readouts):
         if not 0 <= t < timesteps:
             raise ValueError(f"a readout is at timestep {t}; it must lie in 0..{timesteps - 1}.")
-        if level and not -levels <= level[0] < levels:
+        if not -levels <= level < levels:
             raise ValueError(
-                f"a readout is of level {level[0]}; it must lie in 0..{levels - 1}, or be -1 for the top one."
+                f"a readout is of level {level}; it must lie in 0..{levels - 1}, or be -1 for the top one."
             )
 
 

@@ -93,7 +93,7 @@ class Circumstances:
         Raises:
             RuntimeError: a parameter or large buffer was changed in place since.
         """
-        self._check_unchanged()
+        self.check_unchanged()
         present = [_Contents.of(contents.module) for contents in self._contents]
         try:
             for contents in self._contents:
@@ -107,13 +107,21 @@ class Circumstances:
             for contents in present:
                 contents.put_back()
 
-    def _check_unchanged(self) -> None:
+    def check_unchanged(self, changer: str | None = None) -> None:
+        """Raise RuntimeError where a parameter or a large buffer was changed in place: by a function of that name in its own
+        forward pass, or by anybody since."""
         for tensor, version in self._unchanged:
-            if tensor._version != version:
+            if tensor._version == version:
+                continue
+            if changer is not None:
                 raise RuntimeError(
-                    f"{self._name(tensor)} was modified by an inplace operation between the forward and the backward pass, "
-                    "which needs its old value: run backward before it changes."
+                    f"{changer} changes {self._name(tensor)} in its forward pass, so that it cannot run again as it did: keep "
+                    f"buffers that change below {LARGE_BUFFER} elements, of which there are copies, or use backprop='autograd'."
                 )
+            raise RuntimeError(
+                f"{self._name(tensor)} was modified by an inplace operation between the forward and the backward pass, "
+                "which needs its old value: run backward before it changes."
+            )
 
     def _name(self, tensor: Tensor) -> str:
         for module, parameters, buffers, _, _ in self._contents:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trevsnn.reversible.memory_owner import owner
-from trevsnn.reversible.plan import Alpha, Plan
+from trevsnn.reversible.plan import Alpha, Plan, Readout
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import refuse_function_transforms, refuse_second_derivatives
 from trevsnn.reversible.tape import Tape
@@ -38,7 +38,7 @@ def run_pieces(plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
             with owner("heads"):
                 for place, readout in enumerate(plan.readouts):
                     if readout.timestep == t:
-                        given[place] = readout.read(_Reading.apply(tape, t, readout.level, token))
+                        given[place] = readout.read(_Reading.apply(tape, t, readout, token))
     outputs = _End.apply(tape, token, *(given[place] for place in range(len(plan.readouts))))
     levels = 0 if plan.once else plan.levels
     return list(outputs[:levels]), list(outputs[levels:])
@@ -106,20 +106,27 @@ class _Piece(torch.autograd.Function):
 
 
 class _Reading(torch.autograd.Function):
-    """Where c[l,t] is given out to be read, and the gradient of what was read comes in."""
+    """Where c[l,t], or what is seen of it, is given out to be read, and the gradient of what was read comes in."""
 
     @staticmethod
-    def forward(ctx: Any, tape: Tape, t: int, level: int, token: Tensor) -> Tensor:
-        ctx.tape, ctx.t, ctx.level = tape, t, level
+    def forward(ctx: Any, tape: Tape, t: int, readout: Readout, token: Tensor) -> Tensor:
+        ctx.tape, ctx.t, ctx.level = tape, t, readout.level
         ctx.save_for_backward(token)
-        return tape.state(level).detach()
+        state, view = tape.state(readout.level).detach(), tape.plan.views[readout.level]
+        ctx.code = None
+        if not readout.seen or view is None:
+            return state
+        with owner("codes"):
+            ctx.code = view.code(state)
+        return view(state)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """A term of y[l,t], which waits on the tape for timestep t."""
         refuse_second_derivatives()
         (token,) = ctx.saved_tensors
-        ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, grads[0])
+        grad = grads[0] if ctx.code is None else ctx.code.pull_back(grads[0])
+        ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, grad)
         return None, None, None, torch.zeros_like(token)
 
 

@@ -23,21 +23,32 @@ class Readout(NamedTuple):
 
     Attributes:
         timestep: t.
-        function: of c[l,t] itself, not of what a view shows of it, under plain autograd; it returns one tensor, and must not
-            change the state in place. Its parameters get their gradients from autograd.
+        function: of c[l,t], under plain autograd; it returns one tensor, and must not change the state in place. Its
+            parameters get their gradients from autograd.
         level: l; -1 is the top level.
+        seen: give the function what the level's view shows, g(c), in place of c; then a code is all that is kept of c.
     """
 
     timestep: int
     function: Callable[[Tensor], Tensor]
     level: int = -1
+    seen: bool = False
 
     def read(self, state: Tensor) -> Tensor:
-        """What the function makes of the state. Raises ValueError where it changes it in place."""
+        """What the function makes of the state, or of what is seen of it.
+
+        Raises:
+            TypeError: it gives no tensor.
+            ValueError: it changes the state in place.
+        """
         if torch.compiler.is_compiling():
             return self.function(state)
         version = state._version
         value = self.function(state)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"the readout after timestep {self.timestep} returned a {type(value).__name__}; it returns one tensor."
+            )
         if state._version != version:
             raise ValueError(
                 f"the readout after timestep {self.timestep} changes the state in place, which other timesteps need: have it "
@@ -120,7 +131,9 @@ class Plan:
 
     def inverts(self, level: int) -> bool:
         """Whether a level's float states are rebuilt one from the next."""
-        return not self.exact or (self.alpha_needs_grad[level] and self.views[level] is not None)
+        view = self.views[level]
+        keeps_state = view is None or getattr(view, "keeps_state", False)
+        return not self.exact or (self.alpha_needs_grad[level] and not keeps_state)
 
     def is_seen(self, level: int, t: int) -> bool:
         """Whether any transform is given c[l,t]."""

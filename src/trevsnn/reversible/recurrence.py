@@ -121,7 +121,7 @@ def run(
     readings = [Readout(*readout) for readout in readouts]  # type: ignore[arg-type]
     passes = _with_two_passes(transforms, sees, views, verify=verify)
     if backprop == "autograd" or not torch.is_grad_enabled():
-        return _run_plainly(passes, alphas, inputs, states, sees, readings, once=once)
+        return _run_plainly(passes, alphas, inputs, states, sees, views, readings, once=once)
     plan = Plan(
         transforms=passes, alphas=alphas, inputs=inputs, initial=states, sees=sees, views=views,
         exact=backprop == "exact", readouts=[r._replace(level=r.level % levels) for r in readings], once=once,
@@ -142,15 +142,16 @@ def _with_two_passes(
         [None if i in (-1, len(sees)) else views[i] for i in (*lower, *upper, *([level] if own else ()))]
         for level, (lower, upper, own) in enumerate(sees)
     ]
-    return [
-        [
-            Replay(f, views=seen[level], verify=verify, name=f"transforms[{t}][{level}] ({type(f).__name__})")
-            if isinstance(f, nn.Module)
-            else f
-            for level, f in enumerate(row)
-        ]
-        for t, row in enumerate(transforms)
-    ]
+    rows: list[list[TwoPass]] = []
+    for t, row in enumerate(transforms):
+        rows.append([])
+        for level, f in enumerate(row):
+            name = f"transforms[{t}][{level}] ({type(f).__name__})"
+            replay = Replay(f) if isinstance(f, nn.Module) else f
+            rows[t].append(
+                replay.for_run(seen[level], verify=verify, name=name) if isinstance(replay, Replay) else replay
+            )
+    return rows
 
 
 def _run_plainly(
@@ -159,6 +160,7 @@ def _run_plainly(
     inputs: Sequence[Tensor],
     states: Sequence[Tensor] | None,
     sees: Sequence[Sees],
+    views: Sequence[View | None],
     readouts: Sequence[Readout],
     *,
     once: bool,
@@ -168,5 +170,6 @@ def _run_plainly(
     for t, last in enumerate(unroll(transforms, alphas, inputs, states, sees)):
         for place, readout in enumerate(readouts):
             if readout.timestep == t:
-                given[place] = readout.read(last[readout.level])
+                state, view = last[readout.level], views[readout.level]
+                given[place] = readout.read(view(state) if readout.seen and view is not None else state)
     return [] if once else last, [given[place] for place in range(len(readouts))]

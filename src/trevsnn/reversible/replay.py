@@ -63,6 +63,12 @@ class Replay:
         self.views, self.verify = views, verify
         self.name = type(function).__name__ if name is None else name
 
+    def for_run(self, views: Sequence[View | None], *, verify: bool, name: str) -> Replay:
+        """The same with the views and the name that a run has for it, if it has no views of its own."""
+        return Replay(
+            self.function, *self.modules, views=self.views or views, verify=self.verify and verify, name=name
+        )  # fmt: skip
+
     def parameters(self) -> Iterable[Tensor]:
         """Those of the modules, each once."""
         return dict.fromkeys(p for module in self.modules for p in module.parameters())
@@ -77,15 +83,20 @@ class Replay:
         """F, and the pass that runs it again under what it ran under.
 
         Raises:
-            ReplayError: F uses a tensor whose gradient would be lost.
+            ReplayError: F uses a tensor whose gradient would be lost, or changes a large buffer.
         """
         arguments = [_argument(state, view) for state, view in self._viewed(states)]
-        device = next(argument.device for argument in arguments if argument is not None)
+        there = [argument for argument in arguments if argument is not None]
+        device = next((tensor.device for tensor in (*there, *self.parameters())), torch.device("cpu"))
         circumstances, before = Circumstances(device, *self.modules), random_states(device)
         stand_ins = _stand_ins(circumstances)
         with circumstances.with_parameters(stand_ins), torch.enable_grad():
             value = self.function(*arguments)
-        self._check_value(value, [*stand_ins.values(), *(a for a in arguments if a is not None)])
+        circumstances.check_unchanged(self.name)
+        self._check_value(value, [*stand_ins.values(), *there])
+        for tensor in (*stand_ins.values(), *there):
+            if tensor.requires_grad:  # on its graph hangs what the function may have given out beside its value
+                tensor.register_hook(self._refuse_gradient)
         if not all(map(torch.equal, before, random_states(device))):
             circumstances.random = before
         value = value.detach()
@@ -155,6 +166,12 @@ class Replay:
                 "arguments nor a parameter of its modules, perhaps one kept from an earlier call, so that its gradient would "
                 "be lost: make it a parameter, detach it, or use backprop='autograd'."
             )
+
+    def _refuse_gradient(self, gradient: Tensor) -> None:
+        raise ReplayError(
+            f"{self.name} gives out a tensor besides the value it returns, by an attribute or a hook, and a loss uses it; its "
+            "gradient would be lost: read states with readouts, detach the tensor, or use backprop='autograd'."
+        )
 
     def _verify(self, checksum: Checksum, value: Tensor, *, exact: bool) -> None:
         if exact and not checksum.same(value):

@@ -87,10 +87,11 @@ class Tape:
                 if not last and (wanted or plan.is_seen(level, t)):
                     self._seen[t, level] = state
                 continue
-            if plan.is_seen(level, t) and not (last and wanted):
+            seen, inverts = plan.is_seen(level, t), plan.inverts(level)
+            if (seen and not (last and inverts)) or (wanted and not last and not inverts):
                 with owner("codes"):
                     self._seen[t, level] = view.code(state)
-            if wanted and not last:
+            if inverts and not last:
                 self._keep_anchor(t, level, state)
 
     def end_forward(self) -> list[Tensor]:
@@ -163,10 +164,10 @@ class Tape:
         if t == 0:
             assert self.plan.initial is not None
             return self.plan.initial[level]
-        if self.plan.exact and self.plan.views[level] is None:
-            kept = self._seen.get((t - 1, level))  # not there where nobody sees it and no alpha wants it
-            assert kept is None or isinstance(kept, Tensor)
-            self.states[level], self._owned[level] = kept, False
+        if not self.plan.inverts(level):
+            kept = self._seen.get((t - 1, level)) if self.plan.alpha_needs_grad[level] else None
+            self.states[level] = kept if kept is None or isinstance(kept, Tensor) else kept.decode()
+            self._owned[level] = False
         elif (t - 1, level) in self._anchors:
             values, mask = self._anchors[t - 1, level]
             if mask is None:
