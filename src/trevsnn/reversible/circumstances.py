@@ -28,7 +28,9 @@ class _Contents(NamedTuple):
     settings: dict[str, Any]
 
     @staticmethod
-    def of(module: nn.Module) -> _Contents:
+    def of(module: nn.Module, weights_only: bool) -> _Contents:
+        if weights_only:
+            return _Contents(module, dict(module._parameters), {}, dict(module._modules), {})
         settings = {name: value for name, value in vars(module).items() if isinstance(value, _SETTINGS)}
         return _Contents(
             module, dict(module._parameters), dict(module._buffers), dict(module._modules), settings
@@ -50,26 +52,27 @@ class Circumstances:
     Args:
         device: whose autocast and random state count.
         modules: any number of them; a module that is there twice counts once.
-        copy_buffers: keep copies of buffers, but for large ones (:data:`LARGE_BUFFER`), for modules that may change them.
+        weights_only: keep parameters and submodules alone, for passes that take care of the rest. Otherwise buffers are
+            copied, but for large ones (:data:`LARGE_BUFFER`): modules may change them.
     """
 
-    def __init__(self, device: torch.device, *modules: nn.Module, copy_buffers: bool = True) -> None:
+    def __init__(self, device: torch.device, *modules: nn.Module, weights_only: bool = False) -> None:
         self.precision = Precision.current(device)
         self.random: list[Tensor] | None = None  # where the first pass began, if it drew numbers
         distinct = dict.fromkeys(part for module in modules for part in module.modules())
-        self._contents = [_Contents.of(part) for part in distinct]
+        self._weights_only = weights_only
+        self._contents = [_Contents.of(part, weights_only) for part in distinct]
         self._unchanged: list[tuple[Tensor, int]] = [
             (p, p._version) for c in self._contents for p in c.parameters.values() if p is not None and not p.is_inference()
         ]  # fmt: skip
         self._copied: set[tuple[int, str]] = set()
-        if copy_buffers:
-            for contents in self._contents:
-                for name, buffer in contents.buffers.items():
-                    if buffer is not None and buffer.numel() <= LARGE_BUFFER:
-                        contents.buffers[name] = buffer.detach().clone()
-                        self._copied.add((id(contents.module), name))
-                    elif buffer is not None and not buffer.is_inference():
-                        self._unchanged.append((buffer, buffer._version))
+        for contents in self._contents:
+            for name, buffer in contents.buffers.items():
+                if buffer is not None and buffer.numel() <= LARGE_BUFFER:
+                    contents.buffers[name] = buffer.detach().clone()
+                    self._copied.add((id(contents.module), name))
+                elif buffer is not None and not buffer.is_inference():
+                    self._unchanged.append((buffer, buffer._version))
 
     def parameters(self) -> list[Tensor]:
         """The modules' parameters, each once: those that were there, even if others stand in for them now."""
@@ -94,7 +97,7 @@ class Circumstances:
             RuntimeError: a parameter or large buffer was changed in place since.
         """
         self.check_unchanged()
-        present = [_Contents.of(contents.module) for contents in self._contents]
+        present = [_Contents.of(contents.module, self._weights_only) for contents in self._contents]
         try:
             for contents in self._contents:
                 copies = {

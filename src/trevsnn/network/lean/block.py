@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
 from trevsnn.network.lean.conv import LeanConv, is_lean_conv
-from trevsnn.network.spike import SPIKE, THRESHOLD, pull_back, spikes_of
+from trevsnn.network.spike import SPIKE, THRESHOLD, pull_back
 from trevsnn.neurons import PackedState
 from trevsnn.reversible.two_pass import Gradients
 
@@ -88,7 +88,7 @@ class LeanBlock:
 
     def forward(self, potential: Tensor) -> Tensor:
         """(b, C, H, W) -> (b, C, H, W), and no trace."""
-        hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
+        hidden = self.pw1(self.dw1(self._fire(potential)))
         return self._add(potential, self.pw2(SPIKE.fire_(hidden)))
 
     def forward_traced(
@@ -98,7 +98,7 @@ class LeanBlock:
 
         ``at_once`` says that :meth:`backward` follows before another large map is made.
         """
-        hidden = self.pw1(self.dw1(spikes_of(potential, self.dtype)))
+        hidden = self.pw1(self.dw1(self._fire(potential)))
         trace = UnpackedSpikes(hidden, SPIKE.window(hidden)) if at_once else SPIKE.code(hidden)
         # Not fire_: a NaN has come out in the first pass, and no code holds it.
         projected = self.pw2(hidden.ge_(THRESHOLD))
@@ -133,7 +133,7 @@ class LeanBlock:
         del grad_projected, hidden
         if self.large_weights:
             self.pw2.release()
-        spikes = spikes_of(trace.potential, self.dtype)
+        spikes = self._fire(trace.potential)
         grad_expanded = self.pw1.backward(grad_hidden, self.dw1(spikes))
         del grad_hidden
         grad_spikes = self.dw1.backward(grad_expanded, spikes)
@@ -165,6 +165,10 @@ class LeanBlock:
         for conv in (self.dw1, self.pw1, self.pw2, self.dw2):
             gradients += conv.gradients()
         return gradients
+
+    def _fire(self, potential: Tensor) -> Tensor:
+        """s(v), without a look for NaN: that goes on beside it, in ``v + ...``."""
+        return torch.ge(potential, THRESHOLD, out=torch.empty_like(potential)).to(self.dtype)
 
     def _add(self, potential: Tensor, projected: Tensor) -> Tensor:
         update = self.dw2(projected)

@@ -67,8 +67,8 @@ class LeanStep:
 
     def first_pass(self, below: Tensor, *above: Tensor | None) -> tuple[Tensor, SecondPass]:
         """F(below, above), (B, C, H, W), and the pass back through it."""
-        # Batch statistics are kept as they were, so that buffers need no copies.
-        circumstances = Circumstances(below.device, self.step, self.shared, copy_buffers=False)
+        # Batch statistics are kept, and no other setting matters.
+        circumstances = Circumstances(below.device, self.step, self.shared, weights_only=True)
         precision = circumstances.precision
         with owner("blocks"), _explicit(precision), torch.no_grad():
             layers = _Layers(self, below, above, precision)
