@@ -142,3 +142,27 @@ def test_a_level_sees_those_below_it():
     net = SpikingNetwork(2)
     with pytest.raises(ValueError, match=r"level 0 sees levels below it.*got \(0,\)"):
         net.add(LIF(nn.Identity()), 0)
+
+
+def test_rates_are_read_without_keeping_the_spikes():
+    """A loss on rates costs another 2 bits of each neuron that is read, not its float state, and its gradient is exact."""
+    net = chain(timesteps=12, width=256)
+    x = 3 * torch.rand(8, 8)
+    parameters = [*net.parameters()]
+    found, kept = {}, {}
+    for net.backprop in ("autograd", "exact"):
+        rates = net.read(x, 0, 1, function=torch.mean)
+        assert [tuple(r.shape) for r in rates] == [(12,), (12,)]
+        spikes = net.read(x, 0, 1)
+        for rate, spike in zip(rates, spikes, strict=True):
+            assert torch.allclose(rate, spike.mean((1, 2)))
+        found[net.backprop] = torch.autograd.grad(sum(r.square().sum() for r in rates), parameters, allow_unused=True)
+    for a, b in zip(found["exact"], found["autograd"], strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.allclose(a, b, rtol=1e-4, atol=1e-7)
+    for levels in ((), (0, 1)):
+        loss = lambda levels=levels: sum(r.sum() for r in net.read(x, -1, *levels, function=torch.mean))  # noqa: E731
+        net.zero_grad(set_to_none=True)
+        kept[levels] = sum(footprint(net, [x], loss).after_forward.values())
+    neurons = 2 * 8 * 256 * 12
+    assert kept[0, 1] - kept[()] < 1.1 * neurons / 4 + 2 * 12 * 64
