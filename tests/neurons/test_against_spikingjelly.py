@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 import torch
-from lif_networks import Attention, sew_resnet18, spikformer, vgg
 from torch import nn
 
+from lif_networks import Attention, sew_resnet18, spikformer, vgg
 from trevsnn.neurons import IF, LIF, Momentary, Spike, SpikingNetwork, SurrogateSpike, atan
 
 jelly = pytest.importorskip("spikingjelly.activation_based")
