@@ -31,12 +31,12 @@ def test_presets_and_configs_need_no_torch():
 def test_every_public_name_is_there():
     assert set(trevsnn.__all__) == {
         "ReversibilityError", "TRevSNN", "TRevSNNConfig", "create_model", "deep_supervision_loss", "from_published",
-        "published_names", "reversible", "temporal_loss",
+        "neurons", "published_names", "reversible", "temporal_loss",
     }  # fmt: skip
     listed = run("import trevsnn; print(*dir(trevsnn))").split()
     assert {*trevsnn.__all__, "__version__", "network", "zoo", "errors"} <= set(listed)
-    program = "from trevsnn import *; print(TRevSNN.__name__, create_model.__name__, reversible.run.__name__)"
-    assert run(program) == "TRevSNN create_model run\n"
+    program = "from trevsnn import *; print(TRevSNN.__name__, reversible.run.__name__, neurons.LIF.__name__)"
+    assert run(program) == "TRevSNN run LIF\n"
     assert run("import trevsnn; print(trevsnn.zoo.presets.PRESETS is trevsnn.zoo.PRESETS)") == "True\n"
 
 

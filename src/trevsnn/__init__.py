@@ -14,6 +14,7 @@ from wrapt import register_post_import_hook
 if TYPE_CHECKING:
     from trevsnn import errors as errors
     from trevsnn import network as network
+    from trevsnn import neurons as neurons
     from trevsnn import reversible as reversible
     from trevsnn import zoo as zoo
     from trevsnn.network.config import TRevSNNConfig
@@ -32,6 +33,7 @@ __all__ = [
     "create_model",
     "deep_supervision_loss",
     "from_published",
+    "neurons",
     "published_names",
     "reversible",
     "temporal_loss",
@@ -47,7 +49,7 @@ _MODULE_OF = {
     "published_names": "trevsnn.zoo.published",
     "temporal_loss": "trevsnn.network.losses",
 }
-_SUBMODULES = {"errors", "network", "reversible", "zoo"}
+_SUBMODULES = {"errors", "network", "neurons", "reversible", "zoo"}
 
 
 def __getattr__(name: str) -> Any:
