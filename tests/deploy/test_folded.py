@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from helpers import example, trained_like
 from trevsnn import TRevSNN, TRevSNNConfig
@@ -101,3 +102,20 @@ def test_an_exchanged_convolution_keeps_its_padding():
     model.levels[0].steps[1].expand1.dw1 = conv
     x = example(model.config)
     torch.testing.assert_close(fold(model)(x), model(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("levels.1.steps.1.below", "levels.1.steps.1"),
+        ("heads.3", "heads.3"),
+        ("encoder", "encoder"),
+        ("levels.0.shared", "levels.0.shared"),
+    ],
+)
+def test_a_module_that_is_not_the_library_s_own_is_not_folded_but_named(path, part):
+    model = trained_like()
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, nn.Sequential(model.get_submodule(path)))
+    with pytest.raises(ValueError, match=rf"^{part} is, or holds, a module that is not the library's own"):
+        fold(model)

@@ -6,6 +6,7 @@ from torch import nn
 
 from helpers import example, trained_like
 from trevsnn.network.spike import spike
+from trevsnn.neurons import LIF, Momentary, SpikingNetwork, Summed
 
 BATCH = ({0: torch.export.Dim("batch")},)
 NETWORKS = [
@@ -51,6 +52,22 @@ def test_onnx_runtime_computes_the_network_s_logits(options, tmp_path):
         expected = model(batch).detach()
         torch.testing.assert_close(run(batch), expected, rtol=1e-4, atol=1e-4)
         assert torch.equal(run(batch).argmax(1), expected.argmax(1))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_runtime_computes_networks_of_more_levels_and_of_lif_neurons(tmp_path):
+    """Each state is seen by several others, which the exporter's simplifications must survive."""
+    model = trained_like(channels=(6, 8, 8, 6), links="all", alphas="one").float()
+    net = SpikingNetwork(4).eval()
+    one = net.add(LIF(nn.Linear(6, 8)))
+    two = net.add(LIF(Summed(nn.Linear(8, 8)), tau=3.0), one)
+    net.add(Momentary(Summed(nn.Linear(8, 3))), one, two)
+    for network, x in ((model, example(model.config).float()), (net, 3 * torch.rand(5, 6))):
+        run = served(network, x, tmp_path / f"{type(network).__name__}.onnx")
+        torch.testing.assert_close(run(x), network(x).detach(), rtol=1e-4, atol=1e-4)
+        program = torch.export.export(network, (x,), dynamic_shapes=BATCH).module()
+        for batch in (x, x[:2]):
+            torch.testing.assert_close(program(batch), network(batch), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -99,3 +99,14 @@ def test_neurons_are_pickled():
 def test_a_threshold_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match=r"SurrogateSpike: threshold is nan; give a finite number."):
         SurrogateSpike(math.nan, atan())
+
+
+def test_what_is_no_surrogate_is_refused_in_a_sentence():
+    with pytest.raises(TypeError, match=r"derivative gives no tensor of its argument's shape; .*such as atan\(\)"):
+        SurrogateSpike(1.0, atan)
+    with pytest.raises(TypeError, match="derivative gives no tensor"):
+        SurrogateSpike(1.0, lambda x: 0.5)
+    with pytest.raises(ValueError, match="has parameters to train, which would get no gradient"):
+        SurrogateSpike(1.0, lambda x: x * torch.ones((), requires_grad=True))
+    with pytest.raises(TypeError, match="Spike: threshold is a Tensor; give a number"):
+        Spike(torch.ones(8))

@@ -221,7 +221,7 @@ def test_a_level_cannot_see_what_is_not_there_yet():
     f = nn.Linear(2, 2)
     x = torch.zeros(1, 2)
     for sees, message in (
-        ([Sees((0,))], r"sees\[0\].lower is \(0,\): level 0 sees levels below it"),
+        ([Sees((0,))], r"sees\[0\].lower is \(0,\): at the same timestep a level sees those below it"),
         ([Sees((-1,), (0,))], r"sees\[0\].upper is \(0,\).*set own=True"),
         ([Sees((-1,))] * 2, "sees has 2 entries for 1 levels"),
     ):

@@ -200,7 +200,7 @@ class Attached(Membrane):
 def test_a_module_that_is_not_replayable_is_named(make):
     module = make()
     random.seed(3)
-    with pytest.raises(ReplayError, match=rf"transforms\[\d\]\[0\] \({type(module).__name__}\)"):
+    with pytest.raises(ReplayError, match=rf"level 0 at timestep \d \({type(module).__name__}\)"):
         loss_of(module, x=torch.randn(5, 4)).backward()
 
 
@@ -236,7 +236,7 @@ class GivesOut(Of):
 def test_a_loss_of_what_a_module_gives_out_besides_its_value_is_refused():
     module, gained = GivesOut(), []
     loss = loss_of(module) + module.rate
-    with pytest.raises(ReplayError, match=r"transforms\[2\]\[0\] \(GivesOut\) gives out a tensor besides the value"):
+    with pytest.raises(ReplayError, match=r"level 0 at timestep 2 \(GivesOut\) gives out a tensor besides the value"):
         loss.backward()
     plain = Of()
     plain.linear.register_forward_hook(lambda m, args, out: gained.append(out))
@@ -266,7 +266,7 @@ def test_a_replay_in_the_place_of_a_module_sees_what_the_module_would():
 def test_a_function_in_replay_is_named_and_verified_as_a_module_is():
     module = Membrane()
     replay = Replay(module.forward, module)
-    with pytest.raises(ReplayError, match=r"transforms\[\d\]\[0\] \(Replay\) computed another value"):
+    with pytest.raises(ReplayError, match=r"level 0 at timestep \d \(Replay\) computed another value"):
         loss_of(replay).backward()
     loss_of(replay, verify=False).backward()
 
@@ -363,6 +363,42 @@ def test_a_readout_of_what_is_seen_is_that_of_its_spikes():
             assert torch.allclose(a, b, rtol=1e-12)
 
 
+@pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
+def test_inference_mode_has_the_values(mode):
+    module = Of()
+    options = {"mode": mode, "views": [Spike()], "readouts": [Readout(2, torch.sin), Readout(1, torch.cos, seen=True)]}
+    (last,), read = run_of(module, **options)
+    with torch.inference_mode():
+        (same,), values = run_of(module, **options)
+    assert torch.equal(same, last)
+    assert all(torch.equal(a, b) for a, b in zip(values, read, strict=True))
+
+
+def test_what_a_view_shows_may_be_changed_in_place_a_state_or_input_may_not():
+    class InPlace(Of):
+        def forward(self, below, above):
+            return self.linear(below.mul_(2))
+
+    found = []
+    for mode in ("autograd", "exact"):
+        torch.manual_seed(0)
+        one, two, x = Of(), InPlace(), torch.randn(5, 4)
+        last, _ = run([[one, two]] * 3, [[0.5, 0.5]] * 3, [x] * 3, views=[Spike(), None], backprop=mode)
+        found.append(torch.autograd.grad(last[1].square().sum(), [*one.parameters(), *two.parameters()]))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+    for x in (torch.randn(5, 4), torch.randn(5, 4, requires_grad=True)):
+        with pytest.raises(ReplayError, match=r"level 0 at timestep 0 \(InPlace\) changes a state or input.*on a copy"):
+            run_of(InPlace(), x=x)
+
+
+def test_an_error_inside_a_module_says_where_it_was():
+    for mode in ("exact", "autograd"):
+        with pytest.raises(RuntimeError, match="cannot be multiplied") as error:
+            run_of(Of(), x=torch.ones(5, 3), mode=mode)
+        assert error.value.__notes__ == ["raised by level 0 at timestep 0 (Of), given (5, 3), None"]
+
+
 # What cannot be done is said.
 
 
@@ -393,8 +429,13 @@ def test_a_second_backward_pass_after_the_promise_of_one_is_refused(mode):
     [
         ({"transforms": [[lambda below, above: below]]}, TypeError, r"transforms\[0\]\[0\] is a function; give a torch.nn.Module, or Replay"),
         ({"transforms": [[nn.LazyLinear(3)]]}, ValueError, "parameters without a shape yet"),
-        ({"alphas": torch.ones(1, 1)}, TypeError, "alphas is one tensor; give a list of T entries"),
+        ({"alphas": torch.ones(1, 1)}, TypeError, "alphas is one tensor; give a list with an entry for each"),
         ({"inputs": torch.ones(1, 5, 4)}, TypeError, r"inputs is one tensor.*list\(inputs.unbind\(0\)\)"),
+        ({"alphas": 0.9}, TypeError, "alphas is a float; give a list with an entry for each of the timesteps"),
+        ({"transforms": [nn.Linear(4, 4)]}, TypeError, r"transforms\[0\] is a Linear; give for each timestep a list"),
+        ({"states": torch.ones(5, 4)}, TypeError, "states is one tensor"),
+        ({"sees": [(-1,)]}, TypeError, r"sees\[0\] is \(-1,\); give Sees\(lower, upper, own\)"),
+        ({"readouts": [(torch.sin, 0)]}, TypeError, "give a timestep and a function"),
         ({"inputs": [3]}, TypeError, r"inputs\[0\] is a int; give a tensor"),
         ({"alphas": [["half"]]}, TypeError, r"alphas\[0\]\[0\] is a str"),
         ({"alphas": [[]]}, ValueError, r"alphas\[0\] has 0 entries for 1 levels"),
@@ -408,6 +449,14 @@ def test_arguments_that_do_not_fit_are_said(change, error, message):
     arguments = {"transforms": [[nn.Linear(4, 4)]], "alphas": [None], "inputs": [torch.ones(5, 4)], **change}
     with pytest.raises(error, match=message):
         run(**arguments)
+
+
+def test_an_alpha_that_does_not_fit_is_said():
+    for shape in ((5,), (1, 1, 4)):
+        with pytest.raises(
+            ValueError, match=r"an alpha of level 0 has shape .*cannot be broadcast to its state, \(5, 4\)"
+        ):
+            run([[Of()]] * 2, [None, [torch.ones(shape)]], [torch.ones(5, 4)] * 2)
 
 
 def test_a_level_that_changes_its_shape_is_said():

@@ -19,7 +19,12 @@ def deep_supervision_loss(heads: Sequence[Tensor], target: Tensor, label_smoothi
 
     Returns:
         A scalar.
+
+    Raises:
+        TypeError: the logits of one head alone.
     """
+    if isinstance(heads, Tensor):
+        raise TypeError("heads is one tensor; give the logits of every head, as model(x, all_heads=True) does.")
     losses = [nn.functional.cross_entropy(h, target, label_smoothing=label_smoothing) for h in heads]
     if len(losses) == 1:
         return losses[0]

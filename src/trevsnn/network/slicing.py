@@ -92,21 +92,21 @@ def is_sliceable(step: nn.Module, shared: nn.Module) -> bool:
         type(step) is LevelStep
         and type(shared) is PointwiseDepthwise
         and isinstance(step.above, Link | None)
-        and _has_its_parts(step)
-        and _has_its_parts(shared)
+        and has_its_parts(step)
+        and has_its_parts(shared)
         and not any(
             has_hooks(p) for p in (step, step.below, step.above, *step.further) if isinstance(p, LevelStep | Link)
         )
     )
 
 
-def _has_its_parts(module: nn.Module) -> bool:
+def has_its_parts(module: nn.Module) -> bool:
     """Whether a module consists, all the way down, of what its class is made of, each in its place."""
     allowed, parts = _PARTS.get(type(module), {}), module._modules  # not by name: this runs in every pass
     if type(module) is nn.ModuleList:
         allowed = dict.fromkeys(parts, (Link,))
     return allowed.keys() - parts.keys() <= {"above"} and all(
-        type(part) in allowed.get(name, ()) and (part is None or _has_its_parts(part)) for name, part in parts.items()
+        type(part) in allowed.get(name, ()) and (part is None or has_its_parts(part)) for name, part in parts.items()
     )
 
 

@@ -13,12 +13,13 @@ it a LIF neuron, a level of the recurrence.
 =============  =========================================================================================================
 """
 
-from trevsnn.neurons.lif import IF, LIF
+from trevsnn.neurons.lif import ABOUT_ONE, IF, LIF
 from trevsnn.neurons.network import Momentary, SpikingNetwork, Summed
 from trevsnn.neurons.spike import PackedState, Spike
 from trevsnn.neurons.surrogate import KeptState, SurrogateSpike, atan, sigmoid, triangle
 
 __all__ = [
+    "ABOUT_ONE",
     "IF", "LIF", "KeptState", "Momentary", "PackedState", "Spike", "SpikingNetwork", "Summed", "SurrogateSpike", "atan",
     "sigmoid", "triangle",
 ]  # fmt: skip

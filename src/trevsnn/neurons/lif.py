@@ -42,6 +42,7 @@ class LIF(nn.Module):
         learn_leak: one number for the level is learned, ``1 / tau = sigmoid(w)``, beginning with tau.
 
     Raises:
+        TypeError: the layer is no module, or tau no number.
         ValueError: tau below 1, or infinite where the current is divided by it, or neither finite nor above 1 where the
             leak is learned.
 
@@ -54,6 +55,12 @@ class LIF(nn.Module):
         decay_input: bool = True, detach_reset: bool = False, learn_leak: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
+        if not isinstance(layer, nn.Module):
+            raise TypeError(
+                f"LIF: layer is a {type(layer).__name__}; give a module, from what the level sees to the current."
+            )
+        if not isinstance(tau, int | float):
+            raise TypeError(f"LIF: tau is a {type(tau).__name__}; give a number of timesteps.")
         if not tau >= 1:
             raise ValueError(f"tau is {tau:g}; it must be at least 1.")
         if math.isinf(tau) and decay_input:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.backprop import Backprop
+from trevsnn.checks import choice
 from trevsnn.neurons.lif import LIF
 from trevsnn.reversible import Readout, Sees, View, run
 
@@ -80,6 +81,7 @@ class SpikingNetwork(nn.Module):
         verify: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        choice("backprop", backprop, ("exact", "autograd"))
         self.timesteps = timesteps
         self.backprop: Backprop = backprop
         self.verify = verify
@@ -98,8 +100,13 @@ class SpikingNetwork(nn.Module):
             Its number.
 
         Raises:
-            ValueError: one of them is not below it.
+            TypeError: it is no level.
+            ValueError: one of those is not below it.
         """
+        if not isinstance(level, LIF | Momentary):
+            raise TypeError(
+                f"a level is a {type(level).__name__}; give LIF(layer) or IF(layer), or Momentary(layer) without neurons."
+            )
         number = len(self.levels)
         if not all(-1 <= i < number for i in below):
             raise ValueError(f"level {number} sees levels below it, from -1, the input, to {number - 1}; got {below}.")
@@ -111,14 +118,15 @@ class SpikingNetwork(nn.Module):
         """What is seen of the top level after each timestep, (T, B, ...); see :meth:`read`."""
         return self.read(x, -1)[0]
 
-    def read(self, x: Tensor, *levels: int, function: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
-        """Run all timesteps, and give what is seen of some levels, for a loss or to count spikes.
+    def read(self, x: Tensor, *levels: int | tuple[int, Callable[[Tensor], Tensor]]) -> list[Tensor]:
+        """Run all timesteps, and give what is seen of some levels, for a loss or to count spikes::
+
+            logits_TBK, rates_T = net.read(x, -1, (one, torch.mean))
 
         Args:
             x: one input (B, ...), or without ``timesteps`` frames (T, B, ...), floating point.
-            levels: their numbers; -1 is the top level.
-            function: of what is seen of a level after each timestep (B, ...), such as its mean, so that spikes themselves
-                need not be kept; None gives them as they are.
+            levels: their numbers, -1 for the top level; or a number and a function of what is seen of the level after each
+                timestep (B, ...), such as its mean, so that spikes themselves need not be kept.
 
         Returns:
             For each level its spikes, or the state of a level without neurons, (T, B, ...), or what the function makes of
@@ -128,7 +136,8 @@ class SpikingNetwork(nn.Module):
             ValueError: there is no such level; an unknown ``backprop``, or "reversible", which cannot go back through a
                 reset.
         """
-        for level in levels:
+        pairs = [(level, _as_it_is) if isinstance(level, int) else level for level in levels]
+        for level, _ in pairs:
             if not -len(self.levels) <= level < len(self.levels):
                 raise ValueError(f"there is no level {level}: the network has {len(self.levels)}.")
         options: dict[str, Any] = {"backprop": self.backprop, "verify": self.verify}
@@ -140,8 +149,7 @@ class SpikingNetwork(nn.Module):
         _, values = run(
             [row] * len(inputs), [[level.alpha() for level in row]] * len(inputs), inputs,
             sees=self.sees, views=[level.view for level in row], once=True,
-            readouts=[Readout(t, function or _as_it_is, level, seen=True) for level in levels for t in steps],
-            **options,
+            readouts=[Readout(t, function, level, seen=True) for level, function in pairs for t in steps], **options,
         )  # fmt: skip
         return [torch.stack(values[i * len(inputs) : (i + 1) * len(inputs)]) for i in range(len(levels))]
 

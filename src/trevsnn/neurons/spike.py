@@ -32,6 +32,7 @@ class Spike:
         height: of the surrogate there.
 
     Raises:
+        TypeError: something else than a number.
         ValueError: a number is not finite, or low is above high.
     """
 
@@ -43,6 +44,8 @@ class Spike:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if not isinstance(value, int | float):
+                raise TypeError(f"Spike: {field.name} is a {type(value).__name__}; give a number.")
             if not math.isfinite(value):
                 raise ValueError(f"Spike: {field.name} is {value}; give a finite number.")
         if self.low > self.high:

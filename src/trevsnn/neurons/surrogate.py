@@ -29,7 +29,8 @@ class SurrogateSpike:
         derivative: such as :func:`atan`, :func:`sigmoid` or :func:`triangle`; without parameters to train.
 
     Raises:
-        ValueError: the threshold is not finite.
+        TypeError: the derivative gives no tensor of its argument's shape.
+        ValueError: the threshold is not finite; the derivative has parameters to train.
     """
 
     threshold: float
@@ -39,6 +40,16 @@ class SurrogateSpike:
     def __post_init__(self) -> None:
         if not math.isfinite(self.threshold):
             raise ValueError(f"SurrogateSpike: threshold is {self.threshold}; give a finite number.")
+        slope = self.derivative(torch.zeros(2))
+        if not isinstance(slope, Tensor) or slope.shape != (2,):
+            raise TypeError(
+                "SurrogateSpike: derivative gives no tensor of its argument's shape; give a function of v - threshold, such as "
+                "atan(), with its brackets."
+            )
+        if slope.requires_grad:
+            raise ValueError(
+                "SurrogateSpike: derivative has parameters to train, which would get no gradient; detach them."
+            )
 
     def __call__(self, potential: Tensor) -> Tensor:
         """s(v), for autograd and ``torch.func``.

@@ -113,12 +113,8 @@ class _Reading(torch.autograd.Function):
         ctx.tape, ctx.t, ctx.level = tape, t, readout.level
         ctx.save_for_backward(token)
         state, view = tape.state(readout.level).detach(), tape.plan.views[readout.level]
-        ctx.code = None
-        if not readout.seen or view is None:
-            return state
-        with owner("codes"):
-            ctx.code = view.code(state)
-        return view(state)
+        ctx.code = tape.code(t, readout.level) if readout.seen and view is not None else None
+        return state if ctx.code is None or view is None else view(state)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -120,7 +120,7 @@ def run(
     sees, views = sees or adjacent(levels), views or [None] * levels
     readings = [Readout(*readout) for readout in readouts]  # type: ignore[arg-type]
     passes = _with_two_passes(transforms, sees, views, verify=verify)
-    if backprop == "autograd" or not torch.is_grad_enabled():
+    if backprop == "autograd" or not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return _run_plainly(passes, alphas, inputs, states, sees, views, readings, once=once)
     plan = Plan(
         transforms=passes, alphas=alphas, inputs=inputs, initial=states, sees=sees, views=views,
@@ -146,7 +146,7 @@ def _with_two_passes(
     for t, row in enumerate(transforms):
         rows.append([])
         for level, f in enumerate(row):
-            name = f"transforms[{t}][{level}] ({type(f).__name__})"
+            name = f"level {level} at timestep {t} ({type(f).__name__})"
             replay = Replay(f) if isinstance(f, nn.Module) else f
             rows[t].append(
                 replay.for_run(seen[level], verify=verify, name=name) if isinstance(replay, Replay) else replay

@@ -75,8 +75,8 @@ class Replay:
 
     def __call__(self, *states: Tensor | None) -> Tensor:
         """F under plain autograd."""
-        return self.function(
-            *(state if state is None or view is None else view(state) for state, view in self._viewed(states))
+        return self._call(
+            [state if state is None or view is None else view(state) for state, view in self._viewed(states)]
         )
 
     def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
@@ -86,13 +86,15 @@ class Replay:
             ReplayError: F uses a tensor whose gradient would be lost, or changes a large buffer.
         """
         arguments = [_argument(state, view) for state, view in self._viewed(states)]
+        versions = [0 if argument is None else argument._version for argument in arguments]
         there = [argument for argument in arguments if argument is not None]
         device = next((tensor.device for tensor in (*there, *self.parameters())), torch.device("cpu"))
         circumstances, before = Circumstances(device, *self.modules), random_states(device)
         stand_ins = _stand_ins(circumstances)
         with circumstances.with_parameters(stand_ins), torch.enable_grad():
-            value = self.function(*arguments)
+            value = self._call([_given(argument) for argument in arguments])
         circumstances.check_unchanged(self.name)
+        self._check_arguments(arguments, versions)
         self._check_value(value, [*stand_ins.values(), *there])
         for tensor in (*stand_ins.values(), *there):
             if tensor.requires_grad:  # on its graph hangs what the function may have given out beside its value
@@ -123,7 +125,7 @@ class Replay:
             circumstances.restored(stand_ins), torch.enable_grad(), precision.context(),
             random_state(circumstances.random, precision.device),
         ):  # fmt: skip
-            value = self.function(*leaves)
+            value = self._call([_given(leaf) for leaf in leaves])
         if checksum is not None:
             self._verify(checksum, value, exact=all(n is None or n.exact for n in seen))
         if state is not None:
@@ -156,6 +158,23 @@ class Replay:
 
     def _viewed(self, states: Sequence[Tensor | None]) -> Iterable[tuple[Tensor | None, View | None]]:
         return zip(states, self._views(states), strict=True)
+
+    def _call(self, arguments: Sequence[Tensor | None]) -> Tensor:
+        try:
+            return self.function(*arguments)
+        except Exception as error:
+            shapes = ", ".join("None" if a is None else str(tuple(a.shape)) for a in arguments)
+            error.add_note(f"raised by {self.name}, given {shapes}")
+            raise
+
+    def _check_arguments(self, arguments: Sequence[Tensor | None], versions: Sequence[int]) -> None:
+        # What a view shows is the function's own to change; a state, or an input, is not.
+        for (argument, view), version in zip(self._viewed(arguments), versions, strict=True):
+            if argument is not None and view is None and argument._version != version:
+                raise ReplayError(
+                    f"{self.name} changes a state or input that it is given in place, as inplace=True does, which others need: "
+                    "have it work on a copy."
+                )
 
     def _check_value(self, value: object, sources: Sequence[Tensor]) -> None:
         if not isinstance(value, Tensor):
@@ -200,6 +219,23 @@ class _Adjoint(torch.autograd.Function):
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, None]:
         """y[l,t]."""
         return ctx.adjoint.to(ctx.dtype), None
+
+
+class _Given(torch.autograd.Function):
+    """The identity, so that what begins a graph may be changed in place."""
+
+    @staticmethod
+    def forward(ctx: Any, leaf: Tensor) -> Tensor:
+        return leaf.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """That of the identity."""
+        return grads[0]
+
+
+def _given(leaf: Tensor | None) -> Tensor | None:
+    return _Given.apply(leaf) if leaf is not None and leaf.requires_grad else leaf
 
 
 def _argument(state: Tensor | None, view: View | None) -> Tensor | None:

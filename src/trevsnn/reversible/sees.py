@@ -44,17 +44,29 @@ def adjacent(levels: int) -> list[Sees]:
     return [Sees((level - 1,), (level + 1,)) for level in range(levels)]
 
 
-def check_sees(sees: Sequence[Sees], levels: int) -> None:
-    """Raise ValueError where a level is to see what is not there yet or not there any more."""
-    if len(sees) != levels:
-        raise ValueError(f"sees has {len(sees)} entries for {levels} levels: give one for each.")
-    for level, (lower, upper, _) in enumerate(sees):
-        if not all(-1 <= i < level for i in lower):
-            raise ValueError(
-                f"sees[{level}].lower is {tuple(lower)}: level {level} sees levels below it, 0..{level - 1}, or the input, -1."
+def check_sees(sees: Sequence[Sees]) -> None:
+    """Raise TypeError or ValueError where a level is to see what is not there yet or not there any more."""
+    levels = len(sees)
+    for level, seen in enumerate(sees):
+        if (
+            not isinstance(seen, Sees)
+            or not isinstance(seen.lower, tuple | list)
+            or not isinstance(seen.upper, tuple | list)
+        ):
+            raise TypeError(
+                f"sees[{level}] is {seen!r}; give Sees(lower, upper, own) with tuples of levels, such as Sees((-1,))."
             )
-        if not all(level < j <= levels for j in upper):
+        if not all(-1 <= i < level for i in seen.lower):
             raise ValueError(
-                f"sees[{level}].upper is {tuple(upper)}: level {level} sees levels above it, {level + 1}..{levels - 1}, at "
-                f"the timestep before, or nothing, {levels}; for its own earlier state set own=True."
+                f"sees[{level}].lower is {tuple(seen.lower)}: at the same timestep a level sees those below it, "
+                f"{_range(0, level)}, and the input, -1."
             )
+        if not all(level < j <= levels for j in seen.upper):
+            raise ValueError(
+                f"sees[{level}].upper is {tuple(seen.upper)}: of the timestep before a level sees those above it, "
+                f"{_range(level + 1, levels)}, or nothing, {levels}; for its own state set own=True."
+            )
+
+
+def _range(first: int, end: int) -> str:
+    return "of which there are none" if first >= end else f"{first}..{end - 1}"

@@ -65,16 +65,21 @@ class Tape:
             self.states[level] = value
             return
         before = self.state(level)
+        if value.shape != before.shape:
+            raise ValueError(
+                f"the state of level {level} has shape {tuple(before.shape)}, its transform gave {tuple(value.shape)}: a level "
+                "keeps its shape."
+            )
+        if isinstance(alpha, Tensor) and not _broadcasts(alpha.shape, before.shape):
+            raise ValueError(
+                f"an alpha of level {level} has shape {tuple(alpha.shape)}, which cannot be broadcast to its state, "
+                f"{tuple(before.shape)}."
+            )
         if alpha is None:
             state = before + value
         else:
             scaled = alpha * before
             state = scaled.add_(value) if scaled.dtype == value.dtype else scaled + value
-        if value.shape != before.shape or state.shape != before.shape:
-            raise ValueError(
-                f"the state of level {level} has shape {tuple(before.shape)}, its transform gave {tuple(value.shape)}: a level "
-                "keeps its shape, and alpha is broadcast to it."
-            )
         self.states[level] = state
 
     def end_timestep(self, t: int) -> None:
@@ -93,6 +98,15 @@ class Tape:
                     self._seen[t, level] = view.code(state)
             if inverts and not last:
                 self._keep_anchor(t, level, state)
+
+    def code(self, t: int, level: int) -> Code:
+        """The code of c[l,t], of the timestep where the forward pass stands: the one that is kept, or another."""
+        kept, view = self._seen.get((t, level)), self.plan.views[level]
+        assert view is not None
+        if kept is not None and not isinstance(kept, Tensor):
+            return kept
+        with owner("codes"):
+            return view.code(self.state(level))
 
     def end_forward(self) -> list[Tensor]:
         """The last states, and nothing kept of those that are not needed any more."""
@@ -205,6 +219,10 @@ class Tape:
         """Whether c[l,t-1] is rebuilt from c[l,t]."""
         whole = (t - 1, level) in self._anchors and self._anchors[t - 1, level][1] is None
         return t > 0 and self.plan.inverts(level) and not whole
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))
 
 
 def _masked(state: Tensor, mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
