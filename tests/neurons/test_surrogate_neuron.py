@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.func import grad, jacrev, vmap
 
-from trevsnn.neurons import SurrogateSpike, atan, sigmoid, triangle
+from trevsnn.neurons import Spike, SurrogateSpike, atan, sigmoid, triangle
 
 NEURONS = [SurrogateSpike(0.5, atan()), SurrogateSpike(-0.2, sigmoid(3.0)), SurrogateSpike(1.0, triangle(0.8))]
 V = torch.tensor([-1.3, -0.25, 0.0, 0.4, 0.5, 0.9, 1.0, 1.6], dtype=torch.float64)
