@@ -79,7 +79,9 @@ def gather(parts: Iterator[tuple[slice, Tensor]], batch: int) -> Tensor:
 
 def fast_layout(maps: Tensor) -> Tensor:
     """(B, C, H, W) in the memory layout this device is fastest in: channels-last on a CPU, the given one elsewhere."""
-    return maps.contiguous(memory_format=torch.channels_last) if maps.device.type == "cpu" else maps
+    if maps.device.type != "cpu" or torch._C._are_functorch_transforms_active():  # vmap knows no layouts
+        return maps
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 def is_sliceable(step: nn.Module, shared: nn.Module) -> bool:

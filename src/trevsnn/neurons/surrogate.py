@@ -29,7 +29,7 @@ class SurrogateSpike:
         derivative: such as :func:`atan`, :func:`sigmoid` or :func:`triangle`; without parameters to train.
 
     Raises:
-        TypeError: the derivative gives no tensor of its argument's shape.
+        TypeError: the threshold is no number; the derivative gives no tensor of its argument's shape.
         ValueError: the threshold is not finite; the derivative has parameters to train.
     """
 
@@ -38,6 +38,8 @@ class SurrogateSpike:
     keeps_state: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.threshold, int | float):
+            raise TypeError(f"SurrogateSpike: threshold is a {type(self.threshold).__name__}; give a number.")
         if not math.isfinite(self.threshold):
             raise ValueError(f"SurrogateSpike: threshold is {self.threshold}; give a finite number.")
         slope = self.derivative(torch.zeros(2))

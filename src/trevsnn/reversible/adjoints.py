@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trevsnn.reversible.memory_owner import owner
-from trevsnn.reversible.plan import Alpha, Plan
+from trevsnn.reversible.plan import Alpha, Plan, is_zero
 from trevsnn.reversible.two_pass import Gradients, add_up
 
 
@@ -67,7 +67,9 @@ class Adjoints:
     def step_back(self, level: int, alpha: Alpha) -> None:
         """From y[l,t] to ``alpha[l,t] y[l,t]``, and what F[l,t] added, the first terms of y[l,t-1]."""
         adjoint = self.of(level)
-        if alpha is not None:
+        if is_zero(alpha):
+            adjoint.zero_()
+        elif alpha is not None:
             adjoint.mul_(alpha)
         if self._own is not None:
             adjoint.add_(self._own)

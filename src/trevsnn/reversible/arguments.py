@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -54,6 +55,11 @@ def check_arguments(
     if views is not None:
         _check_sequence("views", views, levels, "levels")
     for level, view in enumerate(views or ()):
+        if isinstance(view, nn.Module) and any(p.requires_grad for p in view.parameters()):
+            raise ValueError(
+                f"views[{level}] has parameters to train, which would get no gradient: freeze them, or look at the state in "
+                "the modules."
+            )
         if view is not None and not isinstance(view, View):
             raise TypeError(
                 f"views[{level}] is a {type(view).__name__}, which has no method 'code': give a neuron, such as Spike(), "
@@ -106,5 +112,7 @@ def _check_transform(name: str, f: object) -> None:
             f"{name} is a {type(f).__name__}; give a torch.nn.Module, or Replay(function, *modules) of a function and the "
             "modules it uses."
         )
-    if isinstance(f, nn.Module) and any(map(is_lazy, f.parameters())):
+    if isinstance(f, nn.Module) and any(isinstance(part, torch.jit.ScriptModule) for part in f.modules()):
+        raise TypeError(f"{name} is, or holds, a module of torch.jit, which cannot be replayed: give the module it was made of.")
+    if isinstance(f, nn.Module) and any(map(is_lazy, (*f.parameters(), *f.buffers()))):
         raise ValueError(f"{name} has parameters without a shape yet: run it once before.")

@@ -24,41 +24,38 @@ class Checksum:
     """
 
     def __init__(self, tensor: Tensor) -> None:
-        self.bits = _sum_of_bits(tensor)
+        self.order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
+        self.bits = self._sum_of_bits(tensor)
         self.sum = tensor.detach().sum()
-        self.samples = _samples(tensor)
+        self.samples = self._samples(tensor)
 
     def same(self, tensor: Tensor) -> bool:
         """Whether a tensor has the same bits, or this one held NaN."""
-        return bool(torch.equal(self.bits, _sum_of_bits(tensor))) or bool(self.sum.isnan())
+        return bool(torch.equal(self.bits, self._sum_of_bits(tensor))) or bool(self.sum.isnan())
 
     def distance(self, tensor: Tensor) -> float:
         """The largest difference of the elements, relative to the largest of them; NaN where only one is NaN."""
-        before, now = self.samples, _samples(tensor)
+        before, now = self.samples, self._samples(tensor)
         difference = (before - now).abs().masked_fill((before == now) | (before.isnan() & now.isnan()), 0).max()
         return float(difference / torch.stack([before, now]).abs().nan_to_num().max().clamp_min(1e-300))
 
+    def _sum_of_bits(self, tensor: Tensor) -> Tensor:
+        flat = self._flat(tensor)
+        words = flat.numel() * flat.element_size() // 8 * 8 // flat.element_size()
+        integers = flat[:words].view(torch.int64)
+        rows = len(integers) // _COLUMNS
+        sums = integers[: rows * _COLUMNS].view(rows, _COLUMNS).sum(0)
+        rest = integers[rows * _COLUMNS :]
+        sums[: len(rest)] += rest
+        last = flat[words:].view(torch.uint8).to(torch.int64)
+        weights = torch.arange(1, 2 * (_COLUMNS + len(last)), 2, device=tensor.device)
+        return (torch.cat([sums, last]) * weights).sum()
 
-def _sum_of_bits(tensor: Tensor) -> Tensor:
-    flat = _in_memory_order(tensor)
-    words = flat.numel() * flat.element_size() // 8 * 8 // flat.element_size()
-    integers = flat[:words].view(torch.int64)
-    rows = len(integers) // _COLUMNS
-    sums = integers[: rows * _COLUMNS].view(rows, _COLUMNS).sum(0)
-    rest = integers[rows * _COLUMNS :]
-    sums[: len(rest)] += rest
-    last = flat[words:].view(torch.uint8).to(torch.int64)
-    weights = torch.arange(1, 2 * (_COLUMNS + len(last)), 2, device=tensor.device)
-    return (torch.cat([sums, last]) * weights).sum()
+    def _samples(self, tensor: Tensor) -> Tensor:
+        flat = self._flat(tensor)
+        return flat[:: max(1, -(-len(flat) // _SAMPLES))].double() if len(flat) else flat.new_zeros(1).double()
 
-
-def _samples(tensor: Tensor) -> Tensor:
-    flat = _in_memory_order(tensor)
-    return flat[:: max(1, -(-len(flat) // _SAMPLES))].double() if len(flat) else flat.new_zeros(1).double()
-
-
-def _in_memory_order(tensor: Tensor) -> Tensor:
-    """All elements in one axis, from an address that is a multiple of 8: not copied, where the tensor is dense."""
-    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
-    flat = tensor.detach().permute(order).reshape(-1).contiguous()
-    return flat.clone() if flat.storage_offset() * flat.element_size() % 8 else flat
+    def _flat(self, tensor: Tensor) -> Tensor:
+        """All elements in one axis, in the order that the first tensor had in memory, from an address that is a multiple of 8: not copied, where the tensor is dense."""
+        flat = tensor.detach().permute(self.order).reshape(-1).contiguous()
+        return flat.clone() if flat.storage_offset() * flat.element_size() % 8 else flat

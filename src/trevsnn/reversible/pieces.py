@@ -38,10 +38,17 @@ def run_pieces(plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
             with owner("heads"):
                 for place, readout in enumerate(plan.readouts):
                     if readout.timestep == t:
-                        given[place] = readout.read(_Reading.apply(tape, t, readout, token))
+                        state = _Reading.apply(tape, t, readout, token)
+                        value = readout.read(state)
+                        # The tape's own memory changes in the backward pass.
+                        given[place] = value.clone() if _share_memory(value, state) else value
     outputs = _End.apply(tape, token, *(given[place] for place in range(len(plan.readouts))))
     levels = 0 if plan.once else plan.levels
     return list(outputs[:levels]), list(outputs[levels:])
+
+
+def _share_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage()._cdata == b.untyped_storage()._cdata
 
 
 class _Begin(torch.autograd.Function):

@@ -140,6 +140,11 @@ class Plan:
         return level in self._seen_at_once or (level in self._seen_later and t + 1 < self.timesteps)
 
 
+def is_zero(alpha: Alpha) -> bool:
+    """Whether an alpha is the number 0: nothing of the state before is left, not even what is not finite."""
+    return isinstance(alpha, int | float) and alpha == 0
+
+
 def alpha_row(alphas: Sequence[Sequence[Alpha] | None], t: int) -> Sequence[Alpha]:
     """The alphas of timestep t. Raises ValueError where they are missing."""
     row = alphas[t]

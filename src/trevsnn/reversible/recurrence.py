@@ -16,7 +16,7 @@ from trevsnn.backprop import Backprop
 from trevsnn.reversible.arguments import check_arguments
 from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.pieces import run_pieces
-from trevsnn.reversible.plan import Alpha, Plan, Readout, alpha_row
+from trevsnn.reversible.plan import Alpha, Plan, Readout, alpha_row, is_zero
 from trevsnn.reversible.replay import Replay
 from trevsnn.reversible.sees import Sees, adjacent
 from trevsnn.reversible.two_pass import TwoPass, View
@@ -51,9 +51,8 @@ def unroll(
         previous, current = current, []
         for level, (transform, seen) in enumerate(zip(row, sees or adjacent(len(row)), strict=True)):
             state = transform(*seen.arguments(level, x, current, previous))
-            if previous is not None:
-                alpha, before = alpha_row(alphas, t)[level], previous[level]
-                state = (before if alpha is None else alpha * before) + state
+            if previous is not None and not is_zero(alpha := alpha_row(alphas, t)[level]):
+                state = (previous[level] if alpha is None else alpha * previous[level]) + state
             current.append(state)
         yield current
 
@@ -122,8 +121,9 @@ def run(
     passes = _with_two_passes(transforms, sees, views, verify=verify)
     if backprop == "autograd" or not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return _run_plainly(passes, alphas, inputs, states, sees, views, readings, once=once)
-    plan = Plan(
-        transforms=passes, alphas=alphas, inputs=inputs, initial=states, sees=sees, views=views,
+    plan = Plan(  # of copies: the caller may change lists before the backward pass
+        transforms=passes, alphas=[row if row is None else list(row) for row in alphas], inputs=list(inputs),
+        initial=states if states is None else list(states), sees=sees, views=views,
         exact=backprop == "exact", readouts=[r._replace(level=r.level % levels) for r in readings], once=once,
         read_alpha=read_alpha,
     )  # fmt: skip

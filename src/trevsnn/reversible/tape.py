@@ -10,7 +10,7 @@ from torch import Tensor
 from trevsnn.reversible.adjoints import Adjoints
 from trevsnn.reversible.inversion import check_reversible, plan_anchors
 from trevsnn.reversible.memory_owner import hand_over, owner
-from trevsnn.reversible.plan import Alpha, Plan
+from trevsnn.reversible.plan import Alpha, Plan, is_zero
 from trevsnn.reversible.two_pass import Code, Neighbour
 
 
@@ -61,7 +61,11 @@ class Tape:
 
     def advance(self, level: int, value: Tensor, alpha: Alpha, *, begins: bool) -> None:
         """Go on to ``c[l,t] = alpha[l,t] * c[l,t-1] + F``, given the value of F, or begin with ``c[l,t] = F``."""
-        if begins:
+        if value.is_complex() or (isinstance(alpha, Tensor) and alpha.is_complex()):
+            raise TypeError(
+                f"level {level} is complex, which backprop='exact' and 'reversible' do not know: use backprop='autograd'."
+            )
+        if begins or is_zero(alpha):
             self.states[level] = value
             return
         before = self.state(level)
@@ -135,13 +139,14 @@ class Tape:
             RuntimeError: it ran before, with ``once``.
         """
         plan = self.plan
-        if not plan.once:
-            self.states = last
         if self.spent:
             raise RuntimeError(
                 "the backward pass ran a second time over one forward pass, but its states were freed as it went: run "
                 "the forward pass again, or use backprop='autograd' with retain_graph=True."
             )
+        self.spent = plan.once  # even if it does not come to its end
+        if not plan.once:  # detached, or this tape and the graph that holds it would keep each other alive
+            self.states = [state if state is None else state.detach() for state in last]
         if not plan.exact and plan.timesteps > 1:
             for level in range(plan.levels):
                 check_reversible(level, plan.numbers(level), self.state(level).dtype)
@@ -188,7 +193,7 @@ class Tape:
                 self.states[level], self._owned[level] = values, self.plan.once
                 hand_over(values, "states")
             else:
-                self.state(level).masked_scatter_(mask, values)
+                self.state(level).masked_scatter_(mask, values.to(self.state(level).dtype))
         return self.states[level]
 
     def end_piece(self, t: int, level: int) -> None:
@@ -199,8 +204,9 @@ class Tape:
         if t == 0 and level == 0:
             # Whoever holds the loss holds this tape: nothing large stays on it but what is still to be given out.
             self.adjoints.forget_states()
+            self.states = []
             if self.plan.once:
-                self.spent, self.states, self.plan.inputs, self.plan.distinct_inputs = True, [], [], []
+                self.plan.inputs, self.plan.distinct_inputs = [], []
 
     def _sources(self, t: int, level: int) -> list[tuple[int, int] | None]:
         """Timestep and level of what F[l,t] is given, level -1 for the input; None where there is nothing."""
