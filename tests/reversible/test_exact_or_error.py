@@ -2,12 +2,14 @@
 
 import math
 import random
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils import prune
 
 from trevsnn.neurons import Spike
 from trevsnn.reversible import Readout, Replay, ReplayError, Sees, run
@@ -204,6 +206,54 @@ def test_a_module_that_is_not_replayable_is_named(make):
         loss_of(module, x=torch.randn(5, 4)).backward()
 
 
+class Marked(Of):
+    """Looks at an attribute that somebody gave to its parameter."""
+
+    def forward(self, below, above):
+        assert isinstance(self.linear.weight, nn.Parameter)
+        return below @ (self.linear.weight * self.linear.weight.mask)
+
+
+def test_parameters_keep_their_attributes_and_class():
+    class Own(nn.Parameter):
+        pass
+
+    def make():
+        module = Marked()
+        module.linear = nn.Linear(4, 4, bias=False)
+        module.linear.weight = Own(module.linear.weight)
+        module.linear.weight.mask = torch.eye(4)
+        return module
+
+    assert_same_gradients(make)
+
+
+def test_names_that_go_between_the_passes_come_back_for_the_second_alone():
+    def make():
+        module = Of()
+        prune.l1_unstructured(module.linear, "weight", 0.5)
+        return module
+
+    assert_same_gradients(make, lambda module: prune.remove(module.linear, "weight"))
+    module = make()
+    loss = loss_of(module)
+    prune.remove(module.linear, "weight")
+    names = list(module.state_dict())
+    loss.backward()
+    assert list(module.state_dict()) == names
+
+
+def test_an_attribute_that_a_first_call_makes_is_not_there_in_the_second_pass():
+    class Counting(Of):
+        calls = 0
+
+        def forward(self, below, above):
+            self.calls += 1
+            return super().forward(below, above) / self.calls
+
+    assert_same_gradients(Counting)
+
+
 def test_the_check_can_be_left_out():
     loss_of(Membrane(), verify=False).backward()
 
@@ -233,6 +283,17 @@ class GivesOut(Of):
         return super().forward(below, above)
 
 
+PEEKED = []
+
+
+class Peeks(nn.Module):
+    """Without parameters; shows what it is given."""
+
+    def forward(self, below, above):
+        PEEKED.append(below * 2)
+        return torch.tanh(below)
+
+
 def test_a_loss_of_what_a_module_gives_out_besides_its_value_is_refused():
     module, gained = GivesOut(), []
     loss = loss_of(module) + module.rate
@@ -244,6 +305,66 @@ def test_a_loss_of_what_a_module_gives_out_besides_its_value_is_refused():
     with pytest.raises(ReplayError, match="gives out a tensor besides"):
         (loss + gained[0].sum()).backward()
     loss_of(GivesOut()).backward()  # nobody uses it
+    loss = loss_of(module) + module.rate
+    with pytest.raises(ReplayError, match="gives out a tensor besides"):
+        torch.autograd.grad(loss, [*module.parameters()])
+    lower = Of()
+    alphas = [[0.5, 0.5]] * 3
+    last, _ = run([[lower, Peeks()]] * 3, alphas, [torch.ones(5, 4)] * 3)
+    with pytest.raises(ReplayError, match="gives out a tensor besides"):  # a gradient of what lies below alone
+        torch.autograd.grad(last[0].sum() + PEEKED[-1].sum(), [*lower.parameters()])
+
+
+def test_a_promise_of_one_backward_pass_holds_for_a_part_of_it():
+    module = Of()
+    _, read = run_of(module, readouts=[(2, torch.sin), (0, torch.sin)], once=True)
+    torch.autograd.grad(read[0].sum(), module.linear.bias, retain_graph=True)
+    with pytest.raises(RuntimeError, match="ran a second time"):
+        read[1].sum().backward()
+
+
+def test_what_the_caller_does_with_lists_and_values_does_not_matter():
+    found = []
+    for mode in ("autograd", "exact", "reversible"):
+        torch.manual_seed(0)
+        module, alpha = Of(), nn.Parameter(torch.full((4,), 0.9))
+        alphas, inputs, states = [[alpha]] * 3, [torch.randn(5, 4)] * 3, [torch.randn(5, 4)]
+        last, read = run([[module]] * 3, alphas, inputs, states, readouts=[(1, lambda c: c)], backprop=mode)
+        loss = last[0].square().sum() + read[0].square().sum()
+        states[:] = [c.detach() for c in last]  # as for the next chunk of a long sequence
+        alphas[1] = [0.1]
+        inputs.clear()
+        found.append([*torch.autograd.grad(loss, [*module.parameters(), alpha]), read[0].detach()])
+    for grads in found[1:]:
+        for a, b in zip(grads, found[0], strict=True):
+            assert torch.allclose(a, b, rtol=1e-10)
+
+
+def test_a_readout_that_is_the_state_is_the_user_s_own():
+    _, read = run_of(Of(), readouts=[(2, lambda c: c)], once=True, views=[Spike()])
+    value = read[0].detach().clone()
+    read[0].sum().backward()
+    assert torch.equal(read[0], value)
+
+
+def test_steps_leave_nothing_alive():
+    module, x = Of(), torch.ones(5, 4)
+    for _ in range(3):
+        (last,), _ = run([[module]], [None], [x])
+        loss = last.square().sum()
+        reference = weakref.ref(last)
+        loss.backward()
+        del last, loss
+        assert reference() is None
+
+
+def test_a_number_0_as_alpha_forgets_what_is_not_finite():
+    for mode in ("autograd", "exact"):
+        rows = [[Of(lambda x: x - torch.inf)], [Of()]]
+        (last,), _ = run(rows, [None, [0.0]], [torch.ones(5, 4)] * 2, backprop=mode)
+        last.sum().backward()
+        assert last.isfinite().all()
+        assert rows[1][0].linear.weight.grad.isfinite().all()
 
 
 def test_a_replay_in_the_place_of_a_module_sees_what_the_module_would():

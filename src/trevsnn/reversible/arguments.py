@@ -113,6 +113,8 @@ def _check_transform(name: str, f: object) -> None:
             "modules it uses."
         )
     if isinstance(f, nn.Module) and any(isinstance(part, torch.jit.ScriptModule) for part in f.modules()):
-        raise TypeError(f"{name} is, or holds, a module of torch.jit, which cannot be replayed: give the module it was made of.")
+        raise TypeError(
+            f"{name} is, or holds, a module of torch.jit, which cannot be replayed: give the module it was made of."
+        )
     if isinstance(f, nn.Module) and any(map(is_lazy, (*f.parameters(), *f.buffers()))):
         raise ValueError(f"{name} has parameters without a shape yet: run it once before.")

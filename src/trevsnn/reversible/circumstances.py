@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,29 +20,57 @@ _SETTINGS = (bool, int, float, str, type(None))
 
 
 class _Contents(NamedTuple):
-    """What one module holds: references, but for copies of its buffers."""
+    """What one module holds: references, but for copies of its buffers; None for what is not to be touched."""
 
     module: nn.Module
     parameters: dict[str, Any]
-    buffers: dict[str, Any]
     modules: dict[str, Any]
-    settings: dict[str, Any]
+    buffers: dict[str, Any] | None
+    settings: dict[str, Any] | None
+    hooks: tuple[dict[int, Any], dict[int, Any]] | None
 
     @staticmethod
     def of(module: nn.Module, weights_only: bool) -> _Contents:
         if weights_only:
-            return _Contents(module, dict(module._parameters), {}, dict(module._modules), {})
-        settings = {name: value for name, value in vars(module).items() if isinstance(value, _SETTINGS)}
+            return _Contents(module, dict(module._parameters), dict(module._modules), None, None, None)
+        settings = {name: value for name, value in vars(module).items() if _is_setting(value)}
+        hooks = dict(module._forward_pre_hooks), dict(module._forward_hooks)
         return _Contents(
-            module, dict(module._parameters), dict(module._buffers), dict(module._modules), settings
+            module, dict(module._parameters), dict(module._modules), dict(module._buffers), settings, hooks
         )  # fmt: skip
 
     def put_back(self) -> None:
-        # Past __setattr__: a plain tensor may stand in for a parameter.
-        self.module._parameters.update(self.parameters)
-        self.module._buffers.update(self.buffers)
-        self.module._modules.update(self.modules)
-        vars(self.module).update(self.settings)
+        # Past __setattr__: a plain tensor may stand in for a parameter. Names that came since go.
+        _refill(self.module._parameters, self.parameters)
+        _refill(self.module._modules, self.modules)
+        if self.buffers is not None:
+            _refill(self.module._buffers, self.buffers)
+        if self.hooks is not None:  # they make the weights of pruned modules, for one
+            _refill(self.module._forward_pre_hooks, self.hooks[0])
+            _refill(self.module._forward_hooks, self.hooks[1])
+        if self.settings is not None:
+            held = vars(self.module)
+            for name in [name for name, value in held.items() if _is_setting(value) and name not in self.settings]:
+                del held[name]
+            held.update(self.settings)
+
+
+def _is_setting(value: object) -> bool:
+    """Whether it is a plain number, string or flag, or an unchangeable record of such, like a neuron."""
+    return isinstance(value, _SETTINGS) or (is_dataclass(value) and type(value).__dataclass_params__.frozen)  # type: ignore[attr-defined]
+
+
+def _dictionaries(module: nn.Module, weights_only: bool) -> list[dict[Any, Any]]:
+    """In which a module keeps what it holds."""
+    weights: list[dict[Any, Any]] = [module._parameters, module._modules]
+    if weights_only:
+        return weights
+    return [*weights, module._buffers, module._forward_pre_hooks, module._forward_hooks, vars(module)]
+
+
+def _refill(held: dict[Any, Any], wanted: Mapping[Any, Any]) -> None:
+    held.clear()
+    held.update(wanted)
 
 
 class Circumstances:
@@ -67,9 +96,10 @@ class Circumstances:
         ]  # fmt: skip
         self._copied: set[tuple[int, str]] = set()
         for contents in self._contents:
-            for name, buffer in contents.buffers.items():
+            buffers = contents.buffers or {}
+            for name, buffer in buffers.items():
                 if buffer is not None and buffer.numel() <= LARGE_BUFFER:
-                    contents.buffers[name] = buffer.detach().clone()
+                    buffers[name] = buffer.detach().clone()
                     self._copied.add((id(contents.module), name))
                 elif buffer is not None and not buffer.is_inference():
                     self._unchanged.append((buffer, buffer._version))
@@ -97,18 +127,20 @@ class Circumstances:
             RuntimeError: a parameter or large buffer was changed in place since.
         """
         self.check_unchanged()
-        present = [_Contents.of(contents.module, self._weights_only) for contents in self._contents]
+        present = [held for contents in self._contents for held in _dictionaries(contents.module, self._weights_only)]
+        copies = [dict(held) for held in present]
         try:
             for contents in self._contents:
-                copies = {
-                    k: b.clone() if (id(contents.module), k) in self._copied else b for k, b in contents.buffers.items()
+                buffers = contents.buffers and {
+                    name: b.clone() if (id(contents.module), name) in self._copied else b
+                    for name, b in contents.buffers.items()
                 }
                 parameters = _replaced(contents.parameters, stand_ins or {})
-                contents._replace(parameters=parameters, buffers=copies).put_back()
+                contents._replace(parameters=parameters, buffers=buffers).put_back()
             yield
         finally:
-            for contents in present:
-                contents.put_back()
+            for held, copy in zip(present, copies, strict=True):
+                _refill(held, copy)
 
     def check_unchanged(self, changer: str | None = None) -> None:
         """Raise RuntimeError where a parameter or a large buffer was changed in place: by a function of that name in its own
@@ -127,8 +159,8 @@ class Circumstances:
             )
 
     def _name(self, tensor: Tensor) -> str:
-        for module, parameters, buffers, _, _ in self._contents:
-            for kind, named in (("parameter", parameters), ("buffer", buffers)):
+        for module, parameters, _, buffers, *_ in self._contents:
+            for kind, named in (("parameter", parameters), ("buffer", buffers or {})):
                 for name, held in named.items():
                     if held is tensor:
                         return f"{kind} {name!r} {tuple(tensor.shape)} of a {type(module).__name__}"

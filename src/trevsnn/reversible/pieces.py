@@ -74,7 +74,7 @@ class _Piece(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tape: Tape, t: int, level: int, token: Tensor, alpha: Alpha, *parameters: Tensor) -> Tensor:
         ctx.tape, ctx.t, ctx.level = tape, t, level
-        arguments = tape.arguments(t, level)
+        arguments = tape.arguments(t, level, token)
         # Inputs, too: autograd then raises where one was changed in place, even if nobody asks for its gradient.
         given = [x.detach() for x in tape.given(t, level)]
         ctx.save_for_backward(*parameters, *given, *([alpha] if isinstance(alpha, Tensor) else []))

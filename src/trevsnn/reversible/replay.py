@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -65,9 +66,9 @@ class Replay:
 
     def for_run(self, views: Sequence[View | None], *, verify: bool, name: str) -> Replay:
         """The same with the views and the name that a run has for it, if it has no views of its own."""
-        return Replay(
-            self.function, *self.modules, views=self.views or views, verify=self.verify and verify, name=name
-        )  # fmt: skip
+        replay = copy.copy(self)
+        replay.views, replay.verify, replay.name = self.views or views, self.verify and verify, name
+        return replay
 
     def parameters(self) -> Iterable[Tensor]:
         """Those of the modules, each once."""
@@ -82,6 +83,9 @@ class Replay:
     def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
         """F, and the pass that runs it again under what it ran under.
 
+        Its graph begins with :class:`_Fence`, at the arguments and parameters themselves: what F gives out beside its value
+        hangs on it, and a gradient on its way back from there is stopped.
+
         Raises:
             ReplayError: F uses a tensor whose gradient would be lost, or changes a large buffer.
         """
@@ -90,15 +94,20 @@ class Replay:
         there = [argument for argument in arguments if argument is not None]
         device = next((tensor.device for tensor in (*there, *self.parameters())), torch.device("cpu"))
         circumstances, before = Circumstances(device, *self.modules), random_states(device)
-        stand_ins = _stand_ins(circumstances)
+        with torch.enable_grad():
+            given = [
+                None if shown is None else _Fence.apply(self.name, shown, state)
+                for shown, state in zip(arguments, states, strict=True)
+            ]
+            stand_ins = {
+                p: _like(p, _Fence.apply(self.name, p, None)) for p in circumstances.parameters() if p.requires_grad
+            }
+        fences = {tensor.grad_fn for tensor in (*given, *stand_ins.values()) if tensor is not None}
         with circumstances.with_parameters(stand_ins), torch.enable_grad():
-            value = self._call([_given(argument) for argument in arguments])
+            value = self._call(given)
         circumstances.check_unchanged(self.name)
         self._check_arguments(arguments, versions)
-        self._check_value(value, [*stand_ins.values(), *there])
-        for tensor in (*stand_ins.values(), *there):
-            if tensor.requires_grad:  # on its graph hangs what the function may have given out beside its value
-                tensor.register_hook(self._refuse_gradient)
+        self._check_value(value, fences)
         if not all(map(torch.equal, before, random_states(device))):
             circumstances.random = before
         value = value.detach()
@@ -176,21 +185,15 @@ class Replay:
                     "have it work on a copy."
                 )
 
-    def _check_value(self, value: object, sources: Sequence[Tensor]) -> None:
+    def _check_value(self, value: object, fences: set[Any]) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"{self.name} returned a {type(value).__name__}; a transform returns one tensor.")
-        for tensor in _leaves_of_graph(value, sources):
+        for tensor in _leaves_of_graph(value, fences):
             raise ReplayError(
                 f"{self.name} uses a tensor of shape {tuple(tensor.shape)} that requires a gradient, but is neither one of its "
                 "arguments nor a parameter of its modules, perhaps one kept from an earlier call, so that its gradient would "
                 "be lost: make it a parameter, detach it, or use backprop='autograd'."
             )
-
-    def _refuse_gradient(self, gradient: Tensor) -> None:
-        raise ReplayError(
-            f"{self.name} gives out a tensor besides the value it returns, by an attribute or a hook, and a loss uses it; its "
-            "gradient would be lost: read states with readouts, detach the tensor, or use backprop='autograd'."
-        )
 
     def _verify(self, checksum: Checksum, value: Tensor, *, exact: bool) -> None:
         if exact and not checksum.same(value):
@@ -221,8 +224,28 @@ class _Adjoint(torch.autograd.Function):
         return ctx.adjoint.to(ctx.dtype), None
 
 
+class _Fence(torch.autograd.Function):
+    """The identity on the way into the first pass; what begins a graph may be changed in place behind it.
+
+    ``source`` is where the tensor comes from, so that even a gradient of earlier parameters alone comes this way.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, name: str, tensor: Tensor, source: Tensor | None) -> Tensor:
+        ctx.name = name
+        return tensor.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
+        """Nothing gets through: the gradient of the value goes through the second pass."""
+        raise ReplayError(
+            f"{ctx.name} gives out a tensor besides the value it returns, by an attribute or a hook, and a loss uses it; its "
+            "gradient would be lost: read states with readouts, detach the tensor, or use backprop='autograd'."
+        )
+
+
 class _Given(torch.autograd.Function):
-    """The identity, so that what begins a graph may be changed in place."""
+    """The identity on the way into the second pass, so that what begins a graph may be changed in place."""
 
     @staticmethod
     def forward(ctx: Any, leaf: Tensor) -> Tensor:
@@ -236,6 +259,14 @@ class _Given(torch.autograd.Function):
 
 def _given(leaf: Tensor | None) -> Tensor | None:
     return _Given.apply(leaf) if leaf is not None and leaf.requires_grad else leaf
+
+
+def _like(parameter: Tensor, stand_in: Tensor) -> Tensor:
+    """A stand-in of the parameter's class, with the attributes that somebody gave it."""
+    if type(parameter) is not Tensor:
+        stand_in.__class__ = type(parameter)
+    vars(stand_in).update(vars(parameter))  # type: ignore[attr-defined]
+    return stand_in
 
 
 def _argument(state: Tensor | None, view: View | None) -> Tensor | None:
@@ -261,25 +292,20 @@ def _leaf(code: Tensor | Code, *, wanted: bool) -> Tensor:
 
 def _stand_ins(circumstances: Circumstances) -> dict[Tensor, Tensor]:
     """For each parameter to be trained an alias that begins a graph."""
-    return {
-        p: nn.Parameter(p.detach()) if isinstance(p, nn.Parameter) else p.detach().requires_grad_()
-        for p in circumstances.parameters()
-        if p.requires_grad
-    }
+    return {p: _like(p, p.detach().requires_grad_()) for p in circumstances.parameters() if p.requires_grad}
 
 
-def _leaves_of_graph(value: Tensor, known: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The leaves that a value was computed from, but for the known ones."""
-    ids = {id(tensor) for tensor in known}
-    if value.grad_fn is None and value.requires_grad and id(value) not in ids:
+def _leaves_of_graph(value: Tensor, fences: set[Any]) -> Iterator[Tensor]:
+    """The leaves that a value was computed from without passing one of these fences."""
+    if value.grad_fn is None and value.requires_grad:
         yield value
     nodes, visited = [value.grad_fn], set()
     while nodes:
         node = nodes.pop()
-        if node is None or node in visited:
+        if node is None or node in visited or node in fences:
             continue
         visited.add(node)
         leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in ids:
+        if leaf is not None:
             yield leaf
         nodes += [following for following, _ in node.next_functions]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,8 +43,9 @@ class Tape:
         assert state is not None
         return state
 
-    def arguments(self, t: int, level: int) -> list[Tensor | None]:
-        """What F[l,t] is given; its ``requires_grad`` says whether a gradient will be asked for."""
+    def arguments(self, t: int, level: int, token: Tensor) -> list[Tensor | None]:
+        """What F[l,t] is given; its ``requires_grad`` says whether a gradient will be asked for, and its graph leads, by the
+        token, to all that it was computed from."""
         result: list[Tensor | None] = []
         for source in self._sources(t, level):
             if source is None:
@@ -50,7 +53,8 @@ class Tape:
             elif source[1] < 0:
                 result.append(self.plan.inputs[t])
             else:  # levels below are at t already, the others still at t - 1
-                result.append(self.state(source[1]).detach().requires_grad_())
+                with torch.enable_grad():
+                    result.append(_Attached.apply(self.state(source[1]), token))
         return result
 
     def given(self, t: int, level: int) -> list[Tensor]:
@@ -229,6 +233,19 @@ class Tape:
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
     return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))
+
+
+class _Attached(torch.autograd.Function):
+    """A state, on the graph of the recurrence."""
+
+    @staticmethod
+    def forward(ctx: Any, state: Tensor, token: Tensor) -> Tensor:
+        return state.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None]:
+        """No gradient goes this way: the second pass adds it to the adjoint."""
+        return None, None
 
 
 def _masked(state: Tensor, mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
