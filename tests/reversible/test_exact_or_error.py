@@ -347,6 +347,17 @@ def test_a_readout_that_is_the_state_is_the_user_s_own():
     assert torch.equal(read[0], value)
 
 
+def test_gradients_that_backward_hooks_keep_stay_as_they_were():
+    kept = {}
+    for mode in ("autograd", "exact"):
+        torch.manual_seed(0)
+        module, kept[mode] = Of(), []
+        module.register_full_backward_hook(lambda m, given, out, mode=mode: kept[mode].append(out[0]))
+        loss_of(module, mode=mode, x=torch.randn(5, 4, requires_grad=True)).backward()
+    for a, b in zip(kept["exact"], kept["autograd"], strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+
+
 def test_steps_leave_nothing_alive():
     module, x = Of(), torch.ones(5, 4)
     for _ in range(3):

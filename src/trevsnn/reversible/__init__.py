@@ -44,6 +44,7 @@ Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez 
 ``adjoints``              gradients on their way back
 ``inversion``             how much error inverting gathers, and where ``exact`` keeps a float state
 ``two_pass``, ``replay``  what is asked of a transform; how any module meets it
+``stand_ins``             where its graph begins and ends
 ``circumstances``         what a module reads besides its arguments, and how it reads the same again
 ``checksum``              by what a module is found out that does not compute the same again
 ``precision``             autocast, kept for the backward pass
@@ -55,8 +56,9 @@ from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.reversible.inversion import ReversibilityError
 from trevsnn.reversible.plan import Alpha, Readout
 from trevsnn.reversible.recurrence import run, unroll
-from trevsnn.reversible.replay import Replay, ReplayError
+from trevsnn.reversible.replay import Replay
 from trevsnn.reversible.sees import Sees, adjacent
+from trevsnn.reversible.stand_ins import ReplayError
 from trevsnn.reversible.two_pass import Code, Gradients, Neighbour, SecondPass, TwoPass, View
 
 __all__ = [

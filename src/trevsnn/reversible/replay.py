@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,8 @@ from torch import Tensor, nn
 
 from trevsnn.reversible.checksum import SAMPLE_TOLERANCE, Checksum
 from trevsnn.reversible.circumstances import Circumstances, random_state, random_states
+from trevsnn.reversible.stand_ins import Entry, Fence, ReplayError, beginning, leaves_of_graph, like, stand_ins_of
 from trevsnn.reversible.two_pass import Code, Gradients, Neighbour, SecondPass, View
-
-
-class ReplayError(RuntimeError):
-    """A module cannot be run a second time, or did not compute the same again."""
 
 
 def refuse_second_derivatives() -> None:
@@ -83,7 +80,7 @@ class Replay:
     def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
         """F, and the pass that runs it again under what it ran under.
 
-        Its graph begins with :class:`_Fence`, at the arguments and parameters themselves: what F gives out beside its value
+        Its graph begins with :class:`Fence`, at the arguments and parameters themselves: what F gives out beside its value
         hangs on it, and a gradient on its way back from there is stopped.
 
         Raises:
@@ -96,11 +93,11 @@ class Replay:
         circumstances, before = Circumstances(device, *self.modules), random_states(device)
         with torch.enable_grad():
             given = [
-                None if shown is None else _Fence.apply(self.name, shown, state)
+                None if shown is None else Fence.apply(self.name, shown, state)
                 for shown, state in zip(arguments, states, strict=True)
             ]
             stand_ins = {
-                p: _like(p, _Fence.apply(self.name, p, None)) for p in circumstances.parameters() if p.requires_grad
+                p: like(p, Fence.apply(self.name, p, None)) for p in circumstances.parameters() if p.requires_grad
             }
         fences = {tensor.grad_fn for tensor in (*given, *stand_ins.values()) if tensor is not None}
         with circumstances.with_parameters(stand_ins), torch.enable_grad():
@@ -129,12 +126,12 @@ class Replay:
             None if n is None or code is None else _leaf(code, wanted=n.adjoint is not None)
             for n, code in zip(seen, codes, strict=True)
         ]
-        stand_ins, precision = _stand_ins(circumstances), circumstances.precision
+        stand_ins, precision = stand_ins_of(circumstances), circumstances.precision
         with (
             circumstances.restored(stand_ins), torch.enable_grad(), precision.context(),
             random_state(circumstances.random, precision.device),
         ):  # fmt: skip
-            value = self._call([_given(leaf) for leaf in leaves])
+            value = self._call([beginning(leaf) for leaf in leaves])
         if checksum is not None:
             self._verify(checksum, value, exact=all(n is None or n.exact for n in seen))
         if state is not None:
@@ -148,7 +145,8 @@ class Replay:
         ]
         wanted = [leaf for leaf, _, _ in sources] + list(stand_ins.values())
         with torch.enable_grad():
-            end = _Adjoint.apply(value, adjoint)
+            # A hook may keep what it sees, and the adjoint changes in place.
+            end = Entry.apply(value, adjoint.clone() if self._has_backward_hooks() else adjoint)
         targets = [(code, neighbour) for _, code, neighbour in sources]
         del value
         grads: list[Tensor | None] = list(torch.autograd.grad(end, wanted, allow_unused=True))  # type: ignore[arg-type]
@@ -167,6 +165,10 @@ class Replay:
 
     def _viewed(self, states: Sequence[Tensor | None]) -> Iterable[tuple[Tensor | None, View | None]]:
         return zip(states, self._views(states), strict=True)
+
+    def _has_backward_hooks(self) -> bool:
+        parts = (part for module in self.modules for part in module.modules())
+        return any(part._backward_hooks or part._backward_pre_hooks for part in parts)
 
     def _call(self, arguments: Sequence[Tensor | None]) -> Tensor:
         try:
@@ -188,7 +190,7 @@ class Replay:
     def _check_value(self, value: object, fences: set[Any]) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"{self.name} returned a {type(value).__name__}; a transform returns one tensor.")
-        for tensor in _leaves_of_graph(value, fences):
+        for tensor in leaves_of_graph(value, fences):
             raise ReplayError(
                 f"{self.name} uses a tensor of shape {tuple(tensor.shape)} that requires a gradient, but is neither one of its "
                 "arguments nor a parameter of its modules, perhaps one kept from an earlier call, so that its gradient would "
@@ -210,65 +212,6 @@ class Replay:
             )
 
 
-class _Adjoint(torch.autograd.Function):
-    """Where a value's gradient comes in; unlike ``torch.autograd.grad(value, ...)`` it lets go of the value itself."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, adjoint: Tensor) -> Tensor:
-        ctx.adjoint, ctx.dtype = adjoint, value.dtype
-        return value.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, None]:
-        """y[l,t]."""
-        return ctx.adjoint.to(ctx.dtype), None
-
-
-class _Fence(torch.autograd.Function):
-    """The identity on the way into the first pass; what begins a graph may be changed in place behind it.
-
-    ``source`` is where the tensor comes from, so that even a gradient of earlier parameters alone comes this way.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, name: str, tensor: Tensor, source: Tensor | None) -> Tensor:
-        ctx.name = name
-        return tensor.detach()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
-        """Nothing gets through: the gradient of the value goes through the second pass."""
-        raise ReplayError(
-            f"{ctx.name} gives out a tensor besides the value it returns, by an attribute or a hook, and a loss uses it; its "
-            "gradient would be lost: read states with readouts, detach the tensor, or use backprop='autograd'."
-        )
-
-
-class _Given(torch.autograd.Function):
-    """The identity on the way into the second pass, so that what begins a graph may be changed in place."""
-
-    @staticmethod
-    def forward(ctx: Any, leaf: Tensor) -> Tensor:
-        return leaf.detach()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        """That of the identity."""
-        return grads[0]
-
-
-def _given(leaf: Tensor | None) -> Tensor | None:
-    return _Given.apply(leaf) if leaf is not None and leaf.requires_grad else leaf
-
-
-def _like(parameter: Tensor, stand_in: Tensor) -> Tensor:
-    """A stand-in of the parameter's class, with the attributes that somebody gave it."""
-    if type(parameter) is not Tensor:
-        stand_in.__class__ = type(parameter)
-    vars(stand_in).update(vars(parameter))  # type: ignore[attr-defined]
-    return stand_in
-
-
 def _argument(state: Tensor | None, view: View | None) -> Tensor | None:
     """What F is given in the first pass: the beginning of a graph, as in the second, so that it takes the same path."""
     if state is None:
@@ -288,24 +231,3 @@ def _code(neighbour: Neighbour, view: View | None) -> Tensor | Code:
 def _leaf(code: Tensor | Code, *, wanted: bool) -> Tensor:
     """What F is given in the second pass, as the beginning of a graph, if a gradient is asked for."""
     return (code.detach() if isinstance(code, Tensor) else code.seen()).requires_grad_(wanted)
-
-
-def _stand_ins(circumstances: Circumstances) -> dict[Tensor, Tensor]:
-    """For each parameter to be trained an alias that begins a graph."""
-    return {p: _like(p, p.detach().requires_grad_()) for p in circumstances.parameters() if p.requires_grad}
-
-
-def _leaves_of_graph(value: Tensor, fences: set[Any]) -> Iterator[Tensor]:
-    """The leaves that a value was computed from without passing one of these fences."""
-    if value.grad_fn is None and value.requires_grad:
-        yield value
-    nodes, visited = [value.grad_fn], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in visited or node in fences:
-            continue
-        visited.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            yield leaf
-        nodes += [following for following, _ in node.next_functions]
