@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,14 @@ def lively(model: nn.Module, alpha: float = 0.5, spread: float = 0.05) -> nn.Mod
             else:
                 parameter.uniform_(-0.3, 0.6)
     return model
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """float64 as the default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -15,11 +15,7 @@ from trevsnn.network.blocks import Link
 BATCH, CLASSES = 5, 4
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def network(mode, *, seed=0, **options):

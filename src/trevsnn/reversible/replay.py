@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trevsnn.reversible.checksum import SAMPLE_TOLERANCE, Checksum
 from trevsnn.reversible.circumstances import Circumstances, random_state, random_states
-from trevsnn.reversible.stand_ins import Entry, Fence, ReplayError, beginning, leaves_of_graph, like, stand_ins_of
+from trevsnn.reversible.stand_ins import Entry, Fence, ReplayError, beginning, leaf_of, leaves_of_graph, stand_ins_of
 from trevsnn.reversible.two_pass import Code, Gradients, Neighbour, SecondPass, View
 
 
@@ -45,8 +45,8 @@ class Replay:
     Args:
         function: F; a module, or a function that calls ``modules``.
         modules: whose parameters and buffers the function uses, where it is no module itself.
-        views: of each argument what F is given in its place; None, or nothing, for the state or input itself. A run gives its
-            own views to modules alone, not to a Replay.
+        views: of each argument what F is given in its place; None for the state or input itself. Nothing for the views of the
+            run.
         verify: compare what the second pass computes with what the first one did (:class:`Checksum`). Each pass reads the
             value about once more, and about 520 bytes are kept.
         name: of F in errors.
@@ -96,9 +96,7 @@ class Replay:
                 None if shown is None else Fence.apply(self.name, shown, state)
                 for shown, state in zip(arguments, states, strict=True)
             ]
-            stand_ins = {
-                p: like(p, Fence.apply(self.name, p, None)) for p in circumstances.parameters() if p.requires_grad
-            }
+            stand_ins = stand_ins_of(circumstances, lambda p: Fence.apply(self.name, p, None))
         fences = {tensor.grad_fn for tensor in (*given, *stand_ins.values()) if tensor is not None}
         with circumstances.with_parameters(stand_ins), torch.enable_grad():
             value = self._call(given)
@@ -126,7 +124,7 @@ class Replay:
             None if n is None or code is None else _leaf(code, wanted=n.adjoint is not None)
             for n, code in zip(seen, codes, strict=True)
         ]
-        stand_ins, precision = stand_ins_of(circumstances), circumstances.precision
+        stand_ins, precision = stand_ins_of(circumstances, leaf_of), circumstances.precision
         with (
             circumstances.restored(stand_ins), torch.enable_grad(), precision.context(),
             random_state(circumstances.random, precision.device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -67,17 +67,19 @@ def beginning(leaf: Tensor | None) -> Tensor | None:
     return Beginning.apply(leaf) if leaf is not None and leaf.requires_grad else leaf
 
 
-def like(parameter: Tensor, stand_in: Tensor) -> Tensor:
-    """A stand-in of the parameter's class, with the attributes that somebody gave it."""
-    if type(parameter) is not Tensor:
-        stand_in.__class__ = type(parameter)
-    vars(stand_in).update(vars(parameter))  # type: ignore[attr-defined]
-    return stand_in
+def stand_ins_of(circumstances: Circumstances, alias: Callable[[Tensor], Tensor]) -> dict[Tensor, Tensor]:
+    """For each parameter to be trained an alias, of its class and with the attributes that somebody gave it."""
+    stand_ins = {p: alias(p) for p in circumstances.parameters() if p.requires_grad}
+    for parameter, stand_in in stand_ins.items():
+        if type(parameter) is not Tensor:
+            stand_in.__class__ = type(parameter)
+        vars(stand_in).update(vars(parameter))  # type: ignore[attr-defined]
+    return stand_ins
 
 
-def stand_ins_of(circumstances: Circumstances) -> dict[Tensor, Tensor]:
-    """For each parameter to be trained an alias that begins a graph."""
-    return {p: like(p, p.detach().requires_grad_()) for p in circumstances.parameters() if p.requires_grad}
+def leaf_of(parameter: Tensor) -> Tensor:
+    """An alias that begins a graph."""
+    return parameter.detach().requires_grad_()
 
 
 def leaves_of_graph(value: Tensor, fences: set[Any]) -> Iterator[Tensor]:

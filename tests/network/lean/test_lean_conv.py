@@ -9,6 +9,17 @@ from torch import nn
 from trevsnn.network.lean.conv import LeanConv
 
 
+def assert_autograd_s(conv, x, grad_x, found):
+    """The gradients of a convolution that went back by autograd before."""
+    tolerance = 4 * torch.finfo(x.dtype).eps
+    for ours, reference in (
+        (grad_x, x.grad),
+        (found[conv.weight], conv.weight.grad),
+        (found[conv.bias], conv.bias.grad),
+    ):
+        assert (ours - reference).norm() <= tolerance * reference.norm()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("kernel", "groups"), [(1, 1), (3, 6), (5, 6), (7, 6)])
 def test_gradients_of_16_bit_convolutions_are_those_of_autograd(dtype, kernel, groups):
@@ -21,13 +32,7 @@ def test_gradients_of_16_bit_convolutions_are_those_of_autograd(dtype, kernel, g
         lean = LeanConv(conv, dtype)
         grad_x = lean.backward(grad.contiguous(memory_format=torch.channels_last), x)
         found = dict(lean.gradients())
-    tolerance = 4 * torch.finfo(dtype).eps
-    for ours, reference in (
-        (grad_x, x.grad),
-        (found[conv.weight], conv.weight.grad),
-        (found[conv.bias], conv.bias.grad),
-    ):
-        assert (ours - reference).norm() <= tolerance * reference.norm()
+    assert_autograd_s(conv, x, grad_x, found)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -58,10 +63,4 @@ def test_the_short_ways_of_16_bit_numbers_are_taken_where_they_are_right(dtype, 
         assert torch.equal(lean(x), out)
         grad_x = lean.backward(grad, x)
         found = dict(lean.gradients())
-    tolerance = 4 * torch.finfo(dtype).eps
-    for ours, reference in (
-        (grad_x, x.grad),
-        (found[conv.weight], conv.weight.grad),
-        (found[conv.bias], conv.bias.grad),
-    ):
-        assert (ours - reference).norm() <= tolerance * reference.norm()
+    assert_autograd_s(conv, x, grad_x, found)

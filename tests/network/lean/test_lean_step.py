@@ -68,6 +68,15 @@ def test_exact_recomputes_the_same_spikes_and_has_the_gradients_of_autograd(
     assert difference.norm() < (1e-13 if dtype == torch.float64 else 1e-5) * whole.norm()
 
 
+def assert_exact_is_autograd(model, x, target):
+    """All gradients, in float64."""
+    found = {}
+    for mode in ("autograd", "exact"):
+        model.set_backprop(mode)
+        found[mode] = gradients(model, loss_of(model, x, target))
+    assert worst(found["exact"], found["autograd"]) < 1e-12
+
+
 def both_passes(kind, step, shared, below, above, adjoint, precision, slice_bytes=None):
     twin = Replay(lambda below, above: step(below, [above], shared), step, shared)
     passes = twin if kind is Replay else LeanStep(step, shared, slice_bytes)
@@ -149,11 +158,7 @@ def test_changed_modules_and_hooks_are_replayed_and_right(small_model):
     rates = []
     model.levels[2].steps[0].expand1.register_forward_hook(lambda _, args, out: rates.append(out.mean().item()))
     x, target = torch.randn(3, 1, 16, 16, dtype=torch.float64), torch.randint(5, (3,))
-    found = {}
-    for mode in ("autograd", "exact"):
-        model.set_backprop(mode)
-        found[mode] = gradients(model, loss_of(model, x, target))
-    assert worst(found["exact"], found["autograd"]) < 1e-12
+    assert_exact_is_autograd(model, x, target)
     assert len(rates) == 3  # autograd once, exact twice
     assert len(set(rates)) == 1
 
@@ -255,11 +260,7 @@ def test_a_part_in_the_place_of_another_is_replayed(small_model, place, part):
     setattr(level.steps[1].get_submodule(half), name, part.double())
     assert not is_lean(level.steps[1], level.shared)
     x, target = torch.randn(3, 1, 16, 16, dtype=torch.float64), torch.randint(5, (3,))
-    found = {}
-    for mode in ("autograd", "exact"):
-        model.set_backprop(mode)
-        found[mode] = gradients(model, loss_of(model, x, target))
-    assert worst(found["exact"], found["autograd"]) < 1e-12
+    assert_exact_is_autograd(model, x, target)
 
 
 def test_frozen_weights_get_no_gradient_and_the_others_theirs(small_model):
@@ -268,11 +269,7 @@ def test_frozen_weights_get_no_gradient_and_the_others_theirs(small_model):
         if "gamma" in name or "pw1.weight" in name or "steps.0.below.bn" in name or "shared.dw2" in name:
             parameter.requires_grad_(False)
     x, target = torch.randn(3, 1, 16, 16, dtype=torch.float64), torch.randint(5, (3,))
-    found = {}
-    for mode in ("autograd", "exact"):
-        model.set_backprop(mode)
-        found[mode] = gradients(model, loss_of(model, x, target))
-    assert worst(found["exact"], found["autograd"]) < 1e-12
+    assert_exact_is_autograd(model, x, target)
 
 
 def test_a_second_backward_pass_is_refused_with_what_to_do(small_model):
