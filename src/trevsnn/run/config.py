@@ -19,6 +19,7 @@ from trevsnn.checks import at_least, within
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.config import TRevSNNConfig
+from trevsnn.run.published import fill_in
 
 RECIPES = resources.files("trevsnn") / "recipes"
 DEFAULT_RECIPE = "digits"
@@ -35,16 +36,19 @@ class OptimConfig:
         name: "adamw", "lamb" or "muon", as timm implements them. Muon (Jordan et al., 2024) makes the updates of
             matrices orthogonal and as large as AdamW's would be; vectors and depthwise kernels get AdamW's with a fifth
             of ``lr``.
-        lr: learning rate after the warm-up.
+        lr: learning rate at the end of the warm-up, where the cosine begins.
         lr_per: the batch size that the learning rates are meant for: they are scaled by ``batch_size`` over it. None
             for no scaling.
         weight_decay: of every weight but vectors, such as biases and gains.
+        decay_gains: decay gains, gammas and alphas too. Null, as in ``RunConfig``: false, or what ``published`` says.
         warmup_epochs: length of the warm-up, from ``warmup_lr`` to ``lr``; may be a part of an epoch.
         warmup_lr: learning rate at the first training step.
         min_lr: learning rate at the last training step.
         clip: clip gradients above this: the norm of the whole gradient ("norm"), or of each unit's as a share of its
             weights' norm ("agc"). None for no clipping.
         clip_mode: "norm", or "agc" for adaptive gradient clipping (Brock et al., ICML 2021), as timm implements it.
+        agc_heads: whether "agc" clips the heads too. Null: no, as its authors advise, or what ``published`` says.
+        trust_clip: for "lamb", no trust ratio above 1, so that no weight steps further than ``lr`` times Adam's update.
 
     Raises:
         ValueError: a value out of its range.
@@ -59,12 +63,17 @@ class OptimConfig:
     lr_per: int | None = None
     clip: float | None = 5.0
     clip_mode: Literal["norm", "agc"] = "norm"
+    decay_gains: bool | None = None
+    agc_heads: bool | None = None
+    trust_clip: bool = False
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "warmup_lr", "min_lr", "warmup_epochs"):
             within(f"optim.{name}", getattr(self, name), 0, math.inf)
         if self.lr_per is not None:
             at_least("optim.lr_per", self.lr_per, 1)
+        if self.trust_clip and self.name != "lamb":
+            raise ValueError(f"optim.trust_clip is for optim.name lamb; {self.name} has no trust ratio: leave it out.")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"optim.clip is {self.clip}; it must be positive, or null for no clipping.")
 
@@ -87,14 +96,18 @@ class RunConfig:
         slope_epochs: epochs in which the negative slope of the leaky ReLUs grows from 0 to 1; 0 for 1 from the start.
         ema_decay: decay of the moving average of the weights, which is then evaluated in their place. None for no
             average.
+        ema_warmup: whether that decay grows to its value over the steps. Null: yes, or what ``published`` says.
+        start: initial weights: "derived", the network's own, or "published". Null: the first, or what ``published`` says.
         checkpoint_seconds: time between checkpoints within an epoch; there is always one at its end.
         sync_batchnorm: batch statistics over all processes, instead of in each process alone.
         max_nonfinite: stop after so many consecutive training steps whose gradient is not finite; each is skipped and
             counted.
         accelerator: device, as Lightning Fabric names it: "auto", "cpu", "cuda" or "mps".
+        published: train as the published code does where the ImageNet recipes differ from it, by the options that are
+            null until then. It refuses other optimizers, rates and losses; epochs, batch, data and precision are free.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value out of its range, or one that contradicts ``published``.
     """
 
     model: TRevSNNConfig = field(default_factory=TRevSNNConfig)
@@ -109,12 +122,16 @@ class RunConfig:
     label_smoothing: float = 0.1
     slope_epochs: int = 0
     ema_decay: float | None = None
+    ema_warmup: bool | None = None
+    start: Literal["derived", "published"] | None = None
     checkpoint_seconds: float = 600.0
     sync_batchnorm: bool = False
     max_nonfinite: int = 10
     accelerator: Accelerator = "auto"
+    published: bool = False
 
     def __post_init__(self) -> None:
+        fill_in(self)
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 2)  # BatchNorm needs two values
         at_least("accumulate", self.accumulate, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.clip_grad import dispatch_clip_grad
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from trevsnn.run.config import OptimConfig, RunConfig
 
+LAMB_EPS = 1e-8  # as published; timm's is 1e-6
 MUON_VECTORS = 0.2  # learning rate of vectors and depthwise kernels under Muon, as a share of the matrices'
 
 
@@ -23,21 +24,46 @@ def lr_factor(config: RunConfig) -> float:
 
 
 def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
-    """The configured optimizer, without weight decay on biases, gains and other vectors."""
+    """The configured optimizer, without weight decay on biases, gains and other vectors.
+
+    With ``decay_gains`` what has a single axis is left out alone, biases and BatchNorm's scales: gains, gammas and alphas
+    have four axes.
+    """
     optim = config.optim
-    # Standardised weights bear any learning rate; with biases and gains at the same, hidden neurons fall silent.
-    muon: dict[str, Any] = {"fallback_lr_scale": MUON_VECTORS} if optim.name == "muon" else {}
-    return create_optimizer_v2(model, optim.name, optim.lr * lr_factor(config), optim.weight_decay, **muon)
+    special: dict[str, dict[str, Any]] = {
+        "adamw": {},
+        "lamb": {"eps": LAMB_EPS, "trust_clip": optim.trust_clip},
+        # Standardised weights bear any learning rate; with biases and gains at the same, hidden neurons fall silent.
+        "muon": {"fallback_lr_scale": MUON_VECTORS},
+    }
+    # Without groups of ours, timm asks the model which of its parameters are vectors.
+    groups = (lambda module: param_groups_weight_decay(module, optim.weight_decay)) if optim.decay_gains else None
+    return create_optimizer_v2(
+        model,
+        optim.name,
+        optim.lr * lr_factor(config),
+        optim.weight_decay,
+        param_group_fn=groups,
+        **special[optim.name],
+    )
 
 
 def build_scheduler(optimizer: Optimizer, config: RunConfig, steps_per_epoch: int) -> CosineLRScheduler:
-    """Linear warm-up, then a cosine. ``step_update(n)`` sets the learning rate of training step n, which depends on n alone."""
+    """Linear warm-up, then a cosine. ``step_update(n)`` sets the learning rate of training step n, which depends on n alone.
+
+    Of N steps, W of them warm-up, step n has, with all rates times :func:`lr_factor`::
+
+        n < W    warmup_lr + (lr - warmup_lr) n / W
+        n >= W   min_lr + (lr - min_lr) (1 + cos(pi (n - W) / (N - W))) / 2
+    """
     factor = lr_factor(config)
+    total, warmup = config.epochs * steps_per_epoch, round(config.optim.warmup_epochs * steps_per_epoch)
     return CosineLRScheduler(
         optimizer,
-        t_initial=config.epochs * steps_per_epoch,
+        t_initial=max(total - warmup, 1),
         lr_min=config.optim.min_lr * factor,
-        warmup_t=round(config.optim.warmup_epochs * steps_per_epoch),
+        warmup_t=warmup,
+        warmup_prefix=True,
         warmup_lr_init=config.optim.warmup_lr * factor,
         t_in_epochs=False,
     )
@@ -46,12 +72,12 @@ def build_scheduler(optimizer: Optimizer, config: RunConfig, steps_per_epoch: in
 def clip_gradients(parameters: Iterable[nn.Parameter], heads: Iterable[nn.Parameter], config: OptimConfig) -> Tensor:
     """Clip gradients in place.
 
-    Adaptive clipping leaves out the heads, as its authors do (Brock et al., ICML 2021).
+    Adaptive clipping leaves out the heads, as its authors do (Brock et al., ICML 2021), unless ``agc_heads`` is set.
 
     Args:
         parameters: all of the model's.
         heads: those of its heads.
-        config: with ``clip`` and ``clip_mode``.
+        config: with ``clip``, ``clip_mode`` and ``agc_heads``.
 
     Returns:
         The norm () of the whole gradient before clipping.
@@ -59,6 +85,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], heads: Iterable[nn.Parame
     trained = [p for p in parameters if p.grad is not None]
     norm = get_total_norm([p.grad for p in trained if p.grad is not None])
     if config.clip is not None:
-        excluded = set(heads) if config.clip_mode == "agc" else set()
+        excluded = set(heads) if config.clip_mode == "agc" and not config.agc_heads else set()
         dispatch_clip_grad([p for p in trained if p not in excluded], config.clip, mode=config.clip_mode)
     return norm

@@ -77,6 +77,15 @@ class TrainingState:
         self.model.set_slope(self.slope)
         self.evaluated.set_slope(self.slope)
 
+    def average(self) -> None:
+        """Let the averaged weights follow the network's, after an optimizer step.
+
+        They move by the share ``1 - d`` of the way, d being ``ema_decay`` or, with ``ema_warmup``, timm's decay at this step,
+        which begins at 0 and grows to it.
+        """
+        if self.ema is not None:
+            self.ema.update(self.model, self.step if self.config.ema_warmup else None)  # without a step: ema_decay
+
     def begin_epoch(self) -> None:
         """Set what is counted by epoch to 0."""
         self.loss_sum.zero_()

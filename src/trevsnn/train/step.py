@@ -52,8 +52,7 @@ class Stepper:
         norm = clip_gradients(state.model.parameters(), state.model.heads.parameters(), self.config.optim)
         if state.guard.accept(norm):
             state.optimizer.step()
-            if state.ema is not None:
-                state.ema.update(state.model, state.step)
+            state.average()
             state.loss_sum += sum(losses)
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1

@@ -23,6 +23,7 @@ from trevsnn.data.sets import load, splits
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.norm import share_statistics
+from trevsnn.network.start import published_start
 from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
@@ -228,8 +229,11 @@ def _make_deterministic(seed: int) -> None:
 
 
 def _build(config: RunConfig, build: Build, processes: int) -> TRevSNN:
+    model = build(config.model)
+    if config.start == "published":
+        published_start(model)
     # Channels-last is the faster layout on CPU and CUDA alike, and every mode gives the same results in it.
-    model = build(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.loss == "temporal":  # which reads the last head alone
         model.heads[:-1].requires_grad_(False)
     if config.sync_batchnorm and processes > 1:
