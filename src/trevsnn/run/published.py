@@ -21,8 +21,8 @@ OURS_AND_PUBLISHED: dict[str, tuple[Any, Any]] = {
     "start": ("derived", "published"),
 }
 
-#: What a published training needs besides, as the ImageNet recipes have it. The slopes of the published layers stay at 1
-#: (0 epochs), while its main script reckons and logs an annealing over 50.
+#: What a published training needs besides, as the ImageNet recipes have it; any of several values. The published main script
+#: reckons and logs an annealing over 50 epochs, which never reaches the layers: they keep slope 1, as with 0 epochs.
 PUBLISHED: dict[str, tuple[Any, ...]] = {
     "optim.name": ("lamb",),
     "optim.lr": (2e-3,),

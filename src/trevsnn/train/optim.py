@@ -36,15 +36,10 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
         # Standardised weights bear any learning rate; with biases and gains at the same, hidden neurons fall silent.
         "muon": {"fallback_lr_scale": MUON_VECTORS},
     }
-    # Without groups of ours, timm asks the model which of its parameters are vectors.
-    groups = (lambda module: param_groups_weight_decay(module, optim.weight_decay)) if optim.decay_gains else None
+    # timm asks the model which of its parameters are vectors; groups made beforehand it takes as they are.
+    decayed: Any = param_groups_weight_decay(model, optim.weight_decay) if optim.decay_gains else model
     return create_optimizer_v2(
-        model,
-        optim.name,
-        optim.lr * lr_factor(config),
-        optim.weight_decay,
-        param_group_fn=groups,
-        **special[optim.name],
+        decayed, optim.name, optim.lr * lr_factor(config), optim.weight_decay, **special[optim.name]
     )
 
 

@@ -84,7 +84,7 @@ def test_real_imagenet_pictures_are_read_and_augmented(tmp_path):
     root = tmp_path / "imagenet-sample"
     shutil.copytree(root / "val", root / "train")
     options = DataConfig(
-        name="imagenet", root=str(root), image_size=224, crop="resized", crop_share=0.966, flip=True, erasing=0.25,
+        name="imagenet", root=str(root), image_size=224, crop="resized", crop_share=0.9655, flip=True, erasing=0.25,
         auto_augment="rand-m9-mstd0.5-inc1", workers=2,
     )  # fmt: skip
     for training in (True, False):
