@@ -1,6 +1,7 @@
 """Spikes that folding changes, counted."""
 
 import pytest
+import torch
 
 from helpers import example, trained_like
 from trevsnn.deploy.differences import spike_differences
@@ -27,6 +28,20 @@ def test_spikes_of_every_link_are_among_those_counted():
         counted[links] = spike_differences(model, fold(model), example(model.config))[1]
     of_level_2, of_level_3 = 8 * 3 * 3, 10 * 3 * 3  # of a picture of 12 x 12
     assert counted["all"] - counted["adjacent"] == 6 * (of_level_2 + 2 * of_level_3)
+
+
+def test_the_head_s_spikes_are_counted_for_every_timestep_that_it_reads():
+    model = trained_like(input="event", readout="mean", timesteps=3)
+    folded = fold(model)
+    x = example(model.config)
+    folded.head.pool = lambda state: torch.ones(state.shape[:2]).double()  # all of them on, and no other differs
+    differing, spikes = spike_differences(model, folded, x)
+    last = trained_like(input="event", timesteps=3)
+    neurons = len(x) * 10 * 6 * 6
+    assert spikes - spike_differences(last, fold(last), x)[1] == 2 * neurons
+    silent = 1 - model.forward_with_rates(x)[1].states_LT[-1]
+    assert (silent > 0).all()
+    assert int(differing.sum()) == round(float(silent.sum()) * neurons)
 
 
 def test_the_head_s_spikes_that_differ_are_counted():

@@ -142,7 +142,7 @@ def test_an_onnx_file_of_another_model_is_said(exported, tmp_path, capsys, engin
     picture = tmp_path / "digit.png"
     Image.new("L", (8, 8)).save(picture)
     assert main(["predict", str(folder), str(picture), "--engine", engine]) == 1
-    assert f"{name} is of another model than the weights beside it" in capsys.readouterr().err
+    assert f"{name} is of another model than the weights and config beside it" in capsys.readouterr().err
     (folder / name).write_bytes(b"no ONNX")
     assert main(["predict", str(folder), str(picture), "--engine", engine]) == 1
     assert f"{name} is missing or no ONNX file" in capsys.readouterr().err

@@ -10,8 +10,10 @@ from helpers import example, trained_like
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.deploy.differences import spike_differences
 from trevsnn.deploy.folded import fold, inference_spike
+from trevsnn.measure.operations import count_operations
 from trevsnn.network.norm import BatchNorm
 from trevsnn.network.spike import spike
+from trevsnn.reversible import unroll
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,8 @@ from trevsnn.network.spike import spike
         {"links": "all", "channels": (6, 8, 8, 10), "timesteps": 3},
         {"alphas": "one"},
         {"links": "all", "alphas": "one", "input": "event", "timesteps": 3},
+        {"input": "event", "readout": "mean", "timesteps": 3},
+        {"input": "event", "readout": "mean", "timesteps": 3, "slope": 0.3},
     ],
 )
 def test_the_folded_network_is_the_same_function(options):
@@ -39,6 +43,20 @@ def test_the_folded_network_is_the_same_function(options):
     same = spike_differences(single, folded_single, x)[0] == 0
     assert same.any()
     torch.testing.assert_close(folded_single(x)[same], single(x)[same], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("slope", "calls"), [(1.0, 1), (0.3, 3)])
+def test_the_mean_of_logits_is_the_head_of_the_mean_rate_at_slope_1_alone(slope, calls):
+    """The folded head is run once where that is the same function, and for every timestep where it is not."""
+    model = trained_like(slope, input="event", readout="mean", timesteps=3)
+    folded, x = fold(model), example(model.config)
+    head = model.heads[-1]
+    of_mean_rate = head(torch.stack([head.pool(tops[-1]) for tops in unroll(*model._recurrence(x))]).mean(0))
+    assert ((of_mean_rate - model(x)).abs().max() < 1e-13) == (slope == 1)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-12, atol=1e-12)
+    (first, *_) = [op for op in count_operations(folded, x) if op.name.startswith("head.classifier")]
+    assert first.macs == calls * len(x) * 10 * 5
+    assert not first.spiking
 
 
 def test_folding_leaves_the_network_as_it_was_and_drops_what_inference_does_not_need():

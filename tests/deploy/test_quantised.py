@@ -32,7 +32,7 @@ def test_the_8_bit_file_gives_the_rounded_network_and_no_other_is_taken(tmp_path
     save_quantised(tensors, file, fingerprint_of(model))
     x = example(model.config).float()
     assert torch.equal(load_quantised(file, model)(x), rounded(x))
-    with pytest.raises(RunError, match=r"int8\.safetensors is of another model than the weights beside it"):
+    with pytest.raises(RunError, match=r"int8\.safetensors is of another model than the weights and config beside it"):
         load_quantised(file, trained_like(timesteps=1).float())
     scale = next(tensor for name, tensor in tensors.items() if name.endswith(".scale"))
     scale[0], finite = float("inf"), scale[0].clone()

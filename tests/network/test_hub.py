@@ -28,6 +28,21 @@ def test_a_saved_model_comes_back(saved):
     assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
+def test_a_config_of_before_there_was_a_readout_reads_the_last_state(tmp_path):
+    model = trained_like(input="event")
+    for readout in ("mean", "last"):
+        model = trained_like(input="event", readout=readout)
+        model.save_pretrained(tmp_path)
+        assert TRevSNN.from_pretrained(tmp_path).config.readout == readout
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["readout"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    back = TRevSNN.from_pretrained(tmp_path).double()
+    x = torch.randn(2, 2, 2, 12, 12, dtype=torch.float64)
+    assert back.config.readout == "last"
+    assert torch.equal(back(x), model(x))
+
+
 def test_a_damaged_config_is_said(saved):
     _, folder = saved
     (folder / "config.json").write_text("{")

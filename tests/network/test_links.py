@@ -151,9 +151,9 @@ def test_memory_without_alphas_is_codes_alone_and_links_keep_their_statistics(fa
     assert plain["states"] >= 4 * ELEMENTS
     for found in (bare, both):
         assert found["anchors"] == 0
-        assert found["states"] < 4 * 12 * 4**2 + 16  # the top level's, of which the last head needs its gradient
-        last = ELEMENTS - 12 * 4**2  # the levels that another sees at once are seen after the last timestep, too
-        assert found["codes"] == (11 * ELEMENTS + last) / 4
+        assert found["states"] < 16
+        # After the last timestep too: the top level's is read by the last head, the others are seen by the level above.
+        assert found["codes"] == 12 * ELEMENTS / 4
     assert linked["codes"] == plain["codes"]  # the same spikes go to more levels
     further = 2 * 4 * 11 * (2 * 4 + 8) / 4  # mean and variance: two links to level 0 and one to level 1
     assert linked["blocks"] - plain["blocks"] == both["blocks"] - bare["blocks"] == further
@@ -182,7 +182,7 @@ def test_a_model_of_these_options_is_saved_with_them(tmp_path):
 def test_the_published_implementation_has_none_of_it(options):
     model = trevsnn.create_model("trevsnn_tiny", **options)
     with pytest.raises(
-        ValueError, match=r"no model with .*links='.*' and alphas='.*': it takes 'shared', 4, 4"
+        ValueError, match=r"no model with .*links='.*', alphas='.*' and readout='last': it takes 'shared', 4, 4"
     ) as said:
         trevsnn.published_names(model)
     assert "\n" not in str(said.value)

@@ -4,11 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import trevsnn
 from conftest import gradients, worst
 from helpers import loss_of
 from trevsnn import TRevSNNConfig
+from trevsnn.network.spike import spike
+from trevsnn.reversible import unroll
 
 
 @settings(max_examples=12)
@@ -22,11 +25,25 @@ from trevsnn import TRevSNNConfig
     alpha=st.floats(-0.9, 0.9),
     links=st.sampled_from(["adjacent", "all"]),
     alphas=st.sampled_from(["learned", "one"]),
+    readout=st.sampled_from(["last", "mean"]),
+    slope=st.sampled_from([1.0, 0.25]),
     channels_last=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_modes_agree_for_any_configuration(
-    timesteps, size, kernel_size, encoding, encoder_stride, channels, alpha, links, alphas, channels_last, seed
+    timesteps,
+    size,
+    kernel_size,
+    encoding,
+    encoder_stride,
+    channels,
+    alpha,
+    links,
+    alphas,
+    readout,
+    slope,
+    channels_last,
+    seed,
 ):
     from conftest import lively
 
@@ -34,9 +51,10 @@ def test_modes_agree_for_any_configuration(
     torch.manual_seed(seed)
     config = TRevSNNConfig(
         channels=channels, timesteps=timesteps, kernel_size=kernel_size, num_classes=3, encoder_stride=encoder_stride,
-        links=links, alphas=alphas, **({"input": "event"} if event else {"encoding": encoding}),
+        links=links, alphas=alphas, **({"input": "event", "readout": readout} if event else {"encoding": encoding}),
     )  # fmt: skip
     model = lively(trevsnn.TRevSNN(config).double(), alpha).train()
+    model.set_slope(slope)
     x = torch.randn(2, *((timesteps, 2) if event else (3,)), *size, dtype=torch.float64, requires_grad=True)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -72,9 +90,41 @@ def test_reversible_agrees_at_four_steps_and_refuses_at_sixteen(small_model):
         loss_of(small_model(timesteps=16, in_chans=1, backprop="reversible"), x, target).backward()
 
 
+@pytest.mark.parametrize("slope", [1.0, 0.25])
+@pytest.mark.parametrize("alphas", ["learned", "one"])
+def test_the_mean_readout_is_the_mean_of_the_head_s_logits_of_every_state_and_no_state_is_divided(
+    small_model, slope, alphas
+):
+    """In every mode to the same bits, with the gradients of the mean computed by hand."""
+    model = small_model(torch.float64, input="event", timesteps=5, readout="mean", alphas=alphas)
+    model.set_slope(slope)
+    x, target = torch.rand(3, 5, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 3, 4])
+    head = model.heads[-1]
+
+    def by_hand():
+        tops = [states[-1] for states in unroll(*model._recurrence(x))]
+        each = [
+            nn.functional.leaky_relu(head.classifier1(spike(top).mean((2, 3), keepdim=True)), slope) for top in tops
+        ]
+        return torch.stack([head.classifier2(hidden).flatten(1) for hidden in each]).mean(0)
+
+    expected = by_hand()
+    reference = gradients(model, trevsnn.deep_supervision_loss([expected], target))
+    logits = {}
+    for mode in trevsnn.reversible.BACKPROP_MODES:
+        model.set_backprop(mode)
+        (logits[mode],) = model(x, all_heads=True)
+        assert worst(gradients(model, trevsnn.deep_supervision_loss([logits[mode]], target)), reference) < 1e-12
+        torch.testing.assert_close(logits[mode], expected, rtol=1e-13, atol=1e-13)
+        assert torch.equal(logits[mode], logits["exact"])
+    torch.testing.assert_close(model.forward_time(x).mean(0), expected, rtol=1e-13, atol=1e-13)
+    assert model.head_timesteps() == [range(5)]
+
+
+@pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("mode", ["exact", "reversible"])
-def test_temporal_loss_agrees_in_every_mode(small_model, mode):
-    model = small_model(torch.float64, input="event", timesteps=5, alpha=0.8)
+def test_temporal_loss_agrees_in_every_mode(small_model, mode, readout):
+    model = small_model(torch.float64, input="event", timesteps=5, alpha=0.8, readout=readout)
     x, target = torch.rand(2, 5, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 3])
     found = {}
     for chosen in ("autograd", mode):
@@ -82,7 +132,7 @@ def test_temporal_loss_agrees_in_every_mode(small_model, mode):
         logits = model.forward_time(x)
         found[chosen] = gradients(model, trevsnn.temporal_loss(logits, target))
     assert logits.shape == (5, 2, 5)
-    assert torch.equal(logits[-1], model(x))
+    torch.testing.assert_close(model(x), logits[-1] if readout == "last" else logits.mean(0), rtol=1e-13, atol=1e-13)
     assert worst(found[mode], found["autograd"]) < 1e-10
 
 
@@ -128,7 +178,7 @@ def test_gradients_of_a_few_parameters_by_autograd_grad(small_model):
 )
 def test_heads_stand_after_each_quarter(small_model, timesteps, expected):
     model = small_model(timesteps=timesteps, in_chans=1)
-    assert model.head_timesteps() == expected
+    assert model.head_timesteps() == [range(t, t + 1) for t in expected]
     x = torch.randn(2, 1, 8, 8)
     heads = model.forward_heads(x)
     assert len(heads) == 4

@@ -37,13 +37,13 @@ def live_after_forward(model, x):
         return tracker.total(), heads
 
 
-@pytest.mark.parametrize("encoding", ["shared", "grouped", "event"])
+@pytest.mark.parametrize("encoding", ["shared", "grouped", "last", "mean"])
 @pytest.mark.parametrize("mode", ["reversible", "exact", "autograd"])
 def test_live_bytes_after_the_forward_pass(small_model, mode, encoding):
-    event = encoding == "event"
+    event = encoding in ("last", "mean")
     totals, elements = {}, 0
     for timesteps in (4, 8, 16):
-        options = {"input": "event"} if event else {"encoding": encoding}
+        options = {"input": "event", "readout": encoding} if event else {"encoding": encoding}
         # Alphas of 1 need no float anchors, which count apart.
         model = small_model(timesteps=timesteps, alpha=1.0, backprop=mode, **options)
         with torch.no_grad():
@@ -58,6 +58,8 @@ def test_live_bytes_after_the_forward_pass(small_model, mode, encoding):
         slope = (totals[many] - totals[few]) / (many - few)
         # Kept whatever the batch: mean and variance of each link, the channels of what they lead to, and bounded alphas.
         channels = 2 * 4 * (8 + 8 + 12 + 4 + 8 + 8) + 4 * (4 + 8 + 8 + 12)
+        if encoding == "mean":  # rates, hidden values, and the head's two weights as standardised; no state
+            channels += 4 * (4 * 12 + 4 * 5 + 5 * (12 + 3) + 5 * (5 + 3))
         if mode == "reversible":
             assert slope == channels
         elif mode == "exact":

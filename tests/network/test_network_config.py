@@ -21,6 +21,11 @@ from trevsnn import TRevSNNConfig
         ({"encoder_stride": 3}, "encoder_stride is 3; it must be one of 4, 2, 1"),
         ({"links": "some"}, "links is 'some'; it must be one of adjacent, all"),
         ({"alphas": "none"}, "alphas is 'none'; it must be one of learned, one"),
+        ({"input": "event", "readout": "all"}, "readout is 'all'; it must be one of last, mean"),
+        (
+            {"readout": "mean"},
+            "readout='mean' is for event frames; an image has heads after each quarter of T, use 'last'",
+        ),
         ({"backprop": "magic"}, "must be one of exact, reversible, autograd"),
         ({"input": "event", "encoding": "grouped"}, "is for images"),
     ],

@@ -12,6 +12,7 @@ BATCH = ({0: torch.export.Dim("batch")},)
 NETWORKS = [
     {},
     {"input": "event", "timesteps": 3},
+    {"input": "event", "timesteps": 3, "readout": "mean"},
     {"encoding": "grouped", "encoder_stride": 4, "kernel_size": 5},
     {"slope": 0.3, "slice_bytes": 1, "timesteps": 1},
 ]

@@ -7,9 +7,10 @@ from trevsnn.network.spike import spike
 from trevsnn.reversible import unroll
 
 
-def test_model_of_the_last_head_and_rates_are_those_of_the_states(small_model):
-    model = small_model(in_chans=1).eval()
-    x = torch.randn(2, 1, 8, 8)
+@pytest.mark.parametrize("options", [{}, {"input": "event"}, {"input": "event", "readout": "mean"}])
+def test_model_of_the_last_head_and_rates_are_those_of_the_states(small_model, options):
+    model = small_model(in_chans=1, **options).eval()
+    x = torch.randn(2, *([4] if options else []), 1, 8, 8)
     logits, rates = model.forward_with_rates(x)
     assert torch.equal(logits, model(x))
     assert torch.equal(logits, model.forward_heads(x)[-1])

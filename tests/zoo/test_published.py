@@ -103,6 +103,13 @@ def test_event_weights_taken_for_image_weights_are_recognised():
         trevsnn.from_published(golden("event_k3_t8")[1], input="image")
 
 
-def test_models_without_a_published_counterpart_have_no_published_names():
-    with pytest.raises(ValueError, match="no model with encoding='grouped'"):
-        trevsnn.published_names(trevsnn.create_model("trevsnn_nano", encoding="grouped"))
+@pytest.mark.parametrize(
+    ("name", "option", "said"),
+    [
+        ("trevsnn_nano", {"encoding": "grouped"}, "no model with encoding='grouped'"),
+        ("trevsnn_event_tiny", {"readout": "mean"}, "no model with .* readout='mean': it takes .* and 'last'"),
+    ],
+)
+def test_models_without_a_published_counterpart_have_no_published_names(name, option, said):
+    with pytest.raises(ValueError, match=said):
+        trevsnn.published_names(trevsnn.create_model(name, **option))

@@ -57,7 +57,8 @@ def folding_sentence(spikes: dict[str, Any]) -> str:
 
 def _variant(model: TRevSNNConfig) -> str:
     links = ", with links from all levels above" if model.links == "all" else ""
-    return links + (", with every alpha 1" if model.alphas == "one" else "")
+    alphas = ", with every alpha 1" if model.alphas == "one" else ""
+    return links + alphas + (", with the mean of the logits over time" if model.readout == "mean" else "")
 
 
 def _results(figures: dict[str, Any], checkpoint: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.deploy.folded import FoldedTRevSNN
-from trevsnn.network.heads import LastHead
+from trevsnn.network.heads import LastHead, mean_over_time
 from trevsnn.network.model import TRevSNN
 
 _TAKES_SPIKES = re.compile(r"\.(dw1|pw2|below|above|further\.\d+)$")
@@ -21,7 +21,7 @@ def spike_differences(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor) -> tuple
     many in all.
 
     Counted are the input spikes of every convolution of a block or link, and those of the head. The head is given their
-    rate in each channel, so opposite differences within a channel cancel there.
+    rate in each channel, so opposite differences within a channel cancel there; with ``readout="mean"`` of all timesteps.
 
     Args:
         model: it is put into evaluation mode.
@@ -35,13 +35,15 @@ def spike_differences(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor) -> tuple
     pairs = list(zip(*spikes, strict=True))
     # A shared convolution's input holds all items of the first timestep, then those of the next.
     differing = [(a != b).flatten(1).sum(1).view(-1, len(x)).sum(0) for a, b in pairs]
-    pixels = pairs[-1][0].shape[2] * pairs[-1][0].shape[3]  # of the top level, which the head reads
+    # Of the top level, which the head reads, over the timesteps after which it does.
+    pixels = pairs[-1][0].shape[2] * pairs[-1][0].shape[3] * len(model.config.read_timesteps)
     differing.append(((rates_BC[0] - rates_BC[1]).abs() * pixels).round().long().sum(1))
     return torch.stack(differing).sum(0), sum(a.numel() for a, _ in pairs) + rates_BC[0].numel() * pixels
 
 
 def _spiking_inputs(network: nn.Module, head: nn.Module, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The spikes every convolution is given, in the order of their names, and the rates (B, C) ``head`` is given."""
+    """The spikes every convolution is given, in the order of their names, and the rates (B, C) ``head`` is given, a mean over
+    time where it is given several."""
     rates: list[Tensor] = []
     handles = [head.register_forward_pre_hook(lambda _, inputs: rates.append(inputs[0].flatten(1)))]
     parts: dict[str, list[Tensor]] = {}
@@ -56,7 +58,7 @@ def _spiking_inputs(network: nn.Module, head: nn.Module, x: Tensor) -> tuple[lis
     for handle in handles:
         handle.remove()
     # A convolution is called for slices of the batch, and not at all where a timestep has no level above.
-    return [torch.cat(parts[name]) for name in sorted(parts) if parts[name]], rates[0]
+    return [torch.cat(parts[name]) for name in sorted(parts) if parts[name]], mean_over_time(rates)
 
 
 def _keep_spikes(spikes: list[Tensor], module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

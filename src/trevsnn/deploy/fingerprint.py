@@ -6,11 +6,14 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from trevsnn.errors import RunError
+from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 
 FINGERPRINT = "trevsnn"  # its key in a file's metadata, as every version wrote it
+_NOT_COMPUTED = ("backprop", "slice_bytes")  # fields of the config that results do not depend on
 
 
 def fingerprint_of(model: TRevSNN) -> str:
@@ -25,10 +28,18 @@ def fingerprint_of(model: TRevSNN) -> str:
 
 
 def check_fingerprint(fingerprint: str | None, model: TRevSNN, path: Path) -> None:
-    """Check that the file at ``path``, with this fingerprint in its metadata, was made from the model's weights.
+    """Check that the file at ``path``, with this fingerprint in its metadata, was made from the model's weights, and from a
+    network that computes the same with them.
 
     Raises:
-        RunError: it has none, or that of other weights.
+        RunError: it has none, or that of other weights or of another such network.
     """
-    if fingerprint is None or json.loads(fingerprint)["sha256"] != json.loads(fingerprint_of(model))["sha256"]:
-        raise RunError(f"{path} is of another model than the weights beside it: export the model again.")
+    if fingerprint is None or _compared(fingerprint) != _compared(fingerprint_of(model)):
+        raise RunError(f"{path} is of another model than the weights and config beside it: export the model again.")
+
+
+def _compared(fingerprint: str) -> tuple[str, dict[str, Any]]:
+    """The hash, and what of the config results depend on. What an earlier version had no field for is the default."""
+    content = json.loads(fingerprint)
+    config = asdict(TRevSNNConfig()) | content["config"]
+    return content["sha256"], {name: value for name, value in config.items() if name not in _NOT_COMPUTED}

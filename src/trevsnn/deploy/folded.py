@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from trevsnn.network.blocks import Expand, Level, LevelStep, Link, PointwiseDepthwise, fuse, linked
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder
-from trevsnn.network.heads import LastHead
+from trevsnn.network.heads import LastHead, mean_over_time
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import has_its_parts
 from trevsnn.network.spike import SPIKE, THRESHOLD
@@ -42,7 +42,7 @@ class FoldedTRevSNN(nn.Module):
         config: of the network.
         encoder: of pictures; Identity for event frames, which go to the lowest level's ``below``.
         levels: lowest first.
-        head: from the top level's state after the last timestep to logits.
+        head: from the top level's states to logits.
     """
 
     def __init__(self, config: TRevSNNConfig, encoder: nn.Module, levels: list[FoldedLevel], head: FoldedHead) -> None:
@@ -59,8 +59,12 @@ class FoldedTRevSNN(nn.Module):
         levels: list[FoldedLevel] = list(self.levels)  # type: ignore[arg-type]
         transforms = [[partial(level, t) for level in levels] for t in timesteps]
         alphas = [None if t == 0 else [level.alpha(t) for level in levels] for t in timesteps]
-        *_, states = unroll(transforms, alphas, inputs, sees=sees_of(self.config))
-        return self.head(states[-1])
+        rates = [
+            self.head.pool(states[-1])
+            for t, states in enumerate(unroll(transforms, alphas, inputs, sees=sees_of(self.config)))
+            if t in self.config.read_timesteps
+        ]
+        return self.head(rates)
 
 
 class FoldedLevel(nn.Module):
@@ -114,16 +118,26 @@ class FoldedStep(nn.Module):
 
 
 class FoldedHead(nn.Module):
-    """``classifier(mean over the pixels of s(c / divisor))``: a linear map, or two where the leaky ReLU's slope is not 1."""
+    """The mean over time of ``classifier(r)``, with ``r = mean over the pixels of s(c / divisor)``.
+
+    At slope 1 the classifier is one linear map ``W r + b``, so that ``mean_t(W r[t] + b) = W mean_t(r[t]) + b``, which is what
+    is computed. At another slope it is two with a leaky ReLU between them, and is run for every timestep that is read.
+    """
 
     def __init__(self, divisor: int, classifier: nn.Module) -> None:
         super().__init__()
         self.divisor = divisor
         self.classifier = classifier
 
-    def forward(self, state: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K)."""
-        return self.classifier(inference_spike(state / self.divisor if self.divisor != 1 else state).mean((2, 3)))
+    def pool(self, state: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C), the firing rate r of each channel."""
+        return inference_spike(state / self.divisor if self.divisor != 1 else state).mean((2, 3))
+
+    def forward(self, rates: Sequence[Tensor]) -> Tensor:
+        """(B, C) of each timestep that is read -> (B, K)."""
+        if isinstance(self.classifier, nn.Linear):
+            return self.classifier(mean_over_time(rates))
+        return mean_over_time([self.classifier(rate) for rate in rates])
 
 
 def _expand(half: nn.ModuleDict, potential: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ Input = Literal["image", "event"]
 Encoding = Literal["shared", "grouped"]
 Links = Literal["adjacent", "all"]
 Alphas = Literal["learned", "one"]
+EventReadout = Literal["last", "mean"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class TRevSNNConfig:
         alphas: "learned": c[l,t-1] is multiplied by an alpha[l,t] of each channel (the paper); "one": it is not, and there are
             sum of C_l parameters fewer for each timestep from t = 1 on. Then inverting the recurrence does not amplify
             rounding errors, and "exact" keeps no float states.
+        readout: which states of the top level an event network's head reads: "last", s(c[L-1,T-1] / T) (published code); "mean",
+            s(c[L-1,t]) after every timestep, and the logits are the mean of the head's logits over t. Images have "last".
         backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
         slice_bytes: what the widest map of one slice of the batch may take, in every mode and in evaluation; a slice is
             one item at least. A backward pass needs about three times as much for a moment. Smaller slices need less
@@ -51,6 +54,7 @@ class TRevSNNConfig:
     encoder_stride: int | None = None
     links: Links = "adjacent"
     alphas: Alphas = "learned"
+    readout: EventReadout = "last"
     backprop: Backprop = "exact"
     slice_bytes: int | None = None
 
@@ -59,6 +63,7 @@ class TRevSNNConfig:
         choice("encoding", self.encoding, get_args(Encoding))
         choice("links", self.links, get_args(Links))
         choice("alphas", self.alphas, get_args(Alphas))
+        choice("readout", self.readout, get_args(EventReadout))
         choice("backprop", self.backprop, BACKPROP_MODES)
         if not isinstance(self.channels, list | tuple):
             raise ValueError(f"channels is {self.channels!r}; give a list of positive integers, lowest level first.")
@@ -83,3 +88,17 @@ class TRevSNNConfig:
             raise ValueError(
                 "encoding='grouped' is for images; each event frame has its own encoder already, use 'shared'."
             )
+        if self.readout == "mean" and image:
+            raise ValueError(
+                "readout='mean' is for event frames; an image has heads after each quarter of T, use 'last'."
+            )
+
+    @property
+    def read_timesteps(self) -> range:
+        """The timesteps after which the last head reads the top level's state."""
+        return range(0 if self.readout == "mean" else self.timesteps - 1, self.timesteps)
+
+    @property
+    def read_divisor(self) -> int:
+        """What the last head divides the state by before its threshold: T where it reads the last state of an event network."""
+        return self.timesteps if self.input == "event" and self.readout == "last" else 1

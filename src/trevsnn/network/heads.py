@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from typing import TypeGuard
+
+import torch
 from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 
@@ -26,10 +31,11 @@ class AuxiliaryHead(nn.Module):
 
 
 class LastHead(nn.Module):
-    """The head after the last timestep: spikes of the state, average pool, and two linear maps around a leaky ReLU.
+    """The head after the last timestep, or after every one: spikes of the state, average pool, and two linear maps around a
+    leaky ReLU.
 
     Args:
-        divisor: of the state before the threshold: 1 for images, T for events.
+        divisor: of the state before the threshold: T for the last state of an event network, else 1.
     """
 
     def __init__(self, channels: int, num_classes: int, divisor: int = 1) -> None:
@@ -41,12 +47,26 @@ class LastHead(nn.Module):
 
     def pool(self, state: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C), the firing rate of each channel."""
-        return spike(state / self.divisor if self.divisor != 1 else state).mean((2, 3))
+        return self.pool_spikes(spike(state / self.divisor if self.divisor != 1 else state))
+
+    def pool_spikes(self, spikes: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C), of the spikes themselves. Autograd keeps nothing of them for it."""
+        return spikes.mean((2, 3))
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, C) -> (B, K)."""
         hidden = self.activation(self.classifier1(pooled[:, :, None, None]))
         return self.classifier2(hidden).flatten(1)
+
+
+def reads_plain_spikes(head: nn.Module) -> TypeGuard[LastHead]:
+    """Whether a head looks at s(c) alone, so that a code of the state is all that it needs for its gradient."""
+    return type(head) is LastHead and head.divisor == 1
+
+
+def mean_over_time(values: Sequence[Tensor]) -> Tensor:
+    """Mean of tensors of one shape. They are added in the order of time, so that a stream comes to the same, bit for bit."""
+    return reduce(torch.add, values) / len(values) if len(values) > 1 else values[0]
 
 
 def _classifier(channels: int, num_classes: int) -> ScaledStdConv2d:

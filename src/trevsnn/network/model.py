@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, overload
 
 import numpy as np
@@ -16,7 +16,7 @@ from trevsnn.checks import choice, positive
 from trevsnn.network.blocks import Level, LevelStep, Link
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
-from trevsnn.network.heads import AuxiliaryHead, LastHead
+from trevsnn.network.heads import AuxiliaryHead, LastHead, mean_over_time, reads_plain_spikes
 from trevsnn.network.hub import HubModel
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes
 from trevsnn.network.slicing import (
@@ -41,7 +41,8 @@ class TRevSNN(nn.Module, HubModel):
 
     State of level l after timestep t: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, with the
     encoded input x[t] below the lowest level; with ``links="all"`` F[l,t] sees c[i,t-1] of every i > l, with ``alphas="one"``
-    there is no alpha. Images have a head after each quarter of the timesteps, events one after the last.
+    there is no alpha. Images have a head after each quarter of the timesteps, events one after the last, or, with
+    ``readout="mean"``, one after every timestep, the same each time, of whose logits the mean counts.
 
     Args:
         config: see :class:`TRevSNNConfig`; kept as ``model.config``.
@@ -88,9 +89,7 @@ class TRevSNN(nn.Module, HubModel):
             for level, width in enumerate(channels)
         )
         auxiliary = [AuxiliaryHead(channels[-1], config.num_classes) for _ in range(AUXILIARY_HEADS if image else 0)]
-        self.heads = nn.ModuleList(
-            [*auxiliary, LastHead(channels[-1], config.num_classes, 1 if image else config.timesteps)]
-        )
+        self.heads = nn.ModuleList([*auxiliary, LastHead(channels[-1], config.num_classes, config.read_divisor)])
 
     @property
     def backprop(self) -> Backprop:
@@ -113,10 +112,11 @@ class TRevSNN(nn.Module, HubModel):
         many of them have four axes."""
         return {name for name, value in self.named_parameters() if value.numel() == max(value.shape, default=1)}
 
-    def head_timesteps(self) -> list[int]:
-        """The timestep after which each head reads the top level: image heads after each quarter of them."""
+    def head_timesteps(self) -> list[range]:
+        """The timesteps after which each head reads the top level: image heads after each quarter of them."""
         n, timesteps = len(self.heads), self.config.timesteps
-        return [-(-timesteps * (i + 1) // n) - 1 for i in range(n)]
+        ends = [-(-timesteps * (i + 1) // n) for i in range(n - 1)]
+        return [*(range(end - 1, end) for end in ends), self.config.read_timesteps]
 
     @overload
     def forward(self, x: Tensor, *, all_heads: Literal[False] = False) -> Tensor: ...
@@ -141,8 +141,8 @@ class TRevSNN(nn.Module, HubModel):
         heads, timesteps = list(self.heads), self.head_timesteps()
         if not all_heads:
             heads, timesteps = heads[-1:], timesteps[-1:]
-        read = self._run(x, [Readout(t, _pool_of(head)) for head, t in zip(heads, timesteps, strict=True)])
-        logits = [head(rates) for head, rates in zip(heads, read, strict=True)]
+        read = iter(self._run(x, [(head, t) for head, ts in zip(heads, timesteps, strict=True) for t in ts]))
+        logits = [mean_over_time([head(next(read)) for _ in ts]) for head, ts in zip(heads, timesteps, strict=True)]
         if all_heads:
             return logits
         return self._with_all_heads_used(logits[0])
@@ -152,29 +152,42 @@ class TRevSNN(nn.Module, HubModel):
         return self(x, all_heads=True)
 
     def forward_time(self, x: Tensor) -> Tensor:
-        """Logits (T, B, K) of the last head read after every timestep, for :func:`trevsnn.temporal_loss`."""
+        """Logits (T, B, K) of the last head read after every timestep, for :func:`trevsnn.temporal_loss`.
+
+        With ``readout="mean"`` too they are each timestep's own, and their mean over time is what :meth:`forward` gives.
+        """
         head = self.heads[-1]
-        read = self._run(x, [Readout(t, _pool_of(head)) for t in range(self.config.timesteps)])
+        read = self._run(x, [(head, t) for t in range(self.config.timesteps)])
         return torch.stack([head(rates) for rates in read])
 
     @torch.no_grad()
     def forward_with_rates(self, x: Tensor) -> tuple[Tensor, FiringRates]:
         """Logits (B, K) as :meth:`forward` gives them, and the firing rates of the same pass."""
         transforms, alphas, inputs = self._recurrence(x)
-        rates, states = [], []
+        head, rates, logits = self.heads[-1], [], []
         with counting_hidden_spikes(self.levels) as counts_LTN:
-            for states in unroll(transforms, alphas, inputs, sees=self._sees):
+            for t, states in enumerate(unroll(transforms, alphas, inputs, sees=self._sees)):
+                if t in self.config.read_timesteps:
+                    logits.append(head(_pool_of(head)(states[-1])))
                 rates.append(torch.stack([spike(state).double().mean() for state in states]))
         hidden = [torch.stack([count.rate() for blocks in level for count in blocks]) for level in counts_LTN]
         hidden_LTN = torch.stack(hidden).unflatten(1, (self.config.timesteps, -1))
-        head = self.heads[-1]
-        return head(_pool_of(head)(states[-1])), FiringRates(torch.stack(rates, dim=1), hidden_LTN)
+        return mean_over_time(logits), FiringRates(torch.stack(rates, dim=1), hidden_LTN)
 
-    def _run(self, x: Tensor, readouts: list[Readout]) -> list[Tensor]:
+    def _run(self, x: Tensor, reads: list[tuple[nn.Module, int]]) -> list[Tensor]:
+        """What each head is given of the top level's state after its timestep."""
         transforms, alphas, inputs = self._recurrence(x)
-        keeps_codes = self._mode() == "exact" and torch.is_grad_enabled()
+        views: Sequence[View | None] = [None] * len(self.levels)
+        if self._mode() != "autograd" and torch.is_grad_enabled():
+            views = self._views() if self._mode() == "exact" else [SPIKE] * len(self.levels)
+        readouts = [
+            Readout(t, head.pool_spikes, seen=True)
+            if views[-1] and reads_plain_spikes(head)
+            else Readout(t, _pool_of(head))
+            for head, t in reads
+        ]
         _, values = run(
-            transforms, alphas, inputs, sees=self._sees, views=self._views() if keeps_codes else None,
+            transforms, alphas, inputs, sees=self._sees, views=views,
             backprop=self._mode(), readouts=readouts, once=True, read_alpha=self.read_alpha,
         )  # fmt: skip
         return values
@@ -217,6 +230,7 @@ class TRevSNN(nn.Module, HubModel):
             self._sees,
             lambda state: head(_pool_of(head)(state)),
             (batch, self.config.in_chans or 0),
+            mean=self.config.readout == "mean",
         )
 
     def _recurrence(self, x: Tensor) -> tuple[list[list[Transform]], list[list[Alpha] | None], list[Tensor]]:

@@ -13,21 +13,25 @@ from trevsnn.reversible import Alpha, Sees, unroll
 class Stream:
     """A clip of T frames that arrive one after the other; made by ``model.stream(batch)``.
 
-    It keeps the states of the last timestep and nothing else, so that neither its size nor the cost of a frame grows with
-    the frames it has seen. After the t-th frame it gives the logits ``forward_time`` gives for timestep t, and after the
-    last those of the whole clip at once, bit for bit.
+    It keeps the states of the last timestep, with ``readout="mean"`` the sum of the logits, and nothing else, so that neither
+    its size nor the cost of a frame grows with the frames it has seen. After the t-th frame it gives the logits
+    ``forward_time`` gives for timestep t, or, with ``readout="mean"``, their mean up to t; and after the last those of the
+    whole clip at once, bit for bit.
 
     Args:
         transforms, alphas, sees: of all timesteps; see :func:`trevsnn.reversible.unroll`.
         head: from the top level's state to logits.
         shape: (B, channels) of a frame.
+        mean: give the mean of the logits up to a frame.
     """
 
     def __init__(
         self, transforms: Sequence[Sequence[Callable[..., Tensor]]],
         alphas: Sequence[Sequence[Alpha] | None], sees: Sequence[Sees], head: Callable[[Tensor], Tensor], shape: tuple[int, int],
+        *, mean: bool,
     ) -> None:  # fmt: skip
         self.transforms, self.alphas, self.sees, self.head, self.shape = transforms, alphas, sees, head, shape
+        self.mean, self.total = mean, None
         self.seen = 0
         self.size: torch.Size | None = None
         self.states: list[Tensor] | None = None
@@ -63,4 +67,8 @@ class Stream:
         here = slice(self.seen, self.seen + 1)
         (self.states,) = unroll(self.transforms[here], self.alphas[here], [frame], self.states, self.sees)
         self.seen += 1
-        return self.head(self.states[-1])
+        logits = self.head(self.states[-1])
+        if not self.mean:
+            return logits
+        self.total = logits if self.total is None else self.total + logits
+        return self.total / self.seen

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.plan import Alpha, Plan, is_zero
-from trevsnn.reversible.two_pass import Gradients, add_up
+from trevsnn.reversible.two_pass import Gradients, View, add_up
 
 
 class _Layout(NamedTuple):
@@ -35,7 +35,7 @@ class Adjoints:
         self._own: Tensor | None = None
         self._inputs: list[Tensor | None] = []
         self._parameters: dict[Tensor, Tensor] = {}
-        self._readouts: dict[int, list[tuple[int, Tensor]]] = {}
+        self._readouts: dict[int, list[tuple[int, Tensor, View | None]]] = {}
 
     def remember(self, states: Sequence[Tensor]) -> None:
         """Take note of what the states look like, so that they may be freed."""
@@ -84,14 +84,20 @@ class Adjoints:
                 self._inputs[place] = torch.zeros_like(x, dtype=self.of(0).dtype)
         return self._inputs[place]
 
-    def keep_readout(self, t: int, level: int, grad: Tensor) -> None:
-        """Keep the gradient of what was read from c[l,t] until the backward pass comes to timestep t."""
-        self._readouts.setdefault(t, []).append((level, grad))
+    def keep_readout(self, t: int, level: int, grad: Tensor, view: View | None = None) -> None:
+        """Keep the gradient of what was read from c[l,t], or from g(c[l,t]) of a view g, until the backward pass comes to
+        timestep t."""
+        self._readouts.setdefault(t, []).append((level, grad, view))
 
-    def add_readouts(self, t: int) -> None:
-        """Add to y[l,t] the gradients of what was read from the states after timestep t."""
-        for level, grad in self._readouts.pop(t, []):
-            self.of(level).add_(grad)
+    def add_readouts(self, t: int, states: Sequence[Tensor | None]) -> None:
+        """Add to y[l,t] the gradients of what was read from the states c[l,t], which stand there for those read by a view."""
+        for level, grad, view in self._readouts.pop(t, []):
+            if view is None:
+                self.of(level).add_(grad)
+            else:
+                state = states[level]
+                assert state is not None
+                self.of(level).add_(view.code(state).pull_back(grad))
 
     def collect(self, t: int, level: int, gradients: Gradients) -> list[Tensor | None]:
         """Sum up gradients of parameters in place, and return those of this piece to which no earlier piece adds."""

@@ -98,7 +98,7 @@ class _Piece(torch.autograd.Function):
         alpha = saved[-1] if isinstance(alpha, Tensor) else alpha
         adjoints = tape.adjoints
         if level == tape.plan.levels - 1:
-            adjoints.add_readouts(t)
+            adjoints.add_readouts(t, tape.states)
         gradients = ctx.second_pass(tape.seen(t, level), adjoints.of(level), tape.state_to_invert(t, level))
         grads = adjoints.collect(t, level, gradients)
         del gradients
@@ -120,16 +120,19 @@ class _Reading(torch.autograd.Function):
         ctx.tape, ctx.t, ctx.level = tape, t, readout.level
         ctx.save_for_backward(token)
         state, view = tape.state(readout.level).detach(), tape.plan.views[readout.level]
-        ctx.code = tape.code(t, readout.level) if readout.seen and view is not None else None
-        return state if ctx.code is None or view is None else view(state)
+        ctx.view = view if readout.seen else None
+        ctx.code = tape.code(t, readout.level) if ctx.view is not None else None
+        return state if ctx.view is None else ctx.view(state)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """A term of y[l,t], which waits on the tape for timestep t."""
         refuse_second_derivatives()
         (token,) = ctx.saved_tensors
-        grad = grads[0] if ctx.code is None else ctx.code.pull_back(grads[0])
-        ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, grad)
+        if ctx.code is None:
+            ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, grads[0], ctx.view)
+        else:
+            ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, ctx.code.pull_back(grads[0]))
         return None, None, None, torch.zeros_like(token)
 
 

@@ -107,10 +107,13 @@ class Tape:
             if inverts and not last:
                 self._keep_anchor(t, level, state)
 
-    def code(self, t: int, level: int) -> Code:
-        """The code of c[l,t], of the timestep where the forward pass stands: the one that is kept, or another."""
-        kept, view = self._seen.get((t, level)), self.plan.views[level]
+    def code(self, t: int, level: int) -> Code | None:
+        """The code of c[l,t], of the timestep where the forward pass stands: the one that is kept, or another; None where the
+        backward pass has the state itself when it comes to it: the last one, or, in ``reversible``, the inverted one."""
+        plan, kept, view = self.plan, self._seen.get((t, level)), self.plan.views[level]
         assert view is not None
+        if not plan.exact or (t == plan.timesteps - 1 and plan.inverts(level)):
+            return None
         if kept is not None and not isinstance(kept, Tensor):
             return kept
         with owner("codes"):

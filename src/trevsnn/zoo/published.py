@@ -37,16 +37,16 @@ def published_names(model: TRevSNN) -> dict[str, str]:
 
     Raises:
         ValueError: the published implementation has no such model (grouped encoding, another stride or depth, links from all
-            levels, no alphas).
+            levels, no alphas, another readout).
     """
     config = model.config
     stride = 4 if config.input == "image" else 1
-    ours = (config.encoding, config.encoder_stride, len(config.channels), config.links, config.alphas)
-    theirs = ("shared", stride, 4, "adjacent", "learned")
+    ours = (config.encoding, config.encoder_stride, len(config.channels), config.links, config.alphas, config.readout)
+    theirs = ("shared", stride, 4, "adjacent", "learned", "last")
     if ours != theirs:
         raise ValueError(
-            "the published implementation has no model with encoding={!r}, encoder_stride={}, {} levels, links={!r} and "
-            "alphas={!r}: it takes {!r}, {}, {}, {!r} and {!r}.".format(*ours, *theirs)
+            "the published implementation has no model with encoding={!r}, encoder_stride={}, {} levels, links={!r}, "
+            "alphas={!r} and readout={!r}: it takes {!r}, {}, {}, {!r}, {!r} and {!r}.".format(*ours, *theirs)
         )
     names = [*dict(model.named_parameters()), *dict(model.named_buffers())]
     return {name: _published(name, config) for name in names}

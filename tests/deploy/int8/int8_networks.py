@@ -4,7 +4,8 @@ from helpers import example
 from trevsnn.deploy.onnx.int8 import export_integer
 
 VARIANTS = [
-    {}, {"input": "event", "timesteps": 3}, {"encoding": "grouped"}, {"encoder_stride": 2}, {"kernel_size": 5},
+    {}, {"input": "event", "timesteps": 3}, {"input": "event", "readout": "mean", "timesteps": 3},
+    {"input": "event", "readout": "mean", "slope": 0.5}, {"encoding": "grouped"}, {"encoder_stride": 2}, {"kernel_size": 5},
     {"channels": (1, 3, 40)}, {"slope": 0.5},
     {"alphas": "one"}, {"links": "all", "channels": (4, 6, 8, 10), "timesteps": 3},
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from trevsnn.deploy.onnx.model import OnnxModel
 from trevsnn.run.load import load_run
 
 VARIANTS = [
-    {}, {"input": "event"}, {"encoding": "grouped"}, {"timesteps": 1},
+    {}, {"input": "event"}, {"input": "event", "readout": "mean"}, {"input": "event", "readout": "mean", "slope": 0.5}, {"encoding": "grouped"}, {"timesteps": 1},
     {"links": "all", "alphas": "one", "channels": (6, 8, 8, 10)},
 ]  # fmt: skip
 

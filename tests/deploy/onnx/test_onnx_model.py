@@ -11,8 +11,9 @@ from trevsnn.deploy.folded import fold
 from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
 
 
-def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path):
-    model = trained_like(input="event").float()
+@pytest.mark.parametrize("options", [{}, {"readout": "mean"}, {"readout": "mean", "slope": 0.3}])
+def test_onnx_takes_a_batch_of_any_size_and_an_event_model(tmp_path, options):
+    model = trained_like(input="event", **options).float()
     folded = fold(model)
     x = example(model.config).float()
     export_onnx(folded, x, tmp_path / "model.onnx")

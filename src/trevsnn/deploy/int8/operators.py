@@ -8,7 +8,7 @@ same to the last bit. Only what :mod:`trevsnn.deploy.onnx.int8` writes is here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,8 @@ def operation(node: Any, constants: Sequence[Array]) -> Compute:
             return lambda spikes: spikes.astype(np.float32)
         case "ReduceMean":
             return lambda spikes: spikes.mean((1, 2))
+        case "Mean":
+            return lambda *maps: reduce(np.add, maps) / np.float32(len(maps))
         case "Identity":
             return lambda x: x
     raise RunError(f"the ONNX file holds an operator {node.op_type}, which the spike-driven engine does not have.")

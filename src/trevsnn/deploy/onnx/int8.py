@@ -7,6 +7,7 @@ each output channel of PW2 and of the stem, and for all channels together where 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.fingerprint import FINGERPRINT
-from trevsnn.deploy.folded import FoldedLevel, FoldedStep, FoldedTRevSNN
+from trevsnn.deploy.folded import FoldedHead, FoldedLevel, FoldedStep, FoldedTRevSNN
 from trevsnn.deploy.onnx.graph import MAX_CODE, ZERO, Alpha, Graph, Map, weight_scale
 from trevsnn.deploy.onnx.roles import write_role
 from trevsnn.files import write_file
@@ -43,11 +44,15 @@ class _Network(Graph):
 
     def link(self, module: nn.Conv2d, state: Map) -> tuple[Map, float]:
         """The codes of a link's output ``conv(s(c))``, and what one unit of them is."""
-        if state.name not in self.spikes_of_states:
-            self.spikes_of_states[state.name] = self.spikes(state)
-        spikes, scale = self.spikes_of_states[state.name], self.map_scale(module)
+        spikes, scale = self.spikes_of(state), self.map_scale(module)
         codes = self.integer_conv(module, spikes, scale, *_parameters(module), x_zero=0, y_zero=ZERO, role="link")
         return codes, scale
+
+    def spikes_of(self, state: Map) -> Map:
+        """s(c), made once for all that read it."""
+        if state.name not in self.spikes_of_states:
+            self.spikes_of_states[state.name] = self.spikes(state)
+        return self.spikes_of_states[state.name]
 
     def below(self, part: FoldedStep, below: Map) -> Map:
         """What the level below, or the input, gives a level, float32."""
@@ -136,6 +141,16 @@ class _Network(Graph):
         spikes = self.add("Cast", spikes.size, spikes.name, to=require("onnx").TensorProto.FLOAT)
         return self.add("ReduceMean", (1, 1), spikes.name, self.constant(np.array([2, 3], np.int64)), keepdims=0)
 
+    def head(self, head: FoldedHead, rates: Sequence[Map]) -> Map:
+        """Logits, as :class:`trevsnn.deploy.folded.FoldedHead` computes them."""
+        if isinstance(head.classifier, nn.Linear):
+            return self.plain(head.classifier, self.mean(rates))
+        return self.mean([self.plain(head.classifier, rate) for rate in rates])
+
+    def mean(self, maps: Sequence[Map]) -> Map:
+        """The mean of maps of one shape, float32."""
+        return self.add("Mean", maps[0].size, *(x.name for x in maps)) if len(maps) > 1 else maps[0]
+
     def channel_scales(self, module: nn.Module) -> Tensor:
         """What one unit of a convolution's output code is, for each channel."""
         return self.ranges[module] / MAX_CODE
@@ -190,9 +205,12 @@ def _build(graph: _Network, folded: FoldedTRevSNN, calibration: Tensor) -> Map:
     levels: list[FoldedLevel] = list(folded.levels)  # type: ignore[arg-type]
     transforms = [[partial(graph.level, level, t) for level in levels] for t in timesteps]
     alphas = [None if t == 0 else [Alpha.of(level.alpha(t)) for level in levels] for t in timesteps]
-    *_, states = unroll(transforms, alphas, inputs, sees=sees_of(folded.config))  # type: ignore[arg-type]
-    top: Map = states[-1]  # type: ignore[assignment]
-    return graph.plain(folded.head.classifier, graph.rates(graph.spikes(top, folded.head.divisor)))
+    rates, divisor = [], folded.head.divisor
+    for t, states in enumerate(unroll(transforms, alphas, inputs, sees=sees_of(folded.config))):  # type: ignore[arg-type]
+        top: Map = states[-1]  # type: ignore[assignment]
+        if t in folded.config.read_timesteps:
+            rates.append(graph.rates(graph.spikes_of(top) if divisor == 1 else graph.spikes(top, divisor)))
+    return graph.head(folded.head, rates)
 
 
 def seen_ranges(folded: FoldedTRevSNN, x: Tensor) -> dict[nn.Module, Tensor]:
