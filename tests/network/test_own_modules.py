@@ -51,6 +51,8 @@ def gradients(mode, change=lambda model: None, between=lambda model, x: None, **
     change(model)
     named = dict(model.named_parameters())
     x, target = picture()
+    if options.get("input") == "event":
+        x = torch.randn(BATCH, 3, 2, 12, 12)
     x.requires_grad_()
     loss = deep_supervision_loss(model(x, all_heads=True), target)
     between(model, x)
@@ -181,6 +183,19 @@ CHANGES = {
 @pytest.mark.parametrize("training", [True, False])
 def test_modules_of_a_user(name, training):
     assert_same_gradients(lambda model: (CHANGES[name](model), model.train(training)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        setting("heads.0", lambda _: Head(8)),
+        setting("heads.0", lambda _: PoolingHead(8)),
+        setting("levels.1.steps.1.above", lambda _: SeesNumbers(8, 6, 1)),
+    ],
+    ids=["head of the state", "head whose pool has weights", "link that sees numbers of the level that is read"],
+)
+def test_modules_of_a_user_where_the_head_reads_every_state(change):
+    assert_same_gradients(change, input="event", readout="mean")
 
 
 def test_modules_used_at_several_places():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from event_files import folder_of_recordings
+from trevsnn import TRevSNN
 from trevsnn.cli.main import main
 from trevsnn.data.events.recordings import read_recording
 
@@ -16,13 +17,15 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("loss", ["temporal", "deep_supervision"])
-def test_training_evaluating_and_predicting_recordings(tmp_path, capsys, loss):
+@pytest.mark.parametrize(
+    ("loss", "readout"), [("temporal", "last"), ("deep_supervision", "last"), ("deep_supervision", "mean")]
+)
+def test_training_evaluating_and_predicting_recordings(tmp_path, capsys, loss, readout):
     folder_of_recordings(tmp_path / "data", 20, ("train", "test"))
     run = str(tmp_path / "run")
     options = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--data.event_drop", "0.2",
                "--model.num_classes", "2", "--run", run, "--epochs", "20", "--loss", loss, "--optim.lr", "0.008",
-               "--data.image_size", "16", "--ema_decay", "null"]  # fmt: skip
+               "--data.image_size", "16", "--ema_decay", "null", "--model.readout", readout]  # fmt: skip
     assert main(["train", *SMALL, *options]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["items"] == {"train": 36, "val": 4, "test": 40}
@@ -51,3 +54,37 @@ def test_training_evaluating_and_predicting_recordings(tmp_path, capsys, loss):
         assert "short.bin cannot be read as a recording" in capsys.readouterr().err
     assert main(["stream", "digits", file]) == 2
     assert "digits was trained on pictures: use trevsnn predict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("slope_epochs", [0, 3])
+def test_every_form_of_a_network_trained_to_the_mean_of_logits(tmp_path, capsys, slope_epochs):
+    """At the end of its training, and where the leaky ReLU's slope had not come to 1: the mean is not of rates then."""
+    folder_of_recordings(tmp_path / "data", 20, ("train", "test"))
+    run, out = tmp_path / "run", tmp_path / "out"
+    options = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--model.num_classes", "2",
+               "--run", str(run), "--epochs", "3", "--optim.lr", "0.008", "--slope_epochs", str(slope_epochs),
+               "--data.image_size", "16", "--ema_decay", "null", "--loss", "temporal"]  # fmt: skip
+    assert main(["train", *SMALL, *options, "--model.readout", "mean"]) == 0
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    report = json.loads((out / "about.json").read_text())
+    rows = {row["name"]: row for row in report["comparisons"]}
+    for name in ("folded", "onnx", "torch.export"):
+        assert rows[name]["largest"] < 1e-5
+        assert rows[name]["same_class"] == rows[name]["items"] == 40
+    assert "with the mean of the logits over time" in (out / "README.md").read_text()
+    model = TRevSNN.from_pretrained(out)
+    assert (model.config.readout, model.heads[-1].activation.slope == 1) == ("mean", slope_epochs == 0)
+    loss = {}
+    capsys.readouterr()
+    for engine in ("eager", "folded", "int8", "onnx", "onnx-int8", "spikes"):
+        assert main(["evaluate", str(out), "--engine", engine, "--json"]) == 0
+        loss[engine] = json.loads(capsys.readouterr().out)["loss"]
+    assert [loss["folded"], loss["onnx"]] == pytest.approx([loss["eager"]] * 2, rel=1e-5)
+    assert loss["spikes"] == pytest.approx(loss["onnx-int8"], rel=1e-5)
+    assert [loss["int8"], loss["onnx-int8"]] == pytest.approx([loss["eager"]] * 2, rel=0.1)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"readout": "last"}))
+    (out / "config.yaml").write_text((out / "config.yaml").read_text().replace("readout: mean", "readout: last"))
+    for engine in ("int8", "onnx", "onnx-int8", "spikes"):
+        assert main(["evaluate", str(out), "--engine", engine]) == 1
+        assert "is of another model than the weights and config beside it" in capsys.readouterr().err

@@ -26,7 +26,8 @@ class Readout(NamedTuple):
         function: of c[l,t], under plain autograd; it returns one tensor, and must not change the state in place. Its
             parameters get their gradients from autograd.
         level: l; -1 is the top level.
-        seen: give the function what the level's view shows, g(c), in place of c; then a code is all that is kept of c.
+        seen: give the function what the level's view shows, g(c), in place of c; then a code is all that is kept of c, and
+            nothing in ``reversible``, where g's derivative is that on the inverted state.
     """
 
     timestep: int
