@@ -116,7 +116,7 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     heads = (model.heads if isinstance(model, TRevSNN) else model.net.fc).parameters
     optimizer = build_optimizer(model, config)
     average = ModelEmaV3(model, config.ema_decay or 0.0, use_warmup=True)
-    dataset = TensorDataset(part, config.data, config.seed, training=True)
+    dataset = TensorDataset(part, config.data, config.seed, timesteps=config.model.timesteps, training=True)
     sampler = EpochSampler(len(dataset), config.seed, shuffle=True)
     loader = make_loader(dataset, sampler, config.batch_size, config.data, pin=False)
     mixup = (
@@ -163,7 +163,9 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
 @torch.no_grad()
 def accuracies(networks: dict[str, nn.Module], config: RunConfig, split: Split) -> dict[str, float]:
     """Share of right answers of each network on a part, which is read once."""
-    dataset = TensorDataset(load(config.data, split, config.model.timesteps), config.data, config.seed, training=False)
+    timesteps = config.model.timesteps
+    part = load(config.data, split, timesteps)
+    dataset = TensorDataset(part, config.data, config.seed, timesteps=timesteps, training=False)
     sampler = EpochSampler(len(dataset), 0, shuffle=False)
     loader = make_loader(dataset, sampler, config.batch_size, config.data, pin=False)
     right = dict.fromkeys(networks, 0)

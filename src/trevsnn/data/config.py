@@ -12,6 +12,7 @@ DataSet = Literal[
     "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder",
     "n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings",
 ]  # fmt: skip
+EVENT_SETS: tuple[DataSet, ...] = ("n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings")
 BinBy = Literal["count", "time"]
 Split = Literal["train", "val", "test"]
 
@@ -25,6 +26,7 @@ class DataConfig:
         root: folder of the data set; None: where Debian's package or an earlier download put it. Digits need none.
         download: whether to download a missing set (MNIST, Fashion-MNIST, CIFAR).
         image_size: side in pixels of the network's input. Pictures are resized, events counted in larger pixels.
+        rows: give a picture to the network row by row, as a line camera sees it: the first rows at the first timestep.
         crop: of training pictures: "pad" crops at random out of a zero-padded picture, "resized" scales a random crop.
         crop_padding: for "pad", pixels of zeros added on each side; for events, the largest shift in pixels.
         crop_scale: for "resized", the smallest crop as a share of the picture's area.
@@ -43,13 +45,14 @@ class DataConfig:
         workers: loading processes; 0 loads in the training process.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of its range, or for data of the other kind.
     """
 
     name: DataSet = "digits"
     root: str | None = None
     download: bool = True
     image_size: int = 8
+    rows: bool = False
     crop: Literal["pad", "resized"] = "pad"
     crop_padding: int = 0
     crop_scale: float = 0.08
@@ -81,6 +84,8 @@ class DataConfig:
         within("data.rotation", self.rotation, 0, 180)
         for i, pixels in enumerate(self.sensor):
             at_least(f"data.sensor[{i}]", pixels, 1)
+        if self.rows and self.name in EVENT_SETS:
+            raise ValueError(f"data.rows is for pictures, but {self.name} are recordings: leave it out.")
 
     @property
     def mixes(self) -> bool:

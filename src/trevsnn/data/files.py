@@ -27,14 +27,14 @@ def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: 
         timesteps: T of the run.
 
     Returns:
-        Pictures (B, C, S, S), or frames (B, T, 2, S, S), S being ``config.image_size``.
+        Pictures (B, C, S, S) or their rows (B, T, C, 1, S), or frames (B, T, 2, S, S), S being ``config.image_size``.
 
     Raises:
         UnreadableError: a file is missing, damaged, of another kind, or has events outside the run's sensor.
         RunError: a recording's file name ends in something unknown.
         UsageError: the library that reads the recordings is not installed.
     """
-    transform = transform_of(config, about, training=False)
+    transform = transform_of(config, about, timesteps, training=False)
     if is_event(config):
         sensor = SENSORS.get(config.name, config.sensor)
         return torch.stack([transform(_frames(path, config, timesteps, sensor)) for path in paths])
