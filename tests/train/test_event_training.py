@@ -51,3 +51,20 @@ def test_training_evaluating_and_predicting_recordings(tmp_path, capsys, loss):
         assert "short.bin cannot be read as a recording" in capsys.readouterr().err
     assert main(["stream", "digits", file]) == 2
     assert "digits was trained on pictures: use trevsnn predict" in capsys.readouterr().err
+
+
+def test_the_direction_of_time_is_chance_with_one_frame(tmp_path, capsys):
+    folder_of_recordings(tmp_path / "data", 20, ("train", "test"))
+    run = tmp_path / "run"
+    options = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--data.image_size", "16",
+               "--data.task", "direction", "--model.timesteps", "1", "--epochs", "1", "--optim.warmup_epochs", "0",
+               "--model.channels", "[4,8]", "--run", str(run)]  # fmt: skip
+    assert main(["train", *SMALL, *options]) == 2
+    assert "model.num_classes is 10, but n-mnist has 2: set it to 2" in capsys.readouterr().err
+    assert main(["train", *SMALL, *options, "--model.num_classes", "2"]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["items"] == {"train": 72, "val": 8, "test": 80}
+    assert summary["test_accuracy"] == 0.5  # of two inputs that are the same, one is right
+    capsys.readouterr()
+    assert main(["predict", str(run), str(tmp_path / "data" / "test" / "dog" / "dog_3.bin"), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)[0]["probabilities"]) == ["forward", "reversed"]

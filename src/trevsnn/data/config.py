@@ -14,6 +14,7 @@ DataSet = Literal[
 ]  # fmt: skip
 EVENT_SETS: tuple[DataSet, ...] = ("n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings")
 BinBy = Literal["count", "time"]
+Task = Literal["class", "direction"]
 Split = Literal["train", "val", "test"]
 
 
@@ -37,6 +38,8 @@ class DataConfig:
         color_jitter: strength of changes of brightness, contrast and saturation where there is no ``auto_augment``.
         erasing: share of the training items with a random rectangle replaced, by noise in pictures, by zeros in events.
         mixup, cutmix: alphas of timm's mixup and cutmix of training batches; 0 for none.
+        task: what to tell of a recording: its "class", or the "direction" of its time. For the direction every recording
+            occurs twice, as it is ("forward") and with its time reversed ("reversed").
         bin_by: cut recordings into frames of equal "count" of events or of equal "time".
         event_drop: share of the training recordings that lose some events at random, in time or in space.
         sensor: width and height of the sensor of "recordings", pixels.
@@ -64,6 +67,7 @@ class DataConfig:
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    task: Task = "class"
     bin_by: BinBy = "count"
     event_drop: float = 0.0
     sensor: tuple[int, int] = (128, 128)
@@ -86,6 +90,8 @@ class DataConfig:
             at_least(f"data.sensor[{i}]", pixels, 1)
         if self.rows and self.name in EVENT_SETS:
             raise ValueError(f"data.rows is for pictures, but {self.name} are recordings: leave it out.")
+        if self.task == "direction" and self.name not in EVENT_SETS:
+            raise ValueError(f"data.task 'direction' is for recordings, but {self.name} are pictures: leave it out.")
 
     @property
     def mixes(self) -> bool:

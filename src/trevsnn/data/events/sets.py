@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from trevsnn.data.config import DataConfig, Split
+from trevsnn.data.events.excerpts import both_directions
 from trevsnn.data.events.frames import EventFrames
-from trevsnn.data.events.recordings import READERS, Events, read_recording
+from trevsnn.data.events.recordings import READERS
 from trevsnn.data.listing import data_root, find_parts, list_classes, list_files, part_of
 from trevsnn.data.part import FileList
 from trevsnn.data.splitting import ordered_split
@@ -32,7 +32,8 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
     stratified tenth of train. Sets that are only CLASS folders (CIFAR10-DVS, N-Caltech101) have no official split: of
     each class, in the natural order of file names, the last tenth is for test and the tenth before for validation.
     DVS128 Gesture is split by person, by its own trials_to_train.txt and trials_to_test.txt; the last tenth of the
-    training people is for validation.
+    training people is for validation. With ``task="direction"`` both versions of a recording are in the part that the
+    recording is in.
 
     Args:
         config: data.* of the run.
@@ -47,10 +48,14 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
     root = data_root(config)
     sensor = SENSORS.get(config.name) or tuple(config.sensor)
     if (root / "trials_to_train.txt").is_file():
-        return EventFrames(_gestures(root, split), read_trial, frames, sensor, config)  # type: ignore[arg-type]
-    if not root.is_dir():
+        listing = _gestures(root, split)
+    elif root.is_dir():
+        listing = list_recordings(root, split)
+    else:
         raise RunError(f"{root} is no folder: set data.root to the folder that holds {config.name}.")
-    return EventFrames(list_recordings(root, split), _read, frames, sensor, config)  # type: ignore[arg-type]
+    if config.task == "direction":
+        listing = both_directions(listing)
+    return EventFrames(listing, frames, sensor, config)  # type: ignore[arg-type]
 
 
 def list_recordings(root: Path, split: Split) -> FileList:
@@ -70,10 +75,6 @@ def _list(folder: Path, classes: Sequence[str]) -> FileList:
     files, labels = list_files(folder, list(READERS), classes)
     order = sorted(range(len(files)), key=lambda i: (labels[i], len(files[i]), files[i]))  # natural: 2 before 10
     return FileList(folder, [files[i] for i in order], [labels[i] for i in order], classes)
-
-
-def _read(root: Path, file: str) -> Events:
-    return read_recording(root / file)
 
 
 def _gestures(root: Path, split: Split) -> FileList:
@@ -97,16 +98,3 @@ def _gestures(root: Path, split: Split) -> FileList:
         if not 0 <= min(labels) <= max(labels) < len(GESTURES):
             raise RunError(f"{table} names a class outside 1..{len(GESTURES)}: fetch DVS128 Gesture again.")
     return FileList(root, files, labels, GESTURES)
-
-
-def read_trial(root: Path, file: str) -> Events:
-    """The events of one trial of DVS128 Gesture, ``FILE.aedat@START-END``."""
-    name, _, span = file.partition("@")
-    start, end = map(int, span.split("-"))
-    events = _whole_recording(root / name)
-    return events[(events["t"] >= start) & (events["t"] < end)]
-
-
-@lru_cache(maxsize=1)  # trials of one recording follow each other
-def _whole_recording(path: Path) -> Events:
-    return read_recording(path)

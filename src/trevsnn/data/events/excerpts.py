@@ -1,0 +1,77 @@
+"""Excerpts of recordings, the items of a set: a span of time, and the direction of time."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from trevsnn.data.events.recordings import Events, read_recording
+from trevsnn.data.part import FileList, UnreadableError
+
+DIRECTIONS = ("forward", "reversed")
+_NAME = re.compile(r"(.*?)(?:@(-?\d+)-(-?\d+))?( reversed)?", re.DOTALL)
+
+
+def read_excerpt(root: Path, name: str) -> Events:
+    """The events of an item of a set, in the order of time.
+
+    Args:
+        root: the folder that the item's file is in.
+        name: ``FILE``; or ``FILE@START-END``, its events from START up to, but not at, END, in microseconds of the file's own
+            clock; either with `` reversed`` behind, for :func:`reverse` of it.
+
+    Raises:
+        UnreadableError: there are no such events, or as :func:`trevsnn.data.events.recordings.read_recording`.
+        RunError, UsageError: as that.
+    """
+    file, span, backwards = _parse(name)
+    events = _whole_recording(root / file, _stamp(root / file))
+    if span is not None:
+        events = events[slice(*np.searchsorted(events["t"], span))]
+    if not len(events):
+        raise UnreadableError(f"{root / name} holds no events: fetch it again, or remove it.")
+    return reverse(events) if backwards else events
+
+
+def file_of(name: str) -> str:
+    """The file that an item of a set is an excerpt of."""
+    return _parse(name)[0]
+
+
+def reverse(events: Events) -> Events:
+    """A recording backwards in time: ``t -> t_first + t_last - t``, in the order of time, with place and polarity kept.
+
+    So a single frame of it holds the same counts, and nothing but the order of events tells the two apart. (A camera that
+    saw the scene backwards would give the other polarity, which a single frame would show.)
+    """
+    backwards = events[::-1].copy()
+    backwards["t"] = events["t"][0] + events["t"][-1] - backwards["t"]
+    return backwards
+
+
+def both_directions(listing: FileList) -> FileList:
+    """Every recording of a part twice, one after the other: as it is, of class "forward", and backwards, "reversed"."""
+    files = [name for file in listing.files for name in (file, f"{file} reversed")]
+    return FileList(listing.root, files, [0, 1] * len(listing), DIRECTIONS)
+
+
+def _parse(name: str) -> tuple[str, tuple[int, int] | None, bool]:
+    parts = _NAME.fullmatch(name)
+    assert parts is not None  # it matches any name
+    span = None if parts[2] is None else (int(parts[2]), int(parts[3]))
+    return parts[1], span, parts[4] is not None
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0  # reading it says what is wrong
+
+
+@lru_cache(maxsize=1)  # excerpts of one recording follow each other
+def _whole_recording(path: Path, stamp: int) -> Events:
+    return read_recording(path)
