@@ -4,9 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from event_files import folder_of_recordings
+from event_files import folder_of_recordings, write_nmnist
 from trevsnn.cli.main import main
 from trevsnn.data.events.recordings import read_recording
 
@@ -68,3 +69,32 @@ def test_the_direction_of_time_is_chance_with_one_frame(tmp_path, capsys):
     capsys.readouterr()
     assert main(["predict", str(run), str(tmp_path / "data" / "test" / "dog" / "dog_3.bin"), "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)[0]["probabilities"]) == ["forward", "reversed"]
+
+
+def test_a_run_on_pieces_takes_the_first_piece_of_a_file(tmp_path, capsys):
+    folder_of_recordings(tmp_path / "data", 4)
+    run = tmp_path / "run"
+    options = ["--data.name", "recordings", "--data.sensor", "[34,34]", "--data.root", str(tmp_path / "data"),
+               "--data.cache", str(tmp_path / "cache"), "--data.image_size", "16", "--data.piece_ms", "8.9",
+               "--model.timesteps", "2", "--epochs", "1", "--optim.warmup_epochs", "0", "--model.num_classes", "2",
+               "--model.channels", "[4,8]", "--run", str(run)]  # fmt: skip
+    assert main(["train", *SMALL, *options]) == 0
+    assert json.loads((run / "summary.json").read_text())["items"] == {"train": 56, "val": 16, "test": 16}
+    events = read_recording(tmp_path / "data" / "dog" / "dog_1.bin")
+    piece = events[events["t"] < events["t"][0] + 8900]
+    write_nmnist(tmp_path / "piece.bin", np.append(piece, events[-1:]))  # what comes after the piece does not matter
+    capsys.readouterr()
+    assert (
+        main(["predict", str(run), str(tmp_path / "data" / "dog" / "dog_1.bin"), str(tmp_path / "piece.bin"), "--json"])
+        == 0
+    )
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["probabilities"] == rows[1]["probabilities"]
+    assert main(["stream", str(run), str(tmp_path / "piece.bin"), "--json"]) == 0
+    frames = json.loads(capsys.readouterr().out)
+    assert frames[-1]["until"] == piece["t"][-1] - piece["t"][0]
+    assert frames[-1]["probabilities"] == rows[1]["probabilities"]
+    write_nmnist(tmp_path / "short.bin", piece[:5])
+    for command in ("predict", "stream"):
+        assert main([command, str(run), str(tmp_path / "short.bin")]) == 1
+        assert "short.bin does not fit the run's data set: it lasts" in capsys.readouterr().err

@@ -40,6 +40,8 @@ class DataConfig:
         mixup, cutmix: alphas of timm's mixup and cutmix of training batches; 0 for none.
         task: what to tell of a recording: its "class", or the "direction" of its time. For the direction every recording
             occurs twice, as it is ("forward") and with its time reversed ("reversed").
+        piece_ms: cut each recording into consecutive pieces of so many milliseconds, which are the items then; None for
+            whole recordings.
         bin_by: cut recordings into frames of equal "count" of events or of equal "time".
         event_drop: share of the training recordings that lose some events at random, in time or in space.
         sensor: width and height of the sensor of "recordings", pixels.
@@ -68,6 +70,7 @@ class DataConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     task: Task = "class"
+    piece_ms: float | None = None
     bin_by: BinBy = "count"
     event_drop: float = 0.0
     sensor: tuple[int, int] = (128, 128)
@@ -90,8 +93,11 @@ class DataConfig:
             at_least(f"data.sensor[{i}]", pixels, 1)
         if self.rows and self.name in EVENT_SETS:
             raise ValueError(f"data.rows is for pictures, but {self.name} are recordings: leave it out.")
-        if self.task == "direction" and self.name not in EVENT_SETS:
-            raise ValueError(f"data.task 'direction' is for recordings, but {self.name} are pictures: leave it out.")
+        if self.piece_ms is not None:
+            within("data.piece_ms", self.piece_ms, 0.001, math.inf)
+        for name, value in (("task", "class"), ("piece_ms", None)):
+            if getattr(self, name) != value and self.name not in EVENT_SETS:
+                raise ValueError(f"data.{name} is for recordings, but {self.name} are pictures: leave it out.")
 
     @property
     def mixes(self) -> bool:

@@ -5,17 +5,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import shared_data
 from event_files import event_config, folder_of_recordings, some_events, write_nmnist
 from trevsnn.data.config import DataConfig
-from trevsnn.data.events.excerpts import both_directions, file_of, read_excerpt, reverse
+from trevsnn.data.events.excerpts import (
+    both_directions,
+    cut_listing,
+    file_of,
+    first_piece,
+    read_excerpt,
+    reverse,
+)
 from trevsnn.data.events.frames import EventFrames, bin_events
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.events.sets import load_events
 from trevsnn.data.part import FileList, UnreadableError
+from trevsnn.errors import RunError
 
 
 def test_an_item_s_name_says_what_of_its_file_it_is(tmp_path):
@@ -110,6 +118,55 @@ def test_real_digits_in_both_directions(tmp_path):
         assert four.read(i).sum() == four.read(i + 1).sum() == one.read(i).sum()
 
 
-def test_a_direction_of_pictures_is_refused():
-    with pytest.raises(ValueError, match=r"data.task 'direction' is for recordings, but digits are pictures: leave it"):
-        DataConfig(task="direction")
+def test_what_is_for_recordings_is_refused_for_pictures():
+    for option in ({"task": "direction"}, {"piece_ms": 10.0}):
+        with pytest.raises(
+            ValueError, match=rf"data.{next(iter(option))} is for recordings, but digits are pictures: leave"
+        ):
+            DataConfig(**option)
+    with pytest.raises(ValueError, match=r"data.piece_ms is 0; it must lie in"):
+        DataConfig(name="n-mnist", piece_ms=0)
+
+
+def test_pieces_begin_with_the_first_event_and_the_rest_and_silence_are_left_out(tmp_path):
+    events = some_events(7)
+    events["t"] = [5, 5, 1004, 1005, 2500, 4006, 5003]  # pieces of 1 ms: [5, 1005), [1005, 2005), ...
+    write_nmnist(tmp_path / "a.bin", events)
+    listing = FileList(tmp_path, ["a.bin", "a.bin@1000-4100"], [1, 0], ["x", "y"])
+    for workers in (0, 1):
+        pieces = cut_listing(listing, 1.0, workers)
+        assert pieces.files == [
+            "a.bin@5-1005", "a.bin@1005-2005", "a.bin@2005-3005",
+            # 3005-4005 holds no event, and the rest begins at 4005: its last event is at 5003
+            "a.bin@1000-2000", "a.bin@2000-3000",  # of a trial, from its beginning on
+        ]  # fmt: skip
+        assert pieces.labels_N.tolist() == [1, 1, 1, 0, 0]
+        assert pieces.classes == ("x", "y")
+    assert [read_excerpt(tmp_path, name)["t"].tolist() for name in pieces.files[:3]] == [[5, 5, 1004], [1005], [2500]]
+    assert first_piece(events, 1.0)["t"].tolist() == [5, 5, 1004]
+    events["t"][-1] = 5004  # now the fifth piece is whole
+    write_nmnist(tmp_path / "b.bin", events)
+    assert cut_listing(FileList(tmp_path, ["b.bin"], [0], ["x"]), 1.0, 0).files[-1] == "b.bin@4005-5005"
+    with pytest.raises(
+        RunError, match=r"a.bin lasts 4.999 ms and has no piece of 6 ms with an event: lower data.piece_ms"
+    ):
+        cut_listing(listing, 6.0, 0)
+    with pytest.raises(ValueError, match=r"it lasts 5 ms, shorter than a piece of 6 ms"):
+        first_piece(events, 6.0)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(n=st.integers(1, 200), length=st.integers(1, 60_000), seed=st.integers(0, 99))
+def test_pieces_hold_every_event_but_the_rest_once(tmp_path, n, length, seed):
+    events = some_events(n, seed=seed)
+    write_nmnist(tmp_path / f"{n}-{length}-{seed}.bin", events)
+    whole = (int(events["t"][-1] - events["t"][0]) + 1) // length * length
+    kept = events[events["t"] < events["t"][0] + whole]
+    listing = FileList(tmp_path, [f"{n}-{length}-{seed}.bin"], [0], ["x"])
+    if not len(kept):
+        with pytest.raises(RunError, match="has no piece"):
+            cut_listing(listing, length / 1000, 0)
+        return
+    parts = [read_excerpt(tmp_path, name) for name in cut_listing(listing, length / 1000, 0).files]
+    assert np.array_equal(np.concatenate(parts), kept)
+    assert np.array_equal(first_piece(events, length / 1000), parts[0])

@@ -6,8 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from trevsnn.data.config import BinBy, DataConfig
-from trevsnn.data.events.excerpts import file_of, read_excerpt
+from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.recordings import Events
 from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
@@ -112,7 +111,7 @@ class EventFrames(FileList):
         try:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             out = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=self._shape)
-            every = _each(binned, self.files, workers)
+            every = each(binned, self.files, workers)
             # On stderr, as stdout may be JSON.
             every = track(every, "binning events", len(self), console=Console(stderr=True))
             for index, frames_TCHW in enumerate(every):
@@ -126,14 +125,6 @@ class EventFrames(FileList):
         finally:
             with contextlib.suppress(OSError):
                 beside.unlink()
-
-
-def _each(binned: Callable[[str], NDArray[np.uint8]], files: list[str], workers: int) -> Iterator[NDArray[np.uint8]]:
-    if workers == 0:
-        yield from map(binned, files)
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            yield from pool.map(binned, files, chunksize=16)
 
 
 def _binned(root: Path, frames: int, size: int, sensor: tuple[int, int], by: BinBy, file: str) -> NDArray[np.uint8]:
