@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from event_files import folder_of_recordings, write_nmnist
+from helpers import assert_same
 from trevsnn.cli.main import main
 from trevsnn.data.events.recordings import read_recording
 
@@ -98,3 +99,17 @@ def test_a_run_on_pieces_takes_the_first_piece_of_a_file(tmp_path, capsys):
     for command in ("predict", "stream"):
         assert main([command, str(run), str(tmp_path / "short.bin")]) == 1
         assert "short.bin does not fit the run's data set: it lasts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("loss", ["temporal", "deep_supervision"])
+def test_training_on_mixed_recordings_is_repeatable(tmp_path, loss):
+    folder_of_recordings(tmp_path / "data", 20, ("train", "test"))
+    options = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--data.image_size", "16",
+               "--data.event_mix", "1.0", "--data.rotation", "15", "--data.shear", "15", "--data.erasing", "0.3", "--epochs", "1",
+               "--optim.warmup_epochs", "0", "--model.num_classes", "2", "--model.channels", "[4,8]", "--model.timesteps", "2",
+               "--loss", loss]  # fmt: skip
+    for name, more in (("a", []), ("b", []), ("plain", ["--data.event_mix", "0"])):
+        assert main(["train", *SMALL, *options, *more, "--run", str(tmp_path / name)]) == 0
+    assert_same(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(AssertionError):
+        assert_same(tmp_path / "a", tmp_path / "plain")

@@ -33,11 +33,13 @@ class DataConfig:
         crop_scale: for "resized", the smallest crop as a share of the picture's area.
         crop_share: in evaluation, the centre crop's share of the picture's shorter side.
         flip: mirror half of the training items.
-        rotation: largest random rotation of a training picture, degrees.
+        rotation: largest random rotation of a training item, degrees; the same for all frames of a recording.
+        shear: likewise the largest random shear along x.
         auto_augment: timm's name of a policy, such as "rand-m9-mstd0.5-inc1"; None for none. Colour pictures only.
         color_jitter: strength of changes of brightness, contrast and saturation where there is no ``auto_augment``.
         erasing: share of the training items with a random rectangle replaced, by noise in pictures, by zeros in events.
         mixup, cutmix: alphas of timm's mixup and cutmix of training batches; 0 for none.
+        event_mix: alpha of EventMix of training batches of recordings; 0 for none.
         task: what to tell of a recording: its "class", or the "direction" of its time. For the direction every recording
             occurs twice, as it is ("forward") and with its time reversed ("reversed").
         piece_ms: cut each recording into consecutive pieces of so many milliseconds, which are the items then; None for
@@ -64,11 +66,13 @@ class DataConfig:
     crop_share: float = 1.0
     flip: bool = False
     rotation: float = 0.0
+    shear: float = 0.0
     auto_augment: str | None = None
     color_jitter: float = 0.0
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    event_mix: float = 0.0
     task: Task = "class"
     piece_ms: float | None = None
     bin_by: BinBy = "count"
@@ -86,20 +90,24 @@ class DataConfig:
             within(f"data.{name}", getattr(self, name), 0, 1)
         for name in ("crop_scale", "crop_share"):
             within(f"data.{name}", getattr(self, name), 0.01, 1)
-        for name in ("mixup", "cutmix"):
+        for name in ("mixup", "cutmix", "event_mix"):
             within(f"data.{name}", getattr(self, name), 0, math.inf)
         within("data.rotation", self.rotation, 0, 180)
+        within("data.shear", self.shear, 0, 80)  # at 90 degrees nothing is left
         for i, pixels in enumerate(self.sensor):
             at_least(f"data.sensor[{i}]", pixels, 1)
         if self.rows and self.name in EVENT_SETS:
             raise ValueError(f"data.rows is for pictures, but {self.name} are recordings: leave it out.")
         if self.piece_ms is not None:
             within("data.piece_ms", self.piece_ms, 0.001, math.inf)
-        for name, value in (("task", "class"), ("piece_ms", None)):
+        for name, value in (("task", "class"), ("piece_ms", None), ("event_mix", 0)):
             if getattr(self, name) != value and self.name not in EVENT_SETS:
                 raise ValueError(f"data.{name} is for recordings, but {self.name} are pictures: leave it out.")
 
+        if self.event_mix > 0 and (self.mixup > 0 or self.cutmix > 0):
+            raise ValueError("data.event_mix is another way to mix than data.mixup and data.cutmix: choose one.")
+
     @property
     def mixes(self) -> bool:
-        """Whether training batches are mixed, by mixup or cutmix."""
-        return self.mixup > 0 or self.cutmix > 0
+        """Whether training batches are mixed, by mixup, cutmix or EventMix."""
+        return self.mixup > 0 or self.cutmix > 0 or self.event_mix > 0

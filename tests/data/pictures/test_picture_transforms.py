@@ -33,6 +33,7 @@ def test_augmentations_of_timm_are_at_work(tmp_path):
     for name, options in {
         "none": {}, "policy": {"auto_augment": "rand-m9-mstd0.5-inc1"}, "jitter": {"color_jitter": 0.4},
         "erasing": {"erasing": 1.0}, "resized": {"crop": "resized", "crop_scale": 0.2}, "flip": {"flip": True},
+        "rotation": {"rotation": 30.0}, "shear": {"shear": 30.0},
     }.items():  # fmt: skip
         dataset = TensorDataset(part, folder_config(tmp_path, **options), 0, timesteps=1, training=True)
         items = torch.stack([dataset[1, i][0] for i in range(10)])
@@ -41,7 +42,7 @@ def test_augmentations_of_timm_are_at_work(tmp_path):
         seen[name] = items
     changed = {name: int((items != seen["none"]).flatten(1).any(1).sum()) for name, items in seen.items()}
     assert changed["none"] == 0
-    assert all(changed[name] >= 8 for name in ("jitter", "erasing", "resized"))
+    assert all(changed[name] >= 8 for name in ("jitter", "erasing", "resized", "rotation", "shear"))
     assert changed["policy"] >= 5
     assert 2 <= changed["flip"] <= 8
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from trevsnn.data.config import DataConfig
+from trevsnn.data.geometry import rotation_and_shear
 from trevsnn.data.part import About
 from trevsnn.data.pictures.rows import as_frames, as_picture
 from trevsnn.data.sampling import mix_seed
@@ -31,7 +32,7 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
     """The transform from a PIL picture to a normalised float32 tensor (C, S, S), augmented in training.
 
     Resizing is bilinear. In training, ``crop="pad"`` crops the picture at random out of a border of zeros,
-    ``crop="resized"`` resizes a random crop (timm); then come flip, rotation, timm's RandAugment or colour jitter,
+    ``crop="resized"`` resizes a random crop (timm); then come flip, rotation, shear, timm's RandAugment or colour jitter,
     normalisation, and timm's random erasing with noise. In evaluation the centre crop.
 
     Args:
@@ -54,8 +55,7 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
             transforms.append(v2.RandomCrop(size, padding=config.crop_padding))
         if config.flip:
             transforms.append(v2.RandomHorizontalFlip())
-    if config.rotation > 0:
-        transforms.append(v2.RandomRotation([-config.rotation, config.rotation], v2.InterpolationMode.BILINEAR))
+    transforms += rotation_and_shear(config, v2.InterpolationMode.BILINEAR)
     return v2.Compose([*transforms, colours, tensor])
 
 
