@@ -30,7 +30,7 @@ def measure(folder: Path, workers: int, training: bool, passes: int) -> list[flo
     """Pictures per second of each pass but the first."""
     recipe = yaml.safe_load(recipe_yaml("imagenet-tiny"))["data"]
     config = DataConfig(**{**recipe, "root": str(folder), "workers": workers})
-    dataset = TensorDataset(list_pictures(folder, list_classes(folder)), config, 0, training=training)
+    dataset = TensorDataset(list_pictures(folder, list_classes(folder)), config, 0, timesteps=1, training=training)
     sampler = EpochSampler(len(dataset), 0, shuffle=training)
     loader = make_loader(dataset, sampler, 10, config, pin=False)
     rates = []

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from trevsnn import TRevSNN
 from trevsnn.data.config import Split
 from trevsnn.data.loading import TensorDataset, batches, make_loader
+from trevsnn.data.mixing import batch_mix
 from trevsnn.data.part import Part
-from trevsnn.data.pictures.transforms import BatchMixup
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load, splits
 from trevsnn.network.losses import deep_supervision_loss
@@ -116,13 +116,11 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     heads = (model.heads if isinstance(model, TRevSNN) else model.net.fc).parameters
     optimizer = build_optimizer(model, config)
     average = ModelEmaV3(model, config.ema_decay or 0.0, use_warmup=True)
-    dataset = TensorDataset(part, config.data, config.seed, training=True)
+    dataset = TensorDataset(part, config.data, config.seed, timesteps=config.model.timesteps, training=True)
     sampler = EpochSampler(len(dataset), config.seed, shuffle=True)
     loader = make_loader(dataset, sampler, config.batch_size, config.data, pin=False)
-    mixup = (
-        BatchMixup(config.data, len(part.classes), config.label_smoothing, config.seed) if config.data.mixes else None
-    )
-    if mixup is not None:
+    mix = batch_mix(config.data, len(part.classes), config.label_smoothing, config.seed)
+    if mix is not None:
         config = replace(config, label_smoothing=0.0)  # it is in the target
     spent, step, epoch, loss_sum = 0.0, 0, 0, 0.0
     begin = time.process_time()
@@ -134,8 +132,8 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
             share = min(spent / (60 * options.minutes), 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = config.optim.lr * min(share / WARMUP, 0.5 * (1 + math.cos(math.pi * share)))
-            if mixup is not None:
-                inputs, labels = mixup(inputs, labels, step)
+            if mix is not None:
+                inputs, labels = mix(inputs, labels, step)
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
                 loss = loss_of(model, config, inputs, labels)
             loss.backward()
@@ -163,7 +161,9 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
 @torch.no_grad()
 def accuracies(networks: dict[str, nn.Module], config: RunConfig, split: Split) -> dict[str, float]:
     """Share of right answers of each network on a part, which is read once."""
-    dataset = TensorDataset(load(config.data, split, config.model.timesteps), config.data, config.seed, training=False)
+    timesteps = config.model.timesteps
+    part = load(config.data, split, timesteps)
+    dataset = TensorDataset(part, config.data, config.seed, timesteps=timesteps, training=False)
     sampler = EpochSampler(len(dataset), 0, shuffle=False)
     loader = make_loader(dataset, sampler, config.batch_size, config.data, pin=False)
     right = dict.fromkeys(networks, 0)

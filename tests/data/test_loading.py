@@ -27,7 +27,7 @@ from trevsnn.errors import RunError
 
 def test_an_item_costs_the_same_in_a_large_set():
     part = load(DataConfig(), "train", 1)
-    dataset = TensorDataset(part, DataConfig(), 0, training=True)
+    dataset = TensorDataset(part, DataConfig(), 0, timesteps=1, training=True)
     item = dataset[0, 5][0]
     part.labels_N = np.zeros(2_000_000, np.int64)
     tracemalloc.start()
@@ -42,7 +42,7 @@ def test_an_item_costs_the_same_in_a_large_set():
 def test_augmentation_depends_on_seed_epoch_and_index_alone():
     config = DataConfig(crop_padding=2, rotation=20.0, erasing=0.5, flip=True)
     pictures = load(config, "train", 1)
-    dataset = TensorDataset(pictures, config, seed=3, training=True)
+    dataset = TensorDataset(pictures, config, seed=3, timesteps=1, training=True)
     first = [dataset[1, i][0] for i in range(20)]
     torch.manual_seed(99)
     state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
@@ -52,7 +52,7 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone():
     assert random.getstate() == python_state
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(dataset[2, i][0], first[i]) for i in range(20))
-    other = TensorDataset(pictures, config, seed=4, training=True)
+    other = TensorDataset(pictures, config, seed=4, timesteps=1, training=True)
     assert not any(torch.equal(other[1, i][0], first[i]) for i in range(20))
 
 
@@ -69,8 +69,8 @@ def test_unreadable_pictures_fail_or_are_skipped_and_named(tmp_path):
         part = load_folder(folder_config(tmp_path), "train")
         if policy == "fail":
             damage(tmp_path)
-        dataset = TensorDataset(part, folder_config(tmp_path, on_unreadable=policy), 0, training=True)
-        held_out = TensorDataset(part, folder_config(tmp_path, on_unreadable=policy), 0, training=False)
+        dataset = TensorDataset(part, folder_config(tmp_path, on_unreadable=policy), 0, timesteps=1, training=True)
+        held_out = TensorDataset(part, folder_config(tmp_path, on_unreadable=policy), 0, timesteps=1, training=False)
         if policy == "fail":
             with pytest.raises(UnreadableError, match=r"cat/005.png cannot be read as a picture .*: replace it"):
                 dataset[0, 5]
@@ -94,7 +94,7 @@ def test_what_goes_wrong_in_loading_processes_is_one_sentence(tmp_path, workers)
     damage(tmp_path)
     options = folder_config(tmp_path, workers=workers)
     sampler = EpochSampler(len(part), 0, shuffle=False)
-    loader = make_loader(TensorDataset(part, options, 0, training=False), sampler, 4, options, pin=False)
+    loader = make_loader(TensorDataset(part, options, 0, timesteps=1, training=False), sampler, 4, options, pin=False)
     with pytest.raises(UnreadableError) as raised:
         list(batches(loader))
     assert re.fullmatch(

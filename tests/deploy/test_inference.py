@@ -35,7 +35,7 @@ def test_predict_gives_the_model_s_class_and_probability(finished, tmp_path, cap
     assert main(["predict", str(finished), *files, big, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     model, config, _, _ = load_run(finished, "last")
-    dataset = TensorDataset(held_out, config.data, 0, training=False)
+    dataset = TensorDataset(held_out, config.data, 0, timesteps=config.model.timesteps, training=False)
     with torch.no_grad():
         expected = model(torch.stack([dataset[0, i][0] for i in range(12)])).softmax(1)
     for i, row in enumerate(rows[:12]):

@@ -4,9 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from event_files import folder_of_recordings
+from event_files import folder_of_recordings, write_nmnist
+from helpers import assert_same
 from trevsnn import TRevSNN
 from trevsnn.cli.main import main
 from trevsnn.data.events.recordings import read_recording
@@ -88,3 +90,63 @@ def test_every_form_of_a_network_trained_to_the_mean_of_logits(tmp_path, capsys,
     for engine in ("int8", "onnx", "onnx-int8", "spikes"):
         assert main(["evaluate", str(out), "--engine", engine]) == 1
         assert "is of another model than the weights and config beside it" in capsys.readouterr().err
+
+
+def test_the_direction_of_time_is_chance_with_one_frame(tmp_path, capsys):
+    folder_of_recordings(tmp_path / "data", 20, ("train", "test"))
+    run = tmp_path / "run"
+    options = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--data.image_size", "16",
+               "--data.task", "direction", "--model.timesteps", "1", "--epochs", "1", "--optim.warmup_epochs", "0",
+               "--model.channels", "[4,8]", "--run", str(run)]  # fmt: skip
+    assert main(["train", *SMALL, *options]) == 2
+    assert "model.num_classes is 10, but n-mnist has 2: set it to 2" in capsys.readouterr().err
+    assert main(["train", *SMALL, *options, "--model.num_classes", "2"]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["items"] == {"train": 72, "val": 8, "test": 80}
+    assert summary["test_accuracy"] == 0.5  # of two inputs that are the same, one is right
+    capsys.readouterr()
+    assert main(["predict", str(run), str(tmp_path / "data" / "test" / "dog" / "dog_3.bin"), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)[0]["probabilities"]) == ["forward", "reversed"]
+
+
+def test_a_run_on_pieces_takes_the_first_piece_of_a_file(tmp_path, capsys):
+    folder_of_recordings(tmp_path / "data", 4)
+    run = tmp_path / "run"
+    options = ["--data.name", "recordings", "--data.sensor", "[34,34]", "--data.root", str(tmp_path / "data"),
+               "--data.cache", str(tmp_path / "cache"), "--data.image_size", "16", "--data.piece_ms", "8.9",
+               "--model.timesteps", "2", "--epochs", "1", "--optim.warmup_epochs", "0", "--model.num_classes", "2",
+               "--model.channels", "[4,8]", "--run", str(run)]  # fmt: skip
+    assert main(["train", *SMALL, *options]) == 0
+    assert json.loads((run / "summary.json").read_text())["items"] == {"train": 56, "val": 16, "test": 16}
+    events = read_recording(tmp_path / "data" / "dog" / "dog_1.bin")
+    piece = events[events["t"] < events["t"][0] + 8900]
+    write_nmnist(tmp_path / "piece.bin", np.append(piece, events[-1:]))  # what comes after the piece does not matter
+    capsys.readouterr()
+    assert (
+        main(["predict", str(run), str(tmp_path / "data" / "dog" / "dog_1.bin"), str(tmp_path / "piece.bin"), "--json"])
+        == 0
+    )
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["probabilities"] == rows[1]["probabilities"]
+    assert main(["stream", str(run), str(tmp_path / "piece.bin"), "--json"]) == 0
+    frames = json.loads(capsys.readouterr().out)
+    assert frames[-1]["until"] == piece["t"][-1] - piece["t"][0]
+    assert frames[-1]["probabilities"] == rows[1]["probabilities"]
+    write_nmnist(tmp_path / "short.bin", piece[:5])
+    for command in ("predict", "stream"):
+        assert main([command, str(run), str(tmp_path / "short.bin")]) == 1
+        assert "short.bin does not fit the run's data set: it lasts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("loss", ["temporal", "deep_supervision"])
+def test_training_on_mixed_recordings_is_repeatable(tmp_path, loss):
+    folder_of_recordings(tmp_path / "data", 20, ("train", "test"))
+    options = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--data.image_size", "16",
+               "--data.event_mix", "1.0", "--data.rotation", "15", "--data.shear", "15", "--data.erasing", "0.3", "--epochs", "1",
+               "--optim.warmup_epochs", "0", "--model.num_classes", "2", "--model.channels", "[4,8]", "--model.timesteps", "2",
+               "--loss", loss]  # fmt: skip
+    for name, more in (("a", []), ("b", []), ("plain", ["--data.event_mix", "0"])):
+        assert main(["train", *SMALL, *options, *more, "--run", str(tmp_path / name)]) == 0
+    assert_same(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(AssertionError):
+        assert_same(tmp_path / "a", tmp_path / "plain")

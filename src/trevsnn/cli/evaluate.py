@@ -61,7 +61,7 @@ def predict(
 
     Args:
         run: Folder of the run or its export, or digits, fashion-mnist or n-mnist, which come trained.
-        files: Pictures, or recordings for a run on events.
+        files: Pictures, or recordings for a run on events; of a recording, a run on pieces takes the first.
         weights: Of the last or the best epoch.
         accelerator: Device to compute on.
         engine: How to compute.

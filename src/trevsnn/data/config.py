@@ -12,7 +12,9 @@ DataSet = Literal[
     "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder",
     "n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings",
 ]  # fmt: skip
+EVENT_SETS: tuple[DataSet, ...] = ("n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings")
 BinBy = Literal["count", "time"]
+Task = Literal["class", "direction"]
 Split = Literal["train", "val", "test"]
 
 
@@ -25,16 +27,23 @@ class DataConfig:
         root: folder of the data set; None: where Debian's package or an earlier download put it. Digits need none.
         download: whether to download a missing set (MNIST, Fashion-MNIST, CIFAR).
         image_size: side in pixels of the network's input. Pictures are resized, events counted in larger pixels.
+        rows: give a picture to the network row by row, as a line camera sees it: the first rows at the first timestep.
         crop: of training pictures: "pad" crops at random out of a zero-padded picture, "resized" scales a random crop.
         crop_padding: for "pad", pixels of zeros added on each side; for events, the largest shift in pixels.
         crop_scale: for "resized", the smallest crop as a share of the picture's area.
         crop_share: in evaluation, the centre crop's share of the picture's shorter side.
         flip: mirror half of the training items.
-        rotation: largest random rotation of a training picture, degrees.
+        rotation: largest random rotation of a training item, degrees; the same for all frames of a recording.
+        shear: likewise the largest random shear along x.
         auto_augment: timm's name of a policy, such as "rand-m9-mstd0.5-inc1"; None for none. Colour pictures only.
         color_jitter: strength of changes of brightness, contrast and saturation where there is no ``auto_augment``.
         erasing: share of the training items with a random rectangle replaced, by noise in pictures, by zeros in events.
         mixup, cutmix: alphas of timm's mixup and cutmix of training batches; 0 for none.
+        event_mix: alpha of EventMix of training batches of recordings; 0 for none.
+        task: what to tell of a recording: its "class", or the "direction" of its time. For the direction every recording
+            occurs twice, as it is ("forward") and with its time reversed ("reversed").
+        piece_ms: cut each recording into consecutive pieces of so many milliseconds, which are the items then; None for
+            whole recordings.
         bin_by: cut recordings into frames of equal "count" of events or of equal "time".
         event_drop: share of the training recordings that lose some events at random, in time or in space.
         sensor: width and height of the sensor of "recordings", pixels.
@@ -43,24 +52,29 @@ class DataConfig:
         workers: loading processes; 0 loads in the training process.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of its range, or for data of the other kind.
     """
 
     name: DataSet = "digits"
     root: str | None = None
     download: bool = True
     image_size: int = 8
+    rows: bool = False
     crop: Literal["pad", "resized"] = "pad"
     crop_padding: int = 0
     crop_scale: float = 0.08
     crop_share: float = 1.0
     flip: bool = False
     rotation: float = 0.0
+    shear: float = 0.0
     auto_augment: str | None = None
     color_jitter: float = 0.0
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    event_mix: float = 0.0
+    task: Task = "class"
+    piece_ms: float | None = None
     bin_by: BinBy = "count"
     event_drop: float = 0.0
     sensor: tuple[int, int] = (128, 128)
@@ -76,13 +90,24 @@ class DataConfig:
             within(f"data.{name}", getattr(self, name), 0, 1)
         for name in ("crop_scale", "crop_share"):
             within(f"data.{name}", getattr(self, name), 0.01, 1)
-        for name in ("mixup", "cutmix"):
+        for name in ("mixup", "cutmix", "event_mix"):
             within(f"data.{name}", getattr(self, name), 0, math.inf)
         within("data.rotation", self.rotation, 0, 180)
+        within("data.shear", self.shear, 0, 80)  # at 90 degrees nothing is left
         for i, pixels in enumerate(self.sensor):
             at_least(f"data.sensor[{i}]", pixels, 1)
+        if self.rows and self.name in EVENT_SETS:
+            raise ValueError(f"data.rows is for pictures, but {self.name} are recordings: leave it out.")
+        if self.piece_ms is not None:
+            within("data.piece_ms", self.piece_ms, 0.001, math.inf)
+        for name, value in (("task", "class"), ("piece_ms", None), ("event_mix", 0)):
+            if getattr(self, name) != value and self.name not in EVENT_SETS:
+                raise ValueError(f"data.{name} is for recordings, but {self.name} are pictures: leave it out.")
+
+        if self.event_mix > 0 and (self.mixup > 0 or self.cutmix > 0):
+            raise ValueError("data.event_mix is another way to mix than data.mixup and data.cutmix: choose one.")
 
     @property
     def mixes(self) -> bool:
-        """Whether training batches are mixed, by mixup or cutmix."""
-        return self.mixup > 0 or self.cutmix > 0
+        """Whether training batches are mixed, by mixup, cutmix or EventMix."""
+        return self.mixup > 0 or self.cutmix > 0 or self.event_mix > 0

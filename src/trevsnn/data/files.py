@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from trevsnn.data.config import DataConfig
+from trevsnn.data.events.excerpts import first_piece
 from trevsnn.data.events.frames import bin_events
-from trevsnn.data.events.recordings import read_recording
+from trevsnn.data.events.recordings import Events, read_recording
 from trevsnn.data.events.sets import SENSORS
 from trevsnn.data.part import About, UnreadableError
 from trevsnn.data.pictures.folders import read_rgb
@@ -21,24 +22,36 @@ def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: 
     """Files of the kind that a run was trained on as one float32 batch, prepared as for evaluation.
 
     Args:
-        paths: pictures or recordings.
+        paths: pictures or recordings. Of a recording a run that was trained on pieces (``piece_ms``) takes the first piece.
         config: data.* of the run.
         about: of the run's data.
         timesteps: T of the run.
 
     Returns:
-        Pictures (B, C, S, S), or frames (B, T, 2, S, S), S being ``config.image_size``.
+        Pictures (B, C, S, S) or their rows (B, T, C, 1, S), or frames (B, T, 2, S, S), S being ``config.image_size``.
 
     Raises:
-        UnreadableError: a file is missing, damaged, of another kind, or has events outside the run's sensor.
+        UnreadableError: a file is missing, damaged, of another kind, shorter than a piece, or has events outside the run's
+            sensor.
         RunError: a recording's file name ends in something unknown.
         UsageError: the library that reads the recordings is not installed.
     """
-    transform = transform_of(config, about, training=False)
+    transform = transform_of(config, about, timesteps, training=False)
     if is_event(config):
         sensor = SENSORS.get(config.name, config.sensor)
         return torch.stack([transform(_frames(path, config, timesteps, sensor)) for path in paths])
     return torch.stack([transform(_picture(path, about.channels)) for path in paths])
+
+
+def read_item(path: Path, config: DataConfig) -> Events:
+    """A recording as a run takes it, whole or its first piece.
+
+    Raises:
+        ValueError: it is shorter than a piece.
+        UnreadableError, RunError, UsageError: as :func:`trevsnn.data.events.recordings.read_recording`.
+    """
+    events = read_recording(path)
+    return events if config.piece_ms is None else first_piece(events, config.piece_ms)
 
 
 def _picture(path: Path, channels: int) -> Any:
@@ -48,6 +61,6 @@ def _picture(path: Path, channels: int) -> Any:
 
 def _frames(path: Path, config: DataConfig, timesteps: int, sensor: tuple[int, int]) -> Any:
     try:
-        return bin_events(read_recording(path), timesteps, config.image_size, sensor, config.bin_by)
+        return bin_events(read_item(path, config), timesteps, config.image_size, sensor, config.bin_by)
     except ValueError as error:
         raise UnreadableError(f"{path} does not fit the run's data set: {error}.") from error

@@ -32,15 +32,17 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
         part: the items.
         config: data.* of the run.
         seed: of the augmentation.
+        timesteps: T of the network.
         training: whether to augment.
 
     Raises:
+        UsageError: as :func:`trevsnn.data.sets.transform_of`.
         UnreadableError: on access, an item cannot be read (``on_unreadable="fail"``), or none can.
     """
 
-    def __init__(self, part: Part, config: DataConfig, seed: int, *, training: bool) -> None:
+    def __init__(self, part: Part, config: DataConfig, seed: int, *, timesteps: int, training: bool) -> None:
         self.part, self.seed, self.training = part, seed, training
-        self.transform = transform_of(config, part.about, training=training)
+        self.transform = transform_of(config, part.about, timesteps, training=training)
         self.skip = config.on_unreadable == "skip"
 
     def __len__(self) -> int:
@@ -133,7 +135,8 @@ def real_items(config: DataConfig, timesteps: int, most: int) -> Tensor:
     Raises:
         RunError, UsageError: as :func:`trevsnn.data.sets.load`.
     """
-    dataset = TensorDataset(load(config, splits(config)[-1], timesteps), config, 0, training=False)
+    part = load(config, splits(config)[-1], timesteps)
+    dataset = TensorDataset(part, config, 0, timesteps=timesteps, training=False)
     return torch.stack([dataset[0, index][0] for index in range(min(most, len(dataset)))])
 
 
@@ -143,6 +146,6 @@ def calibration_items(config: DataConfig, timesteps: int, most: int) -> Tensor:
     Raises:
         RunError, UsageError: as :func:`trevsnn.data.sets.load`.
     """
-    dataset = TensorDataset(load(config, "train", timesteps), config, 0, training=False)
+    dataset = TensorDataset(load(config, "train", timesteps), config, 0, timesteps=timesteps, training=False)
     count = min(most, len(dataset))
     return torch.stack([dataset[0, number * len(dataset) // count][0] for number in range(count)])

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from trevsnn.data.config import DataConfig, Split
-from trevsnn.data.events.sets import SENSORS, load_events
+from torchvision.transforms import v2
+
+from trevsnn.data.config import EVENT_SETS, DataConfig, Split
+from trevsnn.data.events.sets import load_events
 from trevsnn.data.events.transforms import frames_transform
 from trevsnn.data.part import About, Part
 from trevsnn.data.pictures.folders import folder_splits, load_folder
 from trevsnn.data.pictures.in_memory import load_in_memory
+from trevsnn.data.pictures.rows import Rows
 from trevsnn.data.pictures.transforms import picture_transform
 
-EVENT_SETS = (*SENSORS, "recordings")
 FOLDER_SETS = ("imagenet", "tiny-imagenet", "folder")
 
 
 def is_event(config: DataConfig) -> bool:
     """Whether the set is of recordings, not of pictures."""
     return config.name in EVENT_SETS
+
+
+def is_sequence(config: DataConfig) -> bool:
+    """Whether an item is a sequence of frames (T, C, H, W), not one map (C, H, W) for all timesteps."""
+    return is_event(config) or config.rows
 
 
 def splits(config: DataConfig) -> list[Split]:
@@ -38,7 +45,7 @@ def load(config: DataConfig, split: Split, timesteps: int) -> Part:
     Args:
         config: data.* of the run.
         split: the part, of :func:`splits`.
-        timesteps: T, the frames of a recording; pictures do not depend on it.
+        timesteps: T, the frames of a recording; parts of pictures do not depend on it.
 
     Raises:
         RunError: there is no such part, or files are missing or damaged.
@@ -49,8 +56,13 @@ def load(config: DataConfig, split: Split, timesteps: int) -> Part:
     return load_folder(config, split) if config.name in FOLDER_SETS else load_in_memory(config, split)
 
 
-def transform_of(config: DataConfig, about: About, *, training: bool) -> Any:
-    """The transform of the set's items, from what :meth:`trevsnn.data.part.Part.read` gives to a float32 tensor."""
+def transform_of(config: DataConfig, about: About, timesteps: int, *, training: bool) -> Any:
+    """The transform of the set's items, from what :meth:`trevsnn.data.part.Part.read` gives to a float32 tensor.
+
+    Raises:
+        UsageError: a picture has fewer rows than there are timesteps (``rows``).
+    """
     if is_event(config):
         return frames_transform(config, training=training)
-    return picture_transform(config, about, training=training)
+    pictures = picture_transform(config, about, training=training)
+    return v2.Compose([pictures, Rows(timesteps, config.image_size)]) if config.rows else pictures

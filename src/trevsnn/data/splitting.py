@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -62,4 +64,36 @@ def ordered_split(labels_N: NDArray[np.int64]) -> dict[Split, NDArray[np.int64]]
         parts["train"] += indices[: -2 * tenth]
         parts["val"] += indices[-2 * tenth : -tenth]
         parts["test"] += indices[-tenth:]
+    return {split: np.asarray(indices, np.int64) for split, indices in parts.items()}
+
+
+def time_split(recordings: Sequence[str]) -> dict[Split, NDArray[np.int64]]:
+    """Of each recording's pieces, in the order of time: the first 70 % to train, the next 15 % for validation, the rest for test.
+
+    The rule for pieces of recordings without official split. At random, pieces that touch would come into different parts.
+    Of n pieces those before ``70 n // 100`` and ``85 n // 100`` are the first two parts, moved so that each has one piece.
+
+    Args:
+        recordings: for each piece the recording that it is of, pieces of one recording one after the other.
+
+    Returns:
+        Indices by part.
+
+    Raises:
+        RunError: a recording has fewer than three pieces.
+    """
+    parts: dict[Split, list[int]] = {"train": [], "val": [], "test": []}
+    for recording, group in groupby(range(len(recordings)), key=recordings.__getitem__):
+        pieces = list(group)
+        n = len(pieces)
+        if n < 3:
+            raise RunError(
+                f"{recording} has {n} of the pieces of data.piece_ms: three are needed, for training, validation and test; "
+                "lower data.piece_ms."
+            )
+        test = min(85 * n // 100, n - 1)
+        val = min(70 * n // 100, test - 1)
+        parts["train"] += pieces[:val]
+        parts["val"] += pieces[val:test]
+        parts["test"] += pieces[test:]
     return {split: np.asarray(indices, np.int64) for split, indices in parts.items()}

@@ -30,7 +30,7 @@ def model_card(config: RunConfig, about: About, report: dict[str, Any], figures:
         f"---\n{data.to_yaml()}\n---\n",
         f"# T-RevSNN on {config.data.name}\n",
         f"A temporal reversible spiking neural network (Hu et al., ICML 2024): channels {list(model.channels)}, "
-        f"T = {model.timesteps}{_variant(model)}, for {kind} of {config.data.image_size} x {config.data.image_size}, "
+        f"T = {model.timesteps}{_variant(model)}, for {kind} of {config.data.image_size} x {config.data.image_size}{_rows(config)}, "
         f"{len(about.classes)} classes ({classes}).\n",
         _results(figures, report["checkpoint"]),
         "## Forms\n",
@@ -59,6 +59,10 @@ def _variant(model: TRevSNNConfig) -> str:
     links = ", with links from all levels above" if model.links == "all" else ""
     alphas = ", with every alpha 1" if model.alphas == "one" else ""
     return links + alphas + (", with the mean of the logits over time" if model.readout == "mean" else "")
+
+
+def _rows(config: RunConfig) -> str:
+    return " seen row by row" if config.data.rows else ""
 
 
 def _results(figures: dict[str, Any], checkpoint: str) -> str:

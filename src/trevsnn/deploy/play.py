@@ -11,8 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from trevsnn.data.events.frames import frame_numbers
-from trevsnn.data.events.recordings import read_recording
-from trevsnn.data.files import read_inputs
+from trevsnn.data.files import read_inputs, read_item
 from trevsnn.data.sets import is_event
 from trevsnn.errors import UsageError
 from trevsnn.run.load import Weights, load_run
@@ -25,7 +24,7 @@ def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any
 
     Args:
         run: trained on recordings.
-        recording: a file.
+        recording: a file; a run that was trained on pieces plays the first one.
         weights: which of the run's.
 
     Yields:
@@ -42,7 +41,7 @@ def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any
     if not is_event(config.data):
         raise UsageError(f"{run} was trained on pictures: use trevsnn predict, or give a run on recordings.")
     frames_TCHW = read_inputs([recording], config.data, about, config.model.timesteps)[0]
-    events = read_recording(recording)
+    events = read_item(recording, config.data)
     frame_of_event = frame_numbers(events, config.model.timesteps, config.data.bin_by)
     stream = model.stream(1)
     for t, frame_CHW in enumerate(frames_TCHW):

@@ -43,14 +43,14 @@ def evaluation_loader(part: Part, config: RunConfig, fabric: Fabric) -> DataLoad
     Raises:
         UsageError: as :func:`trevsnn.train.processes.local_batch`.
     """
-    dataset = TensorDataset(part, config.data, config.seed, training=False)
+    dataset = TensorDataset(part, config.data, config.seed, timesteps=config.model.timesteps, training=False)
     sampler = EpochSampler(len(dataset), config.seed, shuffle=False, rank=fabric.global_rank, world=fabric.world_size)
     size = local_batch(config, fabric.world_size)
     return make_loader(dataset, sampler, size, config.data, pin=fabric.device.type == "cuda")
 
 
 def place_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Inputs as the model takes them: pictures (B, C, S, S) or frames (B, T, 2, S, S), in its dtype, pictures channels-last."""
+    """Inputs as the model takes them: pictures (B, C, H, W) or frames (B, T, C, H, W), in its dtype, pictures channels-last."""
     return inputs.to(dtype, memory_format=torch.channels_last) if inputs.dim() == 4 else inputs.to(dtype)
 
 

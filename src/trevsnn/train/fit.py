@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trevsnn.data.part import Part
-from trevsnn.data.sets import is_event
+from trevsnn.data.sets import is_event, is_sequence
 from trevsnn.errors import UsageError
 from trevsnn.run.config import RunConfig
 
@@ -19,9 +19,9 @@ def check_fit(config: RunConfig, part: Part) -> None:
         UsageError: input kind, classes, channels, colour augmentation or batch size do not fit the data.
     """
     model, name, classes = config.model, config.data.name, len(part.classes)
-    needed = "event" if is_event(config.data) else "image"
+    needed = "event" if is_sequence(config.data) else "image"
     if model.input != needed:
-        kind = "recordings" if needed == "event" else "pictures"
+        kind = "recordings" if is_event(config.data) else "seen row by row" if config.data.rows else "pictures"
         raise UsageError(f"model.input is {model.input!r}, but {name} are {kind}: set model.input to {needed}.")
     if model.num_classes != classes:
         raise UsageError(f"model.num_classes is {model.num_classes}, but {name} has {classes}: set it to {classes}.")

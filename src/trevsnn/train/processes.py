@@ -61,7 +61,7 @@ def local_batch(config: RunConfig, processes: int) -> int:
         )
     if config.data.mixes and config.batch_size // parts % 2:
         raise UsageError(
-            f"data.mixup and data.cutmix pair items, but a process has {config.batch_size // parts} at a time: "
+            f"data.mixup, data.cutmix and data.event_mix pair items, but a process has {config.batch_size // parts} at a time: "
             f"make batch_size a multiple of {2 * parts}."
         )
     return config.batch_size // parts

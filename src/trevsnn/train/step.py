@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trevsnn.data.pictures.transforms import BatchMixup
+from trevsnn.data.mixing import batch_mix
 from trevsnn.network.losses import deep_supervision_loss, temporal_loss
 from trevsnn.train.evaluate import place_inputs
 from trevsnn.train.optim import build_scheduler, clip_gradients
@@ -29,9 +29,7 @@ class Stepper:
         self.scheduler = build_scheduler(state.optimizer, self.config, steps_per_epoch)
         self.dtype: torch.dtype = next(state.model.parameters()).dtype
         data, model = self.config.data, self.config.model
-        self.mixup = (
-            BatchMixup(data, model.num_classes, self.config.label_smoothing, self.config.seed) if data.mixes else None
-        )
+        self.mix = batch_mix(data, model.num_classes, self.config.label_smoothing, self.config.seed)
 
     def take(self, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
         """One step on all ``accumulate`` parts (inputs, labels). It is skipped where the gradient is not finite.
@@ -59,8 +57,8 @@ class Stepper:
 
     def _loss(self, inputs: Tensor, labels: Tensor, place: int) -> Tensor:
         smoothing, target = self.config.label_smoothing, labels
-        if self.mixup is not None:
-            inputs, target = self.mixup(inputs, labels, self.state.step, self.fabric.global_rank, place)
+        if self.mix is not None:
+            inputs, target = self.mix(inputs, labels, self.state.step, self.fabric.global_rank, place)
             smoothing = 0.0  # the mixed targets are smoothed already
         with self.fabric.autocast():  # Fabric enters it by itself for ``forward`` alone
             if self.config.loss == "temporal":

@@ -98,7 +98,7 @@ class _Training:
         check_fit(config, self.part)
         _make_deterministic(config.seed)
         model = _build(config, build, fabric.world_size)
-        dataset = TensorDataset(self.part, config.data, config.seed, training=True)
+        dataset = TensorDataset(self.part, config.data, config.seed, timesteps=config.model.timesteps, training=True)
         self.steps_per_epoch = len(dataset) // config.batch_size
         self.sampler = EpochSampler(
             self.steps_per_epoch * config.batch_size, config.seed, shuffle=True, rank=fabric.global_rank,

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import shared_data
 from event_files import event_config, folder_of_recordings, some_events, write_aedat3
 from trevsnn.data.config import DataConfig
+from trevsnn.data.events.excerpts import file_of
 from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.events.sets import GESTURES, list_recordings, load_events
-from trevsnn.data.splitting import ordered_split
+from trevsnn.data.splitting import ordered_split, time_split
 from trevsnn.errors import RunError
 
 
@@ -104,6 +107,84 @@ def test_real_nmnist_recordings(tmp_path):
 
 
 SPLITS_OF_SMALL_NMNIST = {"train": "1feb004bb43a", "val": "b920ab40ba0b", "test": "48dd78cb1c7c"}
+
+
+@given(counts=st.lists(st.integers(3, 60), min_size=1, max_size=5))
+def test_pieces_are_split_by_time_within_each_recording(counts):
+    """Train before validation before test, about 70, 15 and 15 %, and one at least of each."""
+    recordings = [name for number, n in enumerate(counts) for name in [f"r{number}"] * n]
+    parts = time_split(recordings)
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(recordings)))
+    for number, n in enumerate(counts):
+        own = [[i for i in part.tolist() if recordings[i] == f"r{number}"] for part in parts.values()]
+        assert all(own)
+        assert max(own[0]) < min(own[1]) <= max(own[1]) < min(own[2])
+        assert all(abs(len(part) - share * n) < 1.2 for part, share in zip(own, (0.7, 0.15, 0.15), strict=True))
+
+
+def test_a_recording_with_two_pieces_cannot_be_split_by_time():
+    with pytest.raises(RunError, match=r"b.bin has 2 of the pieces of data.piece_ms: three are needed"):
+        time_split(["a.bin"] * 3 + ["b.bin"] * 2)
+
+
+def test_pieces_of_folders_without_a_split_are_split_by_time(tmp_path):
+    folder_of_recordings(tmp_path / "data", 2)
+    config = event_config(tmp_path, piece_ms=8.9)  # about 100 ms: 11 pieces of each
+    parts = {split: load_events(config, split, 2) for split in ("train", "val", "test")}
+    assert [len(p) for p in parts.values()] == [28, 8, 8]
+    first = [[name for name in part.files if name.startswith("cat/cat_0")] for part in parts.values()]
+    t = read_recording(tmp_path / "data" / "cat" / "cat_0.bin")["t"]
+    starts = [int(t[0]) + 8900 * k for k in range(11)]
+    assert first == [[f"cat/cat_0.bin@{s}-{s + 8900}" for s in part] for part in (starts[:7], starts[7:9], starts[9:])]
+    assert np.bincount(parts["test"].labels_N).tolist() == [4, 4]
+    both = load_events(event_config(tmp_path, piece_ms=8.9, task="direction"), "val", 2)
+    assert both.files[:2] == [parts["val"].files[0], f"{parts['val'].files[0]} reversed"]
+    assert len({p.cache for p in (*parts.values(), both)}) == 4
+    other = load_events(event_config(tmp_path, piece_ms=8.0), "train", 2)
+    assert other.cache != parts["train"].cache
+
+
+def test_pieces_of_sets_with_a_split_stay_with_their_recording(tmp_path):
+    folder_of_recordings(tmp_path / "data", 20, ("train", "test"))
+    seen = []
+    for split in ("train", "val", "test"):
+        whole = load_events(event_config(tmp_path), split, 2)
+        pieces = load_events(event_config(tmp_path, piece_ms=30.0), split, 2)
+        assert list(dict.fromkeys(map(file_of, pieces.files))) == whole.files
+        assert len(pieces) == 3 * len(whole)
+        assert pieces.labels_N.tolist() == np.repeat(whole.labels_N, 3).tolist()
+        seen += [str(pieces.root / file_of(name)) for name in whole.files]
+    assert len(set(seen)) == len(seen) == 80
+
+
+def test_pieces_of_gestures_stay_with_their_people(tmp_path):
+    gestures(tmp_path / "g")
+    config = DataConfig(
+        name="dvs128-gesture", root=str(tmp_path / "g"), image_size=32, cache=str(tmp_path / "c"), piece_ms=0.2
+    )
+    part = load_events(config, "test", 2)
+    assert part.files[:3] == [f"user11_led.aedat@{a}-{a + 200}" for a in (0, 200, 1000)]
+    assert len(part) == 2 * 11 * 2
+    assert {name[:6] for name in part.files} == {"user11", "user12"}
+
+
+def test_real_gesture_clips_in_pieces(tmp_path):
+    """A folder that a user makes of the ten clips, one of each class, is split by time."""
+    for clip in shared_data("dvsgesture-clips").iterdir():
+        folder = tmp_path / "data" / clip.stem
+        folder.mkdir(parents=True)
+        (folder / clip.name).symlink_to(clip)
+    config = event_config(tmp_path, sensor=(128, 128), image_size=32, piece_ms=100.0)
+    parts = {split: load_events(config, split, 4) for split in ("train", "val", "test")}
+    assert [len(p) for p in parts.values()] == [90, 20, 30]  # 14 pieces of each: 9, 2 and 3
+    for part in parts.values():
+        assert len(set(np.bincount(part.labels_N).tolist())) == 1
+        assert min(int(part.read(i).sum()) for i in range(len(part))) > 1000
+    t = read_recording(shared_data("dvsgesture-clips", "3.bs3"))["t"]
+    counts = [int(((t - t[0]) // 100_000 == k).sum()) for k in range(14)]
+    number = parts["train"].classes.index("3")
+    read = [int(p.read(i).sum()) for p in parts.values() for i in np.flatnonzero(p.labels_N == number)]
+    assert read == counts
 
 
 def test_real_gesture_clips_make_a_folder_of_recordings(tmp_path):

@@ -20,7 +20,7 @@ from trevsnn.data.sets import load
 
 def test_evaluation_pictures_are_normalised_and_nothing_else():
     pictures = load(DataConfig(), "val", 1)
-    tensor, label, unreadable = TensorDataset(pictures, DataConfig(), 0, training=False)[0, 5]
+    tensor, label, unreadable = TensorDataset(pictures, DataConfig(), 0, timesteps=1, training=False)[0, 5]
     expected = (torch.from_numpy(pictures.images[5] / 255) - pictures.mean[0]) / pictures.std[0]
     assert torch.allclose(tensor[0].double(), expected, atol=1e-6)
     assert (label, unreadable) == (pictures.labels_N[5], -1)
@@ -33,15 +33,16 @@ def test_augmentations_of_timm_are_at_work(tmp_path):
     for name, options in {
         "none": {}, "policy": {"auto_augment": "rand-m9-mstd0.5-inc1"}, "jitter": {"color_jitter": 0.4},
         "erasing": {"erasing": 1.0}, "resized": {"crop": "resized", "crop_scale": 0.2}, "flip": {"flip": True},
+        "rotation": {"rotation": 30.0}, "shear": {"shear": 30.0},
     }.items():  # fmt: skip
-        dataset = TensorDataset(part, folder_config(tmp_path, **options), 0, training=True)
+        dataset = TensorDataset(part, folder_config(tmp_path, **options), 0, timesteps=1, training=True)
         items = torch.stack([dataset[1, i][0] for i in range(10)])
         assert torch.equal(items, torch.stack([dataset[1, i][0] for i in range(10)]))
         assert items.shape == (10, 3, 8, 8)
         seen[name] = items
     changed = {name: int((items != seen["none"]).flatten(1).any(1).sum()) for name, items in seen.items()}
     assert changed["none"] == 0
-    assert all(changed[name] >= 8 for name in ("jitter", "erasing", "resized"))
+    assert all(changed[name] >= 8 for name in ("jitter", "erasing", "resized", "rotation", "shear"))
     assert changed["policy"] >= 5
     assert 2 <= changed["flip"] <= 8
 
@@ -78,6 +79,18 @@ def test_mixup_depends_on_seed_and_step_alone_and_mixes_labels():
     assert torch.allclose(a[1][0, 1], 0.1 / 3 + 0.9 * (1 - lam))
 
 
+def test_cutmix_of_recordings_takes_one_box_out_of_all_frames():
+    """And the share in the label is the share of the area."""
+    mix = BatchMixup(DataConfig(cutmix=1.0), classes=2, label_smoothing=0.0, seed=5)
+    x, y = torch.randn(2, 3, 2, 8, 8), torch.tensor([0, 1])
+    for step in range(5):
+        mixed, target = mix(x, y, step)
+        taken = mixed[0] == x[1]
+        assert torch.equal(mixed[0], torch.where(taken, x[1], x[0]))
+        assert torch.equal(taken, taken[:1, :1].expand_as(taken))
+        assert torch.allclose(target[0, 1], taken.float().mean())
+
+
 def test_real_imagenet_pictures_are_read_and_augmented(tmp_path):
     with zipfile.ZipFile(shared_data("imagenet-sample.zip")) as file:
         file.extractall(tmp_path)
@@ -90,8 +103,8 @@ def test_real_imagenet_pictures_are_read_and_augmented(tmp_path):
     for training in (True, False):
         part = load(options, "train" if training else "val", 1)
         loader = make_loader(
-            TensorDataset(part, options, 0, training=training), EpochSampler(100, 0, shuffle=training), 10, options,
-            pin=False,
+            TensorDataset(part, options, 0, timesteps=1, training=training), EpochSampler(100, 0, shuffle=training), 10,
+            options, pin=False,
         )  # fmt: skip
         found = [inputs for inputs, _, unreadable in batches(loader) if bool((unreadable == -1).all())]
         inputs = torch.cat(found)

@@ -169,7 +169,7 @@ def test_a_trained_network_keeps_its_accuracy(tmp_path):
     part = load(config.data, "val", 2)
     from trevsnn.data.loading import TensorDataset
 
-    items = TensorDataset(part, config.data, 0, training=False)
+    items = TensorDataset(part, config.data, 0, timesteps=config.model.timesteps, training=False)
     x, labels = zip(*((items[0, i][0], items[0, i][1]) for i in range(len(items))), strict=True)
     given = OnnxModel(tmp_path / "model.onnx")(torch.stack(x)).argmax(1)
     assert (given == torch.tensor(labels)).float().mean() > 0.965

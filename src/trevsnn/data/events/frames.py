@@ -6,8 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from trevsnn.data.config import BinBy, DataConfig
+from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.recordings import Events
 from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
@@ -61,12 +61,11 @@ def frame_numbers(events: Events, frames: int, by: BinBy) -> NDArray[np.int64]:
 class EventFrames(FileList):
     """Recordings as frames (T, 2, S, S), uint8, binned once and kept in one file of the cache.
 
-    The file is named by a hash of everything its content depends on: the recordings' paths, sizes and times of change,
-    and the parameters of :func:`bin_events`.
+    The file is named by a hash of everything its content depends on: the excerpts' names, their files' sizes and times of
+    change, and the parameters of :func:`bin_events`.
 
     Args:
-        listing: the recordings and labels.
-        read: from the listing's root and a file to its events.
+        listing: the recordings, or excerpts of them (:func:`trevsnn.data.events.excerpts.read_excerpt`), and labels.
         frames, sensor: see :func:`bin_events`.
         config: for ``image_size``, ``bin_by``, ``cache`` and ``workers``.
 
@@ -79,14 +78,7 @@ class EventFrames(FileList):
     channels = 2
     mean, std = (0.0, 0.0), (1.0, 1.0)
 
-    def __init__(
-        self,
-        listing: FileList,
-        read: Callable[[Path, str], Events],
-        frames: int,
-        sensor: tuple[int, int],
-        config: DataConfig,
-    ) -> None:
+    def __init__(self, listing: FileList, frames: int, sensor: tuple[int, int], config: DataConfig) -> None:
         super().__init__(listing.root, listing.files, listing.labels_N.tolist(), listing.classes)
         size, by = config.image_size, config.bin_by
         if size > min(sensor):
@@ -99,16 +91,16 @@ class EventFrames(FileList):
         digest = hashlib.sha256(json.dumps([*key, *map(self._stamp, self.files)]).encode()).hexdigest()
         self.cache = Path(config.cache or CACHE / "frames") / f"{digest[:32]}.npy"
         if not self.cache.is_file():
-            self._fill(partial(_binned, read, self.root, frames, size, sensor, by), config.workers)
+            self._fill(partial(_binned, self.root, frames, size, sensor, by), config.workers)
         self._frames_NTCHW = np.load(self.cache, mmap_mode="r")
 
     def read(self, index: int) -> NDArray[np.uint8]:
         return np.asarray(self._frames_NTCHW[index])
 
     def _stamp(self, file: str) -> tuple[str, int, int]:
-        """A recording's name, size and time of change; a trial (FILE@START-END) has its file's."""
+        """An item's name, and the size and time of change of its file."""
         try:
-            about = (self.root / file.partition("@")[0]).stat()
+            about = (self.root / file_of(file)).stat()
         except OSError as error:
             raise UnreadableError(f"{self.root / file} does not exist: has the data folder moved?") from error
         return file, about.st_size, about.st_mtime_ns
@@ -119,7 +111,7 @@ class EventFrames(FileList):
         try:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             out = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=self._shape)
-            every = _each(binned, self.files, workers)
+            every = each(binned, self.files, workers)
             # On stderr, as stdout may be JSON.
             every = track(every, "binning events", len(self), console=Console(stderr=True))
             for index, frames_TCHW in enumerate(every):
@@ -135,24 +127,8 @@ class EventFrames(FileList):
                 beside.unlink()
 
 
-def _each(binned: Callable[[str], NDArray[np.uint8]], files: list[str], workers: int) -> Iterator[NDArray[np.uint8]]:
-    if workers == 0:
-        yield from map(binned, files)
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            yield from pool.map(binned, files, chunksize=16)
-
-
-def _binned(
-    read: Callable[[Path, str], Events],
-    root: Path,
-    frames: int,
-    size: int,
-    sensor: tuple[int, int],
-    by: BinBy,
-    file: str,
-) -> NDArray[np.uint8]:
+def _binned(root: Path, frames: int, size: int, sensor: tuple[int, int], by: BinBy, file: str) -> NDArray[np.uint8]:
     try:
-        return bin_events(read(root, file), frames, size, sensor, by)
+        return bin_events(read_excerpt(root, file), frames, size, sensor, by)
     except ValueError as error:
         raise UnreadableError(f"{root / file} does not fit its data set: {error}.") from error

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from trevsnn.data.config import DataConfig, Split
+from trevsnn.data.events.excerpts import both_directions, cut_listing, file_of
 from trevsnn.data.events.frames import EventFrames
-from trevsnn.data.events.recordings import READERS, Events, read_recording
+from trevsnn.data.events.recordings import READERS
 from trevsnn.data.listing import data_root, find_parts, list_classes, list_files, part_of
 from trevsnn.data.part import FileList
-from trevsnn.data.splitting import ordered_split
+from trevsnn.data.splitting import ordered_split, time_split
 from trevsnn.errors import RunError
 
 #: Width and height of the sensors in pixels.
@@ -32,7 +32,10 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
     stratified tenth of train. Sets that are only CLASS folders (CIFAR10-DVS, N-Caltech101) have no official split: of
     each class, in the natural order of file names, the last tenth is for test and the tenth before for validation.
     DVS128 Gesture is split by person, by its own trials_to_train.txt and trials_to_test.txt; the last tenth of the
-    training people is for validation.
+    training people is for validation. Pieces of recordings
+    (``piece_ms``) are in the part that their recording is in, but for the sets without official split: those are split by
+    time within each recording, by :func:`trevsnn.data.splitting.time_split`. With ``task="direction"`` both versions of
+    an item are in the part that the item is in.
 
     Args:
         config: data.* of the run.
@@ -46,11 +49,12 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
     """
     root = data_root(config)
     sensor = SENSORS.get(config.name) or tuple(config.sensor)
-    if (root / "trials_to_train.txt").is_file():
-        return EventFrames(_gestures(root, split), read_trial, frames, sensor, config)  # type: ignore[arg-type]
     if not root.is_dir():
         raise RunError(f"{root} is no folder: set data.root to the folder that holds {config.name}.")
-    return EventFrames(list_recordings(root, split), _read, frames, sensor, config)  # type: ignore[arg-type]
+    listing = list_recordings(root, split) if config.piece_ms is None else _list_pieces(config, root, split)
+    if config.task == "direction":
+        listing = both_directions(listing)
+    return EventFrames(listing, frames, sensor, config)  # type: ignore[arg-type]
 
 
 def list_recordings(root: Path, split: Split) -> FileList:
@@ -59,21 +63,31 @@ def list_recordings(root: Path, split: Split) -> FileList:
     Raises:
         RunError: as :func:`trevsnn.data.listing.list_files` and :func:`trevsnn.data.splitting.ordered_split`.
     """
-    folders = find_parts(root)
-    if not {"train", "test"} <= folders.keys():
+    if (root / "trials_to_train.txt").is_file():
+        return _gestures(root, split)
+    if not _has_split(root):
         whole = _list(root, list_classes(root))
         return whole.select(ordered_split(whole.labels_N)[split])
-    return part_of(folders, split, _list)
+    return part_of(find_parts(root), split, _list)
+
+
+def _list_pieces(config: DataConfig, root: Path, split: Split) -> FileList:
+    """The pieces of one part, split as :func:`load_events` says."""
+    assert config.piece_ms is not None
+    if _has_split(root):
+        return cut_listing(list_recordings(root, split), config.piece_ms, config.workers)
+    pieces = cut_listing(_list(root, list_classes(root)), config.piece_ms, config.workers)
+    return pieces.select(time_split([file_of(name) for name in pieces.files])[split])
+
+
+def _has_split(root: Path) -> bool:
+    return (root / "trials_to_train.txt").is_file() or {"train", "test"} <= find_parts(root).keys()
 
 
 def _list(folder: Path, classes: Sequence[str]) -> FileList:
     files, labels = list_files(folder, list(READERS), classes)
     order = sorted(range(len(files)), key=lambda i: (labels[i], len(files[i]), files[i]))  # natural: 2 before 10
     return FileList(folder, [files[i] for i in order], [labels[i] for i in order], classes)
-
-
-def _read(root: Path, file: str) -> Events:
-    return read_recording(root / file)
 
 
 def _gestures(root: Path, split: Split) -> FileList:
@@ -97,16 +111,3 @@ def _gestures(root: Path, split: Split) -> FileList:
         if not 0 <= min(labels) <= max(labels) < len(GESTURES):
             raise RunError(f"{table} names a class outside 1..{len(GESTURES)}: fetch DVS128 Gesture again.")
     return FileList(root, files, labels, GESTURES)
-
-
-def read_trial(root: Path, file: str) -> Events:
-    """The events of one trial of DVS128 Gesture, ``FILE.aedat@START-END``."""
-    name, _, span = file.partition("@")
-    start, end = map(int, span.split("-"))
-    events = _whole_recording(root / name)
-    return events[(events["t"] >= start) & (events["t"] < end)]
-
-
-@lru_cache(maxsize=1)  # trials of one recording follow each other
-def _whole_recording(path: Path) -> Events:
-    return read_recording(path)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from trevsnn.data.config import DataConfig
+from trevsnn.data.geometry import rotation_and_shear
 
 
 def frames_transform(config: DataConfig, *, training: bool) -> v2.Compose:
@@ -16,7 +17,8 @@ def frames_transform(config: DataConfig, *, training: bool) -> v2.Compose:
 
     Every recording is divided by its mean count over the pixels of frames that have any event, so that the inputs of
     slow and fast scenes, and of any T, are of one magnitude. Augmentations are the same for all frames of a recording:
-    EventDrop with probability ``event_drop``, shift by up to ``crop_padding`` pixels, flip, and cut-out (``erasing``).
+    EventDrop with probability ``event_drop``, shift by up to ``crop_padding`` pixels, flip, rotation, shear, and cut-out
+    (``erasing``): those of NDA (Li et al., ECCV 2022), which takes one of shifts, rotation, shear and cut-out for each item.
     """
     transforms: list[nn.Module] = [_Scale()]
     if training:
@@ -26,6 +28,8 @@ def frames_transform(config: DataConfig, *, training: bool) -> v2.Compose:
             transforms.append(v2.RandomCrop(config.image_size, padding=config.crop_padding))
         if config.flip:
             transforms.append(v2.RandomHorizontalFlip())
+        # An event has one place: a pixel takes the count of the nearest one, and no count is spread over several.
+        transforms += rotation_and_shear(config, v2.InterpolationMode.NEAREST)
         if config.erasing > 0:
             transforms.append(v2.RandomErasing(config.erasing, scale=(0.02, 0.15)))
     return v2.Compose(transforms)

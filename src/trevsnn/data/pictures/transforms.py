@@ -14,7 +14,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from trevsnn.data.config import DataConfig
+from trevsnn.data.geometry import rotation_and_shear
 from trevsnn.data.part import About
+from trevsnn.data.pictures.rows import as_frames, as_picture
 from trevsnn.data.sampling import mix_seed
 
 
@@ -30,7 +32,7 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
     """The transform from a PIL picture to a normalised float32 tensor (C, S, S), augmented in training.
 
     Resizing is bilinear. In training, ``crop="pad"`` crops the picture at random out of a border of zeros,
-    ``crop="resized"`` resizes a random crop (timm); then come flip, rotation, timm's RandAugment or colour jitter,
+    ``crop="resized"`` resizes a random crop (timm); then come flip, rotation, shear, timm's RandAugment or colour jitter,
     normalisation, and timm's random erasing with noise. In evaluation the centre crop.
 
     Args:
@@ -53,13 +55,14 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
             transforms.append(v2.RandomCrop(size, padding=config.crop_padding))
         if config.flip:
             transforms.append(v2.RandomHorizontalFlip())
-    if config.rotation > 0:
-        transforms.append(v2.RandomRotation([-config.rotation, config.rotation], v2.InterpolationMode.BILINEAR))
+    transforms += rotation_and_shear(config, v2.InterpolationMode.BILINEAR)
     return v2.Compose([*transforms, colours, tensor])
 
 
 class BatchMixup:
     """timm's mixup and cutmix of a batch, with random numbers that depend on the seed and the call's key alone.
+
+    cutmix takes the same box out of all frames of a recording; where pictures are seen row by row, a box of the picture.
 
     Args:
         config: with ``mixup`` or ``cutmix`` above 0.
@@ -69,7 +72,7 @@ class BatchMixup:
     """
 
     def __init__(self, config: DataConfig, classes: int, label_smoothing: float, seed: int) -> None:
-        self.seed = seed
+        self.seed, self.rows = seed, config.rows
         self.mixup = Mixup(config.mixup, config.cutmix, label_smoothing=label_smoothing, num_classes=classes)
 
     def __call__(self, inputs: Tensor, labels: Tensor, *key: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +88,12 @@ class BatchMixup:
         before = np.random.get_state()
         np.random.seed(mix_seed(self.seed, *key) % 2**32)
         try:
-            inputs, target = self.mixup(inputs.clone(), labels)
+            mixed, target = self.mixup(self._as_maps(inputs).clone(), labels)
         finally:
             np.random.set_state(before)
-        return inputs, target.to(torch.get_default_dtype())
+        mixed = as_frames(mixed) if self.rows else mixed.reshape(inputs.shape)
+        return mixed, target.to(torch.get_default_dtype())
+
+    def _as_maps(self, inputs: Tensor) -> Tensor:
+        """Inputs as timm takes them, (B, C, H, W)."""
+        return as_picture(inputs) if self.rows else inputs.flatten(1, -3)
