@@ -25,9 +25,6 @@ class PointwiseDepthwise(nn.Module):
         super().__init__()
         self.pw2 = ScaledStdConv2d(EXPANSION * channels, channels, 1)
         self.dw2 = _depthwise(channels, kernel_size)
-        # Blocks begin close to the identity: larger weights add noise that has to be unlearned first.
-        nn.init.trunc_normal_(self.dw2.weight, std=0.02)
-        nn.init.zeros_(self.dw2.bias)  # type: ignore[arg-type]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, 4C, H, W) spikes -> (B, C, H, W)."""

@@ -19,7 +19,7 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.classifier = _classifier(channels, num_classes)
+        self.classifier = ScaledStdConv2d(channels, num_classes, 1)
 
     def pool(self, state: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C). Autograd keeps nothing of the state for it."""
@@ -41,7 +41,7 @@ class LastHead(nn.Module):
     def __init__(self, channels: int, num_classes: int, divisor: int = 1) -> None:
         super().__init__()
         self.divisor = divisor
-        self.classifier1 = _classifier(channels, num_classes)
+        self.classifier1 = ScaledStdConv2d(channels, num_classes, 1)
         self.activation = AnnealedLeakyReLU()
         self.classifier2 = ScaledStdConv2d(num_classes, num_classes, 1)
 
@@ -67,11 +67,3 @@ def reads_plain_spikes(head: nn.Module) -> TypeGuard[LastHead]:
 def mean_over_time(values: Sequence[Tensor]) -> Tensor:
     """Mean of tensors of one shape. They are added in the order of time, so that a stream comes to the same, bit for bit."""
     return reduce(torch.add, values) / len(values) if len(values) > 1 else values[0]
-
-
-def _classifier(channels: int, num_classes: int) -> ScaledStdConv2d:
-    """A weight-standardised linear map whose gains begin at 8: at 1, the mean rates it is given, which differ by a tenth
-    from picture to picture, make logits so small that the first epochs do little but raise the gains."""
-    classifier = ScaledStdConv2d(channels, num_classes, 1)
-    nn.init.constant_(classifier.gain, 8.0)
-    return classifier

@@ -28,6 +28,7 @@ from trevsnn.network.slicing import (
     sliced,
 )  # fmt: skip
 from trevsnn.network.spike import SPIKE, spike
+from trevsnn.network.start import derived_start
 from trevsnn.network.stream import Stream
 from trevsnn.network.transform import Transform, sees_of
 from trevsnn.reversible import BACKPROP_MODES, Alpha, Backprop, Readout, View, run, unroll
@@ -90,6 +91,7 @@ class TRevSNN(nn.Module, HubModel):
         )
         auxiliary = [AuxiliaryHead(channels[-1], config.num_classes) for _ in range(AUXILIARY_HEADS if image else 0)]
         self.heads = nn.ModuleList([*auxiliary, LastHead(channels[-1], config.num_classes, config.read_divisor)])
+        derived_start(self)
 
     @property
     def backprop(self) -> Backprop:
