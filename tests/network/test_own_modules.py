@@ -34,7 +34,11 @@ def network(mode, *, seed=0, **options):
         for name, parameter in model.named_parameters():
             if "alphas" in name:
                 parameter.normal_(0.9, 0.05)
-            elif parameter.dim() > 1 and "gamma" not in name:
+            elif name.endswith("bias"):
+                parameter.normal_(0.1, 0.3)
+            elif name.endswith("bn.weight"):
+                parameter.normal_(1, 0.1)
+            elif "gamma" not in name:
                 parameter.normal_(0, 0.5)
     return model
 

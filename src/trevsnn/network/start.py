@@ -34,7 +34,7 @@ def derived_start(model: nn.Module) -> None:
         DW2           N(0, 0.02^2), gamma 1: a block begins near the identity, so that F[l,t] has the variance of its input
         alpha         1/2
         BN from below gain sigma at t = 0, then sigma sqrt(1 - alpha^2), so that c[l,t] = alpha c[l,t-1] + F keeps sigma^2;
-                      without alphas, where variances add up, sigma / sqrt(T) at every t
+                      without alphas, where variances add up, sigma / T^(1/4) at every t: c ends at sigma T^(1/4)
         BN from above a tenth of that: what it says is noise until its level has learned something
         heads         gain 8: the pooled values that differ by about a tenth from picture to picture make logits near 1
         biases        0
@@ -65,7 +65,7 @@ def _start_level(level: Level) -> None:
     steps: list[LevelStep] = list(level.steps)  # type: ignore[arg-type]
     for t, step in enumerate(steps):
         if not len(level.alphas):
-            gain = POTENTIAL_STD / math.sqrt(len(steps))
+            gain = POTENTIAL_STD / len(steps) ** 0.25
         else:
             gain = POTENTIAL_STD * (1 if t == 0 else math.sqrt(1 - ALPHA**2))
         for link in (step.below, step.above, *step.further):
