@@ -1,0 +1,102 @@
+"""Series of trainings that differ in one thing, several seeds each: run in several processes, and put in a table."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ablation_networks import CHANGES
+from trevsnn import TRevSNN, TRevSNNConfig
+from trevsnn.run.config import RunConfig
+from trevsnn.train.train import resume, train
+
+FIGURES = ("last_accuracy", "best_accuracy", "test_accuracy", "firing_rates", "hidden_rates", "seconds", "parameters")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A run with one thing changed.
+
+    Attributes:
+        name: in the table.
+        model: fields of the network's config that differ.
+        change: a key of ``CHANGES``, how the network is made of its config; None for as it is.
+        run: other fields of the run's config that differ.
+    """
+
+    name: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    change: str | None = None
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+    def config(self, base: RunConfig) -> RunConfig:
+        """The run's config."""
+        return replace(base, model=replace(base.model, **self.model), **self.run)
+
+    def build(self, config: TRevSNNConfig) -> TRevSNN:
+        """The network."""
+        return CHANGES[self.change](config) if self.change else TRevSNN(config)
+
+    def folder(self, runs: Path, seed: int) -> Path:
+        """Where its run with a seed is."""
+        return runs / f"{re.sub('[^a-zA-Z0-9.]+', '-', self.name)}-{seed}"
+
+
+def train_all(
+    runs: Path, variants: Sequence[Variant], base: RunConfig, seeds: Iterable[int], processes: int | None
+) -> None:
+    """Train every variant with every seed, in processes of one thread each.
+
+    Finished runs in the folder are not run again, and begun ones go on.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    jobs = [(runs, variant, replace(base, seed=seed)) for seed in seeds for variant in variants]
+    with ProcessPoolExecutor(processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for line in pool.map(_train, *zip(*jobs, strict=True)):
+            print(line, flush=True)
+
+
+def _train(runs: Path, variant: Variant, base: RunConfig) -> str:
+    folder = variant.folder(runs, base.seed)
+    if (folder / "summary.json").is_file():
+        return f"{folder.name} is there"
+    with (runs / f"{folder.name}.log").open("a") as log:
+        console = Console(file=log)
+        if (folder / "checkpoints").is_dir():
+            summary = resume(folder, console, variant.build)
+        else:
+            summary = train(variant.config(base), folder, console, variant.build)
+    return f"{folder.name}: {summary['last_accuracy']:.2%} held out after {summary['seconds']:.0f} s"
+
+
+def finished(runs: Path, variant: Variant, seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """The summaries of a variant's finished runs."""
+    paths = [variant.folder(runs, seed) / "summary.json" for seed in seeds]
+    return [json.loads(path.read_text()) for path in paths if path.is_file()]
+
+
+def figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What results.json keeps of runs."""
+    return [{"seed": row["config"]["seed"]} | {name: row[name] for name in FIGURES} for row in rows]
+
+
+def spread(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Mean and standard deviation over runs, in percent; empty where there is no such figure."""
+    values = [100 * row[key] for row in rows if row[key] is not None]
+    if not values:
+        return ""
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def seconds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Mean seconds of training."""
+    return f"{statistics.mean(row['seconds'] for row in rows):.0f}"

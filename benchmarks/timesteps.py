@@ -1,0 +1,69 @@
+"""What more timesteps are worth, and what they cost: one recipe trained with several T, several seeds each.
+
+    python benchmarks/timesteps.py --recipe n-mnist --runs runs/n-mnist-t --timesteps 1 2 4 8 16 [--seeds 3] [--processes 2] \
+      [trevsnn options]
+
+What stands after these options is handed to the recipe, as ``trevsnn train`` takes it. Prints accuracy by T, and the memory
+of a training step with ``exact`` and with plain backpropagation, in bytes per item of the recipe's own batches, weights left
+out. Writes every run's figures to results.json in the folder. Finished runs in it are not run again and begun ones go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from series import Variant, figures, finished, seconds, spread, train_all
+from trevsnn import TRevSNN, deep_supervision_loss
+from trevsnn.data.loading import calibration_items
+from trevsnn.measure.memory import footprint
+from trevsnn.run.config import RunConfig, recipe_config
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--timesteps", type=int, nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of one thread each")
+    options, rest = parser.parse_known_args()
+    base = recipe_config(options.recipe, rest)
+    variants = [Variant(f"T = {t}", {"timesteps": t}) for t in options.timesteps]
+    train_all(options.runs, variants, base, range(options.seeds), options.processes)
+    table = Table("T", "parameters", "held out, %", "test, %", "exact, MB", "autograd, MB", "s")
+    results: dict[str, Any] = {}
+    for variant in variants:
+        rows = finished(options.runs, variant, range(options.seeds))
+        memory = {mode: _bytes_per_item(variant.config(base), mode) for mode in ("exact", "autograd")}
+        results[variant.name] = {"runs": figures(rows), "bytes_per_item": memory}
+        table.add_row(
+            variant.name, f"{rows[0]['parameters']:,}", spread(rows, "last_accuracy"), spread(rows, "test_accuracy"),
+            *(f"{nbytes / 1e6:.2f}" for nbytes in memory.values()), seconds(rows),
+        )  # fmt: skip
+    Console(width=120).print(table)
+    (options.runs / "results.json").write_text(json.dumps(results, indent=1))
+
+
+def _bytes_per_item(config: RunConfig, mode: Any) -> float:
+    """Peak of a training step in float32 on a batch of the recipe's size, weights left out, per item."""
+    inputs = calibration_items(config.data, config.model.timesteps, config.batch_size)
+    target = torch.zeros(len(inputs), dtype=torch.int64)
+    model = TRevSNN(replace(config.model, backprop=mode))
+
+    def loss() -> torch.Tensor:
+        return deep_supervision_loss(model(inputs, all_heads=True), target)
+
+    return sum(footprint(model, [inputs, target], loss).peak.values()) / len(inputs)
+
+
+if __name__ == "__main__":
+    main()
