@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ablation_networks import CHANGES
-from series import Variant, figures, finished, seconds, spread, train_all
+from results import quietest, seconds, spread
+from series import Variant, figures, finished, train_all
 from trevsnn import TRevSNNConfig
 from trevsnn.measure.operations import count_operations
 from trevsnn.run.config import RunConfig, recipe_config
@@ -73,10 +74,9 @@ def _report(runs: Path, base: RunConfig, seeds: int) -> None:
         model = variant.config(base).model
         macs = _operations(variant, model, base.data.image_size)
         results[variant.name] = {"channels": model.channels, "timesteps": model.timesteps, "macs": macs, "runs": figures(rows)}  # fmt: skip
-        quietest = min(rate for row in rows for level in row["hidden_rates"] for rate in level)
         table.add_row(
             variant.name, "-".join(map(str, model.channels)), f"{rows[0]['parameters']:,}", f"{macs / 1e6:.1f}",
-            spread(rows, "last_accuracy"), spread(rows, "test_accuracy"), f"{100 * quietest:.1f}", seconds(rows),
+            spread(rows, "last_accuracy"), spread(rows, "test_accuracy"), f"{quietest(rows):.1f}", seconds(rows),
         )  # fmt: skip
     Console(width=160).print(table)
     (runs / "results.json").write_text(json.dumps(results, indent=1))

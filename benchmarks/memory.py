@@ -17,7 +17,6 @@ import argparse
 import io
 import json
 import platform
-import re
 import runpy
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -34,6 +33,7 @@ from torch import Tensor, nn
 from trevsnn import create_model, deep_supervision_loss
 from trevsnn.measure.memory import footprint, memory_picture
 from trevsnn.measure.speed import step_times
+from trevsnn.train.summary import processor_name
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -181,13 +181,9 @@ def _peak(peer: Peer, x: Tensor, target: Tensor) -> float:
 
 def machine() -> dict[str, Any]:
     """Where and with what it was measured."""
-    cpu = (
-        re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
-    )
     packages = ("trevsnn", "torch", "torchvision", "timm", "spikingjelly")
     return {
-        "processor": cpu.group(1) if cpu else platform.processor(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -87,16 +86,3 @@ def finished(runs: Path, variant: Variant, seeds: Iterable[int]) -> list[dict[st
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What results.json keeps of runs."""
     return [{"seed": row["config"]["seed"]} | {name: row[name] for name in FIGURES} for row in rows]
-
-
-def spread(rows: Sequence[Mapping[str, Any]], key: str) -> str:
-    """Mean and standard deviation over runs, in percent; empty where there is no such figure."""
-    values = [100 * row[key] for row in rows if row[key] is not None]
-    if not values:
-        return ""
-    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
-
-
-def seconds(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Mean seconds of training."""
-    return f"{statistics.mean(row['seconds'] for row in rows):.0f}"

@@ -21,7 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from series import Variant, figures, finished, seconds, spread, train_all
+from results import seconds, spread
+from series import Variant, figures, finished, train_all
 from trevsnn import TRevSNN, deep_supervision_loss
 from trevsnn.data.loading import calibration_items
 from trevsnn.measure.memory import footprint

@@ -58,7 +58,7 @@ def summarise(
         },
         "peak_lr": config.optim.lr * lr_factor(config),
         "device": str(fabric.device),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads a process",
+        "machine": f"{processor_name()}, {torch.get_num_threads()} threads a process",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "config": to_dict(config),
     }
@@ -75,6 +75,17 @@ def _peak_memory(device: torch.device) -> dict[str, Any]:
         return {"peak_memory_bytes": torch.cuda.max_memory_allocated(device), "peak_memory_of": "tensors on the device"}
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
     return {"peak_memory_bytes": kib * 1024, "peak_memory_of": "process"}
+
+
+def processor_name() -> str:
+    """The processor's name and the widest instructions that PyTorch uses on it: "AMD EPYC 9654, AVX512"."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # only Linux has it
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _values(row: Mapping[str, float], start: str) -> list[float]:

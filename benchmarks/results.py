@@ -1,0 +1,139 @@
+"""Put the figures of finished trainings into docs/results.json and the tables of docs/results.md.
+
+    python benchmarks/results.py --runs runs
+
+The folder holds ``recipes/NAME-SEED``, runs of ``trevsnn train``; ``peers/NAME-NETWORK-MINUTES``, of ``benchmarks/peer.py``; and
+``ablation``, ``timesteps-NAME`` and ``readout``, of ``benchmarks/ablation.py`` and ``benchmarks/timesteps.py``. What is not in it stays
+as it is in docs/results.json. Tables stand in docs/results.md between the lines ``<!-- table NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs"
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, required=True)
+    runs: Path = parser.parse_args().runs
+    target = DOCS / "results.json"
+    results: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
+    for path in sorted((runs / "recipes").glob("*/summary.json")):
+        results.setdefault("recipes", {})[path.parent.name] = _trained(json.loads(path.read_text()))
+    for path in sorted((runs / "peers").glob("*/summary.json")):
+        results.setdefault("peers", {})[path.parent.name] = json.loads(path.read_text())
+    for path in sorted(runs.glob("*/results.json")):
+        results.setdefault("series", {})[path.parent.name] = json.loads(path.read_text())
+    target.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    page = (DOCS / "results.md").read_text()
+    for name, table in tables(results):
+        page = re.sub(
+            rf"(<!-- table {name} -->\n).*?(<!-- end -->)", rf"\g<1>\n{table}\n\n\g<2>", page, flags=re.DOTALL
+        )
+    (DOCS / "results.md").write_text(page)
+
+
+def _trained(summary: Row) -> Row:
+    """What is kept of a run's summary."""
+    names = ("last_accuracy", "best_accuracy", "best_epoch", "test_accuracy", "epochs", "parameters", "firing_rates", "hidden_rates",
+             "items", "split_sha256", "processes", "machine", "versions", "seconds", "steps", "config")  # fmt: skip
+    return {name: summary[name] for name in names}
+
+
+def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """Every table by its name, in Markdown."""
+    recipes: dict[str, list[Row]] = {}
+    for name, row in results.get("recipes", {}).items():
+        recipes.setdefault(name.rpartition("-")[0], []).append(row)
+    yield "recipes", _markdown(
+        ("recipe", "T", "parameters", "epochs", "seeds", "last epoch, held out, %", "best epoch, held out, %", "test, %",
+         "quietest hidden layer, %", "seconds", "machine"),
+        [_recipe(name, rows) for name, rows in recipes.items()],
+    )  # fmt: skip
+    for name, series in results.get("series", {}).items():
+        yield name, _ablation(series) if name == "ablation" else _timesteps(series)
+
+
+def _recipe(name: str, rows: Sequence[Row]) -> tuple[Any, ...]:
+    first, config = rows[0], rows[0]["config"]
+    seeds = ", ".join(str(row["config"]["seed"]) for row in rows)
+    machine = f"{first['machine']}, {first['processes']} process{'es' if first['processes'] > 1 else ''}"
+    return (
+        name, config["model"]["timesteps"], f"{first['parameters'] / 1e6:.2f} M", first["epochs"], seeds,
+        *(spread(rows, key) for key in ("last_accuracy", "best_accuracy", "test_accuracy")), f"{quietest(rows):.1f}",
+        " ".join(f"{row['seconds']:,.0f}" for row in rows), machine,
+    )  # fmt: skip
+
+
+def _ablation(series: dict[str, Row]) -> str:
+    head = (
+        "network",
+        "channels",
+        "parameters",
+        "M operations",
+        "held out, %",
+        "test, %",
+        "quietest hidden layer, %",
+        "seconds",
+    )
+    return _markdown(head, [
+        (name, " ".join(map(str, row["channels"])), f"{row['runs'][0]['parameters'] / 1e6:.3f} M", f"{row['macs'] / 1e6:.1f}",
+         spread(row["runs"], "last_accuracy"), spread(row["runs"], "test_accuracy"), f"{quietest(row['runs']):.1f}",
+         seconds(row["runs"]))
+        for name, row in series.items()
+    ])  # fmt: skip
+
+
+def _timesteps(series: dict[str, Row]) -> str:
+    head = (
+        "",
+        "parameters",
+        "held out, %",
+        "test, %",
+        "quietest hidden layer, %",
+        "`exact`, MB an item",
+        "`autograd`, MB an item",
+        "seconds",
+    )
+    return _markdown(head, [
+        (name, f"{row['runs'][0]['parameters'] / 1e6:.2f} M", spread(row["runs"], "last_accuracy"), spread(row["runs"], "test_accuracy"),
+         f"{quietest(row['runs']):.1f}", *(f"{row['bytes_per_item'][mode] / 1e6:.2f}" for mode in ("exact", "autograd")),
+         seconds(row["runs"]))
+        for name, row in series.items()
+    ])  # fmt: skip
+
+
+def spread(rows: Sequence[Row], key: str) -> str:
+    """Mean and standard deviation over runs, in percent; "none" where there is no such figure."""
+    values = [100 * row[key] for row in rows if row[key] is not None]
+    if not values:
+        return "none"
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def quietest(rows: Sequence[Row]) -> float:
+    """The lowest firing rate of a hidden layer in any run, a mean over timesteps, in percent."""
+    return 100 * min(rate for row in rows for level in row["hidden_rates"] for rate in level)
+
+
+def seconds(rows: Sequence[Row]) -> str:
+    """Mean seconds of training."""
+    return f"{statistics.mean(row['seconds'] for row in rows):,.0f}"
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
