@@ -26,12 +26,17 @@ from trevsnn import TRevSNNConfig
 from trevsnn.measure.operations import count_operations
 from trevsnn.run.config import RunConfig, recipe_config
 
+MINUTES = 2  # how many times an epoch of T = 1 fits into one of T = 4 at equal operations, measured
 
-def variants(base: TRevSNNConfig) -> list[Variant]:
+
+def variants(run: RunConfig) -> list[Variant]:
     """What is compared: time at equal multiply-accumulates and at equal width, then one part of the network each."""
+    base = run.model
     timesteps = [t for t in (1, 2, 4, 8) if t != base.timesteps]
     other = "grouped" if base.encoding == "shared" else "shared"
+    alone = {"timesteps": 1, "channels": _scaled(base, 1)}
     made = [Variant(f"T = {base.timesteps}")]
+    made.append(Variant("T = 1, equal operations and minutes", alone, run={"epochs": MINUTES * run.epochs}))
     made += [Variant(f"T = {t}, equal operations", {"timesteps": t, "channels": _scaled(base, t)}) for t in timesteps]
     made += [Variant(f"T = {t}, equal width", {"timesteps": t}) for t in timesteps]
     made += [Variant("links from all levels above", {"links": "all"}), Variant("no alpha", {"alphas": "one"})]
@@ -44,7 +49,7 @@ def variants(base: TRevSNNConfig) -> list[Variant]:
 def _scaled(base: TRevSNNConfig, timesteps: int) -> tuple[int, ...]:
     """Channels with which T timesteps have about as many multiply-accumulates: a block's grow with T C^2."""
     factor = (base.timesteps / timesteps) ** 0.5
-    return tuple(max(4, round(channels * factor / 2) * 2) for channels in base.channels)
+    return tuple(max(4, round(channels * factor / 4) * 4) for channels in base.channels)
 
 
 def main() -> None:
@@ -56,7 +61,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of the variants to train; the table has all that are finished")
     options, rest = parser.parse_known_args()
     base = recipe_config(options.recipe, rest)
-    wanted = [variant for variant in variants(base.model) if not options.only or variant.name in options.only]
+    wanted = [variant for variant in variants(base) if not options.only or variant.name in options.only]
     train_all(options.runs, wanted, base, range(options.seeds), options.processes)
     _report(options.runs, base, options.seeds)
 
@@ -67,7 +72,7 @@ def _report(runs: Path, base: RunConfig, seeds: int) -> None:
         "variant", "channels", "parameters", "M operations", "held out, %", "test, %", "lowest hidden rate, %", "s"
     )
     results: dict[str, Any] = {}
-    for variant in variants(base.model):
+    for variant in variants(base):
         rows = finished(runs, variant, range(seeds))
         if not rows:
             continue

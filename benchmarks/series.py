@@ -18,7 +18,16 @@ from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.run.config import RunConfig
 from trevsnn.train.train import resume, train
 
-FIGURES = ("last_accuracy", "best_accuracy", "test_accuracy", "firing_rates", "hidden_rates", "seconds", "parameters")
+FIGURES = (
+    "last_accuracy",
+    "best_accuracy",
+    "test_accuracy",
+    "firing_rates",
+    "hidden_rates",
+    "seconds",
+    "parameters",
+    "machine",
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,44 @@
+"""docs/results.md shows what docs/results.json holds, and what it says of it is so."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "benchmarks"))
+
+from results import quietest, spread, tables  # noqa: E402
+
+RESULTS = json.loads((ROOT / "docs" / "results.json").read_text())
+PAGE = (ROOT / "docs" / "results.md").read_text()
+
+
+def test_the_tables_on_the_page_are_those_of_the_figures():
+    shown = dict(re.findall(r"<!-- table (\S+) -->\n\n(.*?)\n\n<!-- end -->", PAGE, re.DOTALL))
+    assert shown == dict(tables(RESULTS))
+
+
+def test_no_hidden_layer_fell_silent_in_a_recipe():
+    for name, row in RESULTS["recipes"].items():
+        assert quietest([row]) >= 1, name
+
+
+def test_every_figure_has_its_seed_and_machine():
+    for name, row in RESULTS["recipes"].items():
+        assert name.endswith(f"-{row['config']['seed']}")
+        assert "threads a process" in row["machine"]
+    for series in RESULTS["series"].values():
+        for row in series.values():
+            assert all("seed" in run and run["machine"] for run in row["runs"])
+
+
+def test_spread_is_mean_and_standard_deviation_of_a_sample():
+    rows = [{"accuracy": value} for value in (0.5, 0.6, 0.7)]
+    assert spread(rows, "accuracy") == "60.00 ± 10.00"
+    assert spread(rows[:1], "accuracy") == "50.00"
+    assert spread([{"accuracy": None}], "accuracy") == "none"
+    with pytest.raises(KeyError):
+        spread(rows, "loss")
