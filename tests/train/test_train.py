@@ -96,7 +96,18 @@ def test_workers_change_nothing(finished, tmp_path):
     "options",
     [
         ["--precision", "64-true", "--model.backprop", "reversible"],
-        ["--loss", "temporal", "--optim.name", "lamb", "--ema_decay", "null", "--optim.clip", "null"],
+        [
+            "--loss",
+            "temporal",
+            "--optim.name",
+            "lamb",
+            "--optim.lr",
+            "0.003",
+            "--ema_decay",
+            "null",
+            "--optim.clip",
+            "null",
+        ],
         ["--model.encoding", "grouped", "--data.rotation", "10", "--data.erasing", "0.2", "--data.flip", "true"],
     ],
 )
