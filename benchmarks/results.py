@@ -46,7 +46,9 @@ def _trained(summary: Row) -> Row:
     """What is kept of a run's summary."""
     names = ("last_accuracy", "best_accuracy", "best_epoch", "test_accuracy", "epochs", "parameters", "firing_rates", "hidden_rates",
              "items", "split_sha256", "processes", "machine", "versions", "seconds", "steps", "config")  # fmt: skip
-    return {name: summary[name] for name in names}
+    kept = {name: summary[name] for name in names}
+    kept["config"]["data"] |= {"root": None, "cache": None}  # where the data lay is nobody's concern
+    return kept
 
 
 def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
