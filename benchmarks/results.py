@@ -33,7 +33,7 @@ def main() -> None:
         results.setdefault("peers", {})[path.parent.name] = json.loads(path.read_text())
     for path in sorted(runs.glob("*/results.json")):
         results.setdefault("series", {})[path.parent.name] = json.loads(path.read_text())
-    target.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    target.write_text(json.dumps(results, indent=1) + "\n")
     page = (DOCS / "results.md").read_text()
     for name, table in tables(results):
         page = re.sub(
