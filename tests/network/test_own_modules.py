@@ -21,14 +21,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 def network(mode, *, seed=0, **options):
     """Three levels whose neurons are neither silent nor always firing, cut into slices of one item."""
     torch.manual_seed(seed)
-    options = {
-        "channels": (4, 6, 8),
-        "timesteps": 3,
-        "encoder_stride": 1,
-        "num_classes": CLASSES,
-        "slice_bytes": 1,
-        **options,
-    }
+    shape = {"channels": (4, 6, 8), "timesteps": 3, "encoder_stride": 1, "num_classes": CLASSES}
+    options = {**shape, "slice_bytes": 1, **options}
     model = TRevSNN(TRevSNNConfig(**options, backprop=mode))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

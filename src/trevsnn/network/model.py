@@ -127,8 +127,7 @@ class TRevSNN(nn.Module, HubModel):
     def forward(self, x: Tensor, *, all_heads: Literal[True]) -> list[Tensor]: ...
 
     def forward(self, x: Tensor, *, all_heads: bool = False) -> Tensor | list[Tensor]:
-        """Logits (B, K) of the last head, or a list of those of every head in the order of time: four for images, one for
-        events.
+        """Logits (B, K) of the last head, or of every head in the order of time: four for images, one for events.
 
         Training asks for all heads, through the module itself, so that what is wrapped around its ``forward`` applies:
         DistributedDataParallel, accelerate, ``torch.compile``, autocast.
@@ -145,9 +144,7 @@ class TRevSNN(nn.Module, HubModel):
             heads, timesteps = heads[-1:], timesteps[-1:]
         read = iter(self._run(x, [(head, t) for head, ts in zip(heads, timesteps, strict=True) for t in ts]))
         logits = [mean_over_time([head(next(read)) for _ in ts]) for head, ts in zip(heads, timesteps, strict=True)]
-        if all_heads:
-            return logits
-        return self._with_all_heads_used(logits[0])
+        return logits if all_heads else self._with_all_heads_used(logits[0])
 
     def forward_heads(self, x: Tensor) -> list[Tensor]:
         """``model(x, all_heads=True)``."""
