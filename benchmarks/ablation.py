@@ -10,18 +10,14 @@ not run again and begun ones go on, so that it can be interrupted.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ablation_networks import CHANGES
-from results import quietest, seconds, spread
-from series import Variant, figures, finished, train_all
+from series import Variant, figures, finished, report, train_all
 from trevsnn import TRevSNNConfig
 from trevsnn.measure.operations import count_operations
 from trevsnn.run.config import RunConfig, recipe_config
@@ -67,24 +63,15 @@ def main() -> None:
 
 
 def _report(runs: Path, base: RunConfig, seeds: int) -> None:
-    """Print the table of all variants with a finished run, and write results.json."""
-    table = Table(
-        "variant", "channels", "parameters", "M operations", "held out, %", "test, %", "lowest hidden rate, %", "s"
-    )
+    """Write results.json of all variants with a finished run, and print their table."""
     results: dict[str, Any] = {}
     for variant in variants(base):
         rows = finished(runs, variant, range(seeds))
-        if not rows:
-            continue
-        model = variant.config(base).model
-        macs = _operations(variant, model, base.data.image_size)
-        results[variant.name] = {"channels": model.channels, "timesteps": model.timesteps, "macs": macs, "runs": figures(rows)}  # fmt: skip
-        table.add_row(
-            variant.name, "-".join(map(str, model.channels)), f"{rows[0]['parameters']:,}", f"{macs / 1e6:.1f}",
-            spread(rows, "last_accuracy"), spread(rows, "test_accuracy"), f"{quietest(rows):.1f}", seconds(rows),
-        )  # fmt: skip
-    Console(width=160).print(table)
-    (runs / "results.json").write_text(json.dumps(results, indent=1))
+        if rows:
+            model = variant.config(base).model
+            macs = _operations(variant, model, base.data.image_size)
+            results[variant.name] = {"channels": model.channels, "macs": macs, "runs": figures(rows)}
+    report(runs, results)
 
 
 def _operations(variant: Variant, config: TRevSNNConfig, size: int) -> int:

@@ -3,8 +3,8 @@
     python benchmarks/results.py --runs runs
 
 The folder holds ``recipes/NAME-SEED``, runs of ``trevsnn train``; ``peers/NAME-NETWORK-MINUTES``, of ``benchmarks/peer.py``; and
-``ablation``, ``timesteps-NAME`` and ``readout``, of ``benchmarks/ablation.py`` and ``benchmarks/timesteps.py``. What is not in it stays
-as it is in docs/results.json. Tables stand in docs/results.md between the lines ``<!-- table NAME -->`` and ``<!-- end -->``.
+``ablation`` and ``timesteps-NAME``, of ``benchmarks/ablation.py`` and ``benchmarks/timesteps.py``. What is not in it stays as it is in
+docs/results.json. Tables stand in docs/results.md between the lines ``<!-- table NAME -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
         [_recipe(name, rows) for name, rows in recipes.items()],
     )  # fmt: skip
     for name, series in results.get("series", {}).items():
-        yield name, _ablation(series) if name == "ablation" else _timesteps(series)
+        yield name, series_table(series)
 
 
 def _recipe(name: str, rows: Sequence[Row]) -> tuple[Any, ...]:
@@ -76,42 +76,13 @@ def _recipe(name: str, rows: Sequence[Row]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _ablation(series: dict[str, Row]) -> str:
-    head = (
-        "network",
-        "channels",
-        "parameters",
-        "M operations",
-        "held out, %",
-        "test, %",
-        "quietest hidden layer, %",
-        "seconds",
+def series_table(series: dict[str, Row]) -> str:
+    """A series of trainings, in Markdown: a line for each variant, and those columns that there are figures for."""
+    shown = [column for column in COLUMNS if all(column[1] in row for row in series.values())]
+    return _markdown(
+        ("", *(title for title, _, _ in shown)),
+        [(name, *(cell(row[key]) for _, key, cell in shown)) for name, row in series.items()],
     )
-    return _markdown(head, [
-        (name, " ".join(map(str, row["channels"])), f"{row['runs'][0]['parameters'] / 1e6:.3f} M", f"{row['macs'] / 1e6:.1f}",
-         spread(row["runs"], "last_accuracy"), spread(row["runs"], "test_accuracy"), f"{quietest(row['runs']):.1f}",
-         seconds(row["runs"]))
-        for name, row in series.items()
-    ])  # fmt: skip
-
-
-def _timesteps(series: dict[str, Row]) -> str:
-    head = (
-        "",
-        "parameters",
-        "held out, %",
-        "test, %",
-        "quietest hidden layer, %",
-        "`exact`, MB an item",
-        "`autograd`, MB an item",
-        "seconds",
-    )
-    return _markdown(head, [
-        (name, f"{row['runs'][0]['parameters'] / 1e6:.2f} M", spread(row["runs"], "last_accuracy"), spread(row["runs"], "test_accuracy"),
-         f"{quietest(row['runs']):.1f}", *(f"{row['bytes_per_item'][mode] / 1e6:.2f}" for mode in ("exact", "autograd")),
-         seconds(row["runs"]))
-        for name, row in series.items()
-    ])  # fmt: skip
 
 
 def spread(rows: Sequence[Row], key: str) -> str:
@@ -127,9 +98,18 @@ def quietest(rows: Sequence[Row]) -> float:
     return 100 * min(rate for row in rows for level in row["hidden_rates"] for rate in level)
 
 
-def seconds(rows: Sequence[Row]) -> str:
-    """Mean seconds of training."""
-    return f"{statistics.mean(row['seconds'] for row in rows):,.0f}"
+#: Of a series: title, the variant's figure that it is of, and how it is written.
+COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("channels", "channels", lambda channels: " ".join(map(str, channels))),
+    ("parameters", "runs", lambda rows: f"{rows[0]['parameters'] / 1e6:.3f} M"),
+    ("M operations", "macs", lambda macs: f"{macs / 1e6:.1f}"),
+    ("held out, %", "runs", lambda rows: spread(rows, "last_accuracy")),
+    ("test, %", "runs", lambda rows: spread(rows, "test_accuracy")),
+    ("quietest hidden layer, %", "runs", lambda rows: f"{quietest(rows):.1f}"),
+    ("`exact`, MB an item", "bytes_per_item", lambda nbytes: f"{nbytes['exact'] / 1e6:.2f}"),
+    ("`autograd`, MB an item", "bytes_per_item", lambda nbytes: f"{nbytes['autograd'] / 1e6:.2f}"),
+    ("seconds", "runs", lambda rows: f"{statistics.mean(row['seconds'] for row in rows):,.0f}"),
+)
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Series of trainings that differ in one thing, several seeds each: run in several processes, and put in a table."""
+"""Series of trainings that differ in one thing, several seeds each: run in several processes, and reported."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from ablation_networks import CHANGES
+from results import series_table
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.run.config import RunConfig
 from trevsnn.train.train import resume, train
@@ -95,3 +96,9 @@ def finished(runs: Path, variant: Variant, seeds: Iterable[int]) -> list[dict[st
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What results.json keeps of runs."""
     return [{"seed": row["config"]["seed"]} | {name: row[name] for name in FIGURES} for row in rows]
+
+
+def report(runs: Path, results: dict[str, Any]) -> None:
+    """Write results.json in the folder, and print its table."""
+    (runs / "results.json").write_text(json.dumps(results, indent=1))
+    print(series_table(results))

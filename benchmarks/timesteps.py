@@ -11,18 +11,14 @@ out. Writes every run's figures to results.json in the folder. Finished runs in 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from results import seconds, spread
-from series import Variant, figures, finished, train_all
+from series import Variant, figures, finished, report, train_all
 from trevsnn import TRevSNN, deep_supervision_loss
 from trevsnn.data.loading import calibration_items
 from trevsnn.measure.memory import footprint
@@ -40,18 +36,12 @@ def main() -> None:
     base = recipe_config(options.recipe, rest)
     variants = [Variant(f"T = {t}", {"timesteps": t}) for t in options.timesteps]
     train_all(options.runs, variants, base, range(options.seeds), options.processes)
-    table = Table("T", "parameters", "held out, %", "test, %", "exact, MB", "autograd, MB", "s")
     results: dict[str, Any] = {}
     for variant in variants:
-        rows = finished(options.runs, variant, range(options.seeds))
         memory = {mode: _bytes_per_item(variant.config(base), mode) for mode in ("exact", "autograd")}
+        rows = finished(options.runs, variant, range(options.seeds))
         results[variant.name] = {"runs": figures(rows), "bytes_per_item": memory}
-        table.add_row(
-            variant.name, f"{rows[0]['parameters']:,}", spread(rows, "last_accuracy"), spread(rows, "test_accuracy"),
-            *(f"{nbytes / 1e6:.2f}" for nbytes in memory.values()), seconds(rows),
-        )  # fmt: skip
-    Console(width=120).print(table)
-    (options.runs / "results.json").write_text(json.dumps(results, indent=1))
+    report(options.runs, results)
 
 
 def _bytes_per_item(config: RunConfig, mode: Any) -> float:

@@ -2,16 +2,13 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from results import quietest, spread, tables
+
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "benchmarks"))
-
-from results import quietest, spread, tables  # noqa: E402
-
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text())
 PAGE = (ROOT / "docs" / "results.md").read_text()
 

@@ -7,14 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
+from start import fresh
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.data.config import DataConfig
 from trevsnn.data.loading import calibration_items
 from trevsnn.network.blocks import Expand
 from trevsnn.network.start import RATE
-from trevsnn.reversible import unroll
 
 #: The stated band of a fresh network's firing rates, states and hidden neurons alike (docs/how-it-works.md).
 LOWEST, HIGHEST = 0.03, 0.40
@@ -32,7 +31,7 @@ def test_a_fresh_network_fires_within_the_band_on_real_pictures(digits, timestep
     model = TRevSNN(
         TRevSNNConfig(channels=(24, 48, 64), timesteps=timesteps, kernel_size=kernel_size, num_classes=10, in_chans=1, encoder_stride=1)
     )  # fmt: skip
-    for rates in _fresh_rates(model, digits).by_level():
+    for rates in fresh(model, digits)[1]:
         assert all(LOWEST < rate < HIGHEST for rate in rates), rates
 
 
@@ -42,7 +41,7 @@ def test_a_fresh_network_fires_within_the_band_on_sparse_frames(timesteps):
     torch.manual_seed(0)
     frames = (torch.rand(32, timesteps, 2, 17, 17) < 0.07) * torch.rand(32, timesteps, 2, 17, 17) * 2
     model = TRevSNN(TRevSNNConfig(channels=(24, 48, 64), timesteps=timesteps, num_classes=10, input="event"))
-    for level, rates in enumerate(_fresh_rates(model, frames).by_level()):
+    for level, rates in enumerate(fresh(model, frames)[1]):
         assert all((0.005 if level == 0 else LOWEST) < rate < HIGHEST for rate in rates), rates
 
 
@@ -53,11 +52,9 @@ def test_the_last_states_have_half_a_unit_of_deviation(digits, timesteps, alphas
     model = TRevSNN(
         TRevSNNConfig(channels=(24, 64, 128), timesteps=timesteps, num_classes=10, in_chans=1, encoder_stride=1, alphas=alphas, links=links)
     )  # fmt: skip
-    with torch.no_grad():
-        *_, states = unroll(*model._recurrence(digits), sees=model._sees)
     expected = 0.5 * timesteps**0.25 if alphas == "one" else 0.5
-    for state in states[1:]:  # the lowest one has the picture's own contrast
-        assert float(state.std()) == pytest.approx(expected, rel=0.15)
+    deviations, _ = fresh(model, digits)
+    assert deviations[1:] == pytest.approx([expected] * 2, rel=0.15)  # the lowest one has the picture's own contrast
 
 
 @given(channels=st.integers(48, 160), side=st.sampled_from([3, 5, 7]), seed=st.integers(0, 2**31))
@@ -102,16 +99,6 @@ def test_without_alphas_inputs_begin_smaller_and_states_end_larger():
     model = TRevSNN(TRevSNNConfig(channels=(8, 16), timesteps=4, alphas="one"))
     gains = [step.below.bn.weight.unique().tolist() for step in model.levels[1].steps]
     assert gains == [[pytest.approx(0.5 / math.sqrt(2))]] * 4
-
-
-def _fresh_rates(model, inputs):
-    """Firing rates in evaluation, with running statistics of the very inputs."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad():
-        model(inputs)
-    return model.eval().forward_with_rates(inputs)[1]
 
 
 def test_the_rate_is_that_of_a_normal_variable_above_its_deviation():

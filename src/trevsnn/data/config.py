@@ -103,7 +103,6 @@ class DataConfig:
         for name, value in (("task", "class"), ("piece_ms", None), ("event_mix", 0)):
             if getattr(self, name) != value and self.name not in EVENT_SETS:
                 raise ValueError(f"data.{name} is for recordings, but {self.name} are pictures: leave it out.")
-
         if self.event_mix > 0 and (self.mixup > 0 or self.cutmix > 0):
             raise ValueError("data.event_mix is another way to mix than data.mixup and data.cutmix: choose one.")
 

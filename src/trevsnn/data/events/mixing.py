@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from trevsnn.data.sampling import mix_seed
 
 COMPONENTS = (2, 4)  # Gaussians of a mask, at least and at most
-SPREAD = (
-    0.05,
-    0.5,
-)  # their standard deviations as shares of the axis; the lowest tenth of the draws is raised to the first
+# Their standard deviations as shares of the axis; the lowest tenth of the draws is raised to the first.
+SPREAD = (0.05, 0.5)
 
 
 class EventMix:

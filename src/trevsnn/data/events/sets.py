@@ -32,10 +32,9 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
     stratified tenth of train. Sets that are only CLASS folders (CIFAR10-DVS, N-Caltech101) have no official split: of
     each class, in the natural order of file names, the last tenth is for test and the tenth before for validation.
     DVS128 Gesture is split by person, by its own trials_to_train.txt and trials_to_test.txt; the last tenth of the
-    training people is for validation. Pieces of recordings
-    (``piece_ms``) are in the part that their recording is in, but for the sets without official split: those are split by
-    time within each recording, by :func:`trevsnn.data.splitting.time_split`. With ``task="direction"`` both versions of
-    an item are in the part that the item is in.
+    training people is for validation. Pieces of recordings (``piece_ms``) are in the part that their recording is in, but for
+    the sets without official split: those are split by time within each recording, by
+    :func:`trevsnn.data.splitting.time_split`. With ``task="direction"`` both versions of an item are in the item's part.
 
     Args:
         config: data.* of the run.
@@ -51,37 +50,33 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
     sensor = SENSORS.get(config.name) or tuple(config.sensor)
     if not root.is_dir():
         raise RunError(f"{root} is no folder: set data.root to the folder that holds {config.name}.")
-    listing = list_recordings(root, split) if config.piece_ms is None else _list_pieces(config, root, split)
+    listing = list_recordings(root, split, config.piece_ms, config.workers)
     if config.task == "direction":
         listing = both_directions(listing)
     return EventFrames(listing, frames, sensor, config)  # type: ignore[arg-type]
 
 
-def list_recordings(root: Path, split: Split) -> FileList:
-    """The recordings of one part of a folder, split as :func:`load_events` says.
+def list_recordings(root: Path, split: Split, piece_ms: float | None = None, workers: int = 0) -> FileList:
+    """The recordings of one part of a folder, or with ``piece_ms`` their pieces, split as :func:`load_events` says.
 
     Raises:
-        RunError: as :func:`trevsnn.data.listing.list_files` and :func:`trevsnn.data.splitting.ordered_split`.
+        RunError, UnreadableError, UsageError: as :func:`trevsnn.data.listing.list_files`,
+            :func:`trevsnn.data.splitting.ordered_split`, :func:`trevsnn.data.splitting.time_split` and
+            :func:`trevsnn.data.events.excerpts.cut_listing`.
     """
+
+    def cut(listing: FileList) -> FileList:
+        return listing if piece_ms is None else cut_listing(listing, piece_ms, workers)
+
     if (root / "trials_to_train.txt").is_file():
-        return _gestures(root, split)
-    if not _has_split(root):
-        whole = _list(root, list_classes(root))
-        return whole.select(ordered_split(whole.labels_N)[split])
-    return part_of(find_parts(root), split, _list)
-
-
-def _list_pieces(config: DataConfig, root: Path, split: Split) -> FileList:
-    """The pieces of one part, split as :func:`load_events` says."""
-    assert config.piece_ms is not None
-    if _has_split(root):
-        return cut_listing(list_recordings(root, split), config.piece_ms, config.workers)
-    pieces = cut_listing(_list(root, list_classes(root)), config.piece_ms, config.workers)
-    return pieces.select(time_split([file_of(name) for name in pieces.files])[split])
-
-
-def _has_split(root: Path) -> bool:
-    return (root / "trials_to_train.txt").is_file() or {"train", "test"} <= find_parts(root).keys()
+        return cut(_gestures(root, split))
+    folders = find_parts(root)
+    if {"train", "test"} <= folders.keys():
+        return cut(part_of(folders, split, _list))
+    whole = cut(_list(root, list_classes(root)))
+    by_time = piece_ms is not None
+    parts = time_split([file_of(name) for name in whole.files]) if by_time else ordered_split(whole.labels_N)
+    return whole.select(parts[split])
 
 
 def _list(folder: Path, classes: Sequence[str]) -> FileList:
