@@ -15,7 +15,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ from trevsnn.data.part import Part
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load, splits
 from trevsnn.network.losses import deep_supervision_loss
-from trevsnn.run.config import RunConfig, recipe_config
+from trevsnn.run.config import RunConfig, recipe_config, to_dict
 from trevsnn.train.optim import build_optimizer, clip_gradients
+from trevsnn.train.summary import processor_name
 
 WARMUP = 0.05  # of the minutes
 
@@ -148,9 +149,14 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
                 break
         epoch += 1
         print(f"epoch {epoch}  {step} steps  mean loss so far {loss_sum / step:.3f}  {spent:.0f} s", flush=True)
+    timesteps = config.model.timesteps
+    if isinstance(model, SEWResNet18):
+        timesteps = timesteps if config.model.input == "event" else model.timesteps
     result: dict[str, Any] = {
-        "network": options.network, "parameters": sum(p.numel() for p in model.parameters()), "seconds": spent,
-        "steps": step, "epochs": step * config.batch_size / len(dataset), "threads": torch.get_num_threads(),
+        "network": "this network" if isinstance(model, TRevSNN) else f"SEW-ResNet-18, width {options.width}",
+        "timesteps": timesteps, "parameters": sum(p.numel() for p in model.parameters()), "minutes": options.minutes, "seconds": spent,
+        "steps": step, "epochs": step * config.batch_size / len(dataset), "seed": config.seed,
+        "machine": f"{processor_name()}, {torch.get_num_threads()} threads",
     }  # fmt: skip
     result["split"] = splits(config.data)[-1]
     for name, share in accuracies({"averaged": average.module, "last": model}, config, result["split"]).items():
@@ -190,7 +196,7 @@ def main() -> None:
     print(json.dumps(result, indent=1))
     if options.run is not None:
         options.run.mkdir(parents=True, exist_ok=True)
-        (options.run / "summary.json").write_text(json.dumps(result | {"config": asdict(config)}, indent=1))
+        (options.run / "summary.json").write_text(json.dumps(result | {"config": to_dict(config)}, indent=1))
 
 
 if __name__ == "__main__":

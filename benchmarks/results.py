@@ -30,7 +30,7 @@ def main() -> None:
     for path in sorted((runs / "recipes").glob("*/summary.json")):
         results.setdefault("recipes", {})[path.parent.name] = _trained(json.loads(path.read_text()))
     for path in sorted((runs / "peers").glob("*/summary.json")):
-        results.setdefault("peers", {})[path.parent.name] = json.loads(path.read_text())
+        results.setdefault("peers", {})[path.parent.name] = _placeless(json.loads(path.read_text()))
     for path in sorted(runs.glob("*/results.json")):
         results.setdefault("series", {})[path.parent.name] = json.loads(path.read_text())
     target.write_text(json.dumps(results, indent=1) + "\n")
@@ -46,9 +46,13 @@ def _trained(summary: Row) -> Row:
     """What is kept of a run's summary."""
     names = ("last_accuracy", "best_accuracy", "best_epoch", "test_accuracy", "epochs", "parameters", "firing_rates", "hidden_rates",
              "items", "split_sha256", "processes", "machine", "versions", "seconds", "steps", "config")  # fmt: skip
-    kept = {name: summary[name] for name in names}
-    kept["config"]["data"] |= {"root": None, "cache": None}  # where the data lay is nobody's concern
-    return kept
+    return _placeless({name: summary[name] for name in names})
+
+
+def _placeless(summary: Row) -> Row:
+    """Without the folders of data: where they lay is nobody's concern."""
+    summary["config"]["data"] |= {"root": None, "cache": None}
+    return summary
 
 
 def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
@@ -60,6 +64,10 @@ def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
         ("recipe", "T", "parameters", "epochs", "seeds", "last epoch, held out, %", "best epoch, held out, %", "test, %",
          "quietest hidden layer, %", "seconds", "machine"),
         [_recipe(name, rows) for name, rows in recipes.items()],
+    )  # fmt: skip
+    yield "peers", _markdown(
+        ("recipe", "minutes", "network", "T", "parameters", "steps", "accuracy, %", "of averaged weights, %", "of", "machine"),
+        [_peer(name, row) for name, row in results.get("peers", {}).items()],
     )  # fmt: skip
     for name, series in results.get("series", {}).items():
         yield name, series_table(series)
@@ -73,6 +81,14 @@ def _recipe(name: str, rows: Sequence[Row]) -> tuple[Any, ...]:
         name, config["model"]["timesteps"], f"{first['parameters'] / 1e6:.2f} M", first["epochs"], seeds,
         *(spread(rows, key) for key in ("last_accuracy", "best_accuracy", "test_accuracy")), f"{quietest(rows):.1f}",
         " ".join(f"{row['seconds']:,.0f}" for row in rows), machine,
+    )  # fmt: skip
+
+
+def _peer(name: str, row: Row) -> tuple[Any, ...]:
+    shares = (f"{100 * row[f'accuracy_{weights}']:.2f}" for weights in ("last", "averaged"))
+    return (
+        name.rsplit("-", 2)[0], f"{row['minutes']:g}", row["network"], row["timesteps"],
+        f"{row['parameters'] / 1e6:.2f} M", row["steps"], *shares, row["split"], row["machine"],
     )  # fmt: skip
 
 
