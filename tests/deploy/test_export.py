@@ -17,6 +17,7 @@ from trevsnn.deploy.folded import fold
 from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import export_onnx
 from trevsnn.errors import RunError
+from trevsnn.network.packing import pack
 from trevsnn.run.load import load_run
 
 
@@ -55,6 +56,22 @@ def test_an_export_holds_every_form_and_its_card_the_figures(run, exported):
     summary = json.loads((run / "summary.json").read_text())
     assert f"Held out: {summary['last_accuracy']:.2%} after the last epoch" in card
     assert "test: none" in card
+
+
+def test_a_compact_export_is_the_rounded_network(run, exported):
+    out = run.parent / "compact"
+    assert main(["export", str(run), "--out", str(out), "--compact", "--formats", "onnx"]) == 0
+    stored, weights = (load_file(folder / "model.safetensors") for folder in (out, exported))
+    expected = pack(weights)
+    assert stored.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in stored.items())
+    rows = {row["name"]: row for row in json.loads((out / "about.json").read_text())["comparisons"]}
+    assert set(rows) == {"folded", "onnx", "weights before rounding"}
+    assert rows["weights before rounding"]["largest"] > 1e-3
+    assert rows["onnx"]["same_class"] == 256
+    assert "stored in 8 bits" in (out / "README.md").read_text()
+    assert "stored in 8 bits" not in (exported / "README.md").read_text()
+    assert main(["evaluate", str(out), "--engine", "onnx"]) == 0  # whose fingerprint is that of the rounded weights
 
 
 def test_an_export_is_the_run_s_network(run, exported, capsys):

@@ -14,7 +14,12 @@ from trevsnn.run.folder import Weights
 
 
 def export(
-    run: Path, *, out: Path | None = None, formats: tuple[Format, ...] = FORMATS, weights: Weights = "last"
+    run: Path,
+    *,
+    out: Path | None = None,
+    formats: tuple[Format, ...] = FORMATS,
+    weights: Weights = "last",
+    compact: bool = False,
 ) -> None:
     """Write a trained network in forms that can be deployed.
 
@@ -23,12 +28,13 @@ def export(
         out: Folder to make (default: RUN-exported).
         formats: Besides safetensors.
         weights: Of the last or the best epoch.
+        compact: Round the network's weights to 8 bits and store them so, in a quarter of the bytes.
     """
     from trevsnn.deploy.card import folding_sentence
     from trevsnn.deploy.export import export_run
 
     out = out or run.with_name(f"{run.name}-exported")
-    report = export_run(run, out, weights, formats)
+    report = export_run(run, out, weights, formats, compact)
     table = Table("form", "largest difference of a logit", "same class", title=f"{out}, {report['checkpoint']}")
     for row in report["comparisons"]:
         table.add_row(row["name"], f"{row['largest']:.1e}", f"{row['same_class']} of {row['items']}")

@@ -33,6 +33,7 @@ def model_card(config: RunConfig, about: About, report: dict[str, Any], figures:
         f"T = {model.timesteps}{_variant(model)}, for {kind} of {config.data.image_size} x {config.data.image_size}{_rows(config)}, "
         f"{len(about.classes)} classes ({classes}).\n",
         _results(figures, report["checkpoint"]),
+        *(["The weights are stored in 8 bits; the figures of the run are of those before rounding.\n"] if report["compact"] else []),
         "## Forms\n",
         "| form | largest difference of a logit | same class |\n|---|---:|---:|",
         *(f"| {row['name']} | {row['largest']:.1e} | {row['same_class']} of {row['items']} |" for row in report["comparisons"]),

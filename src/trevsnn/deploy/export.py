@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import warnings
@@ -39,7 +40,9 @@ from trevsnn.deploy.onnx.model import OnnxModel, batch_axis, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.errors import UsageError
 from trevsnn.files import write_file
+from trevsnn.network.hub import WEIGHTS, save_weights
 from trevsnn.network.model import TRevSNN
+from trevsnn.network.packing import pack, unpack
 from trevsnn.run.config import RunConfig, to_yaml
 from trevsnn.run.folder import ABOUT
 from trevsnn.run.load import Weights, load_run
@@ -67,7 +70,9 @@ class Comparison:
 
 
 @torch.no_grad()
-def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format]) -> dict[str, Any]:
+def export_run(
+    path: Path, out: Path, weights: Weights, formats: Sequence[Format], compact: bool = False
+) -> dict[str, Any]:
     """Write a run's network in the given forms, and compare each with the network on real items.
 
     The folder appears when it is complete.
@@ -77,9 +82,10 @@ def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format
         out: the folder to make.
         weights: which of the run's.
         formats: the forms, beside the network itself.
+        compact: round the network's weights to 8 bits first, and store them so. All forms are then of the rounded network.
 
     Returns:
-        ``checkpoint``, the name of the weights; ``comparisons``; and ``spikes``: how many differ after folding, of how
+        ``checkpoint``, the name of the weights; ``compact``; ``comparisons``; and ``spikes``: how many differ after folding, of how
         many, in how many items, and the largest difference of a logit of the items in which none does.
 
     Raises:
@@ -89,6 +95,10 @@ def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format
     if out.exists():
         raise UsageError(f"{out} exists already: name another folder with --out.")
     model, config, about, checkpoint = load_run(path, weights)
+    before = model
+    if compact:
+        model = copy.deepcopy(model)
+        model.load_state_dict(unpack(pack(before.state_dict())))
     folded = fold(model)
     x = real_items(config.data, config.model.timesteps, CHECKED)
     logits = model(x)
@@ -97,12 +107,16 @@ def export_run(path: Path, out: Path, weights: Weights, formats: Sequence[Format
     unfinished.mkdir(parents=True)
     try:
         forms = {"folded": folded, **_export_forms(unfinished, model, folded, config, x[:2], formats)}
+        if compact:
+            forms["weights before rounding"] = before
         report = {
-            "checkpoint": checkpoint,
+            "checkpoint": checkpoint, "compact": compact,
             "comparisons": [asdict(_compare(name, form(x), logits)) for name, form in forms.items()],
             "spikes": _compare_spikes(model, folded, x, logits),
-        }
+        }  # fmt: skip
         _write_network(unfinished, model, config, about, report, _figures(path))
+        if compact:
+            save_weights(pack(before.state_dict()), unfinished / WEIGHTS)
         unfinished.replace(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from trevsnn.errors import RunError
 from trevsnn.files import write_file
 from trevsnn.network.encoders import AnnealedLeakyReLU
+from trevsnn.network.packing import unpack
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -62,8 +64,7 @@ class HubModel(
         assert isinstance(self, nn.Module)
         slopes = [module.slope for module in self.modules() if isinstance(module, AnnealedLeakyReLU)]
         config = {**asdict(self.config), "slope": slopes[0] if slopes else 1.0}  # type: ignore[call-overload]
-        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        write_file(save_directory / WEIGHTS, save(weights, metadata={"format": "pt"}))
+        save_weights(self.state_dict(), save_directory / WEIGHTS)
         write_file(save_directory / CONFIG, json.dumps(config, indent=2).encode())
 
     @classmethod
@@ -90,12 +91,18 @@ class HubModel(
         return load_pretrained(cls, file, config | changes)
 
 
+def save_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write a state dict, packed or not (:mod:`trevsnn.network.packing`), as safetensors. Raises RunError where it cannot."""
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_file(file, save(contiguous, metadata={"format": "pt"}))
+
+
 def load_pretrained(kind: Any, file: Path, config: dict[str, Any]) -> Any:
     """A model in evaluation mode.
 
     Args:
         kind: its class, a :class:`HubModel`.
-        file: its weights, safetensors.
+        file: its weights, safetensors, packed or not.
         config: the content of config.json.
 
     Raises:
@@ -107,10 +114,11 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any]) -> Any:
     options = {name: value for name, value in config.items() if name != "slope"}
     try:
         model = kind(kind.config_type(**options))
-        model.load_state_dict(load_file(file))
     except (TypeError, ValueError) as error:
         raise RunError(f"{file.parent / CONFIG} is damaged ({error}): export the model again.") from error
-    except (OSError, SafetensorError) as error:
+    try:
+        model.load_state_dict(unpack(load_file(file)))
+    except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{file} is missing or damaged ({error}): export the model again.") from error
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
