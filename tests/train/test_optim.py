@@ -25,6 +25,22 @@ def test_matrices_alone_decay(optimizer):
         assert torch.allclose(value, expected, rtol=1e-6, atol=0), name
 
 
+def test_adamw_is_torch_s_one_operation_after_the_other():
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4)) for _ in range(2))
+    optim = OptimConfig(lr=0.01, weight_decay=0.1)
+    optimizers = [
+        build_optimizer(torch.nn.ParameterList([ours]), RunConfig(optim=optim)),
+        torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.1, foreach=False, fused=False),
+    ]
+    for _ in range(20):
+        ours.grad = torch.randn(3, 4, dtype=torch.float64, generator=generator)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+
+
 def test_muon_s_matrices_step_orthogonally_and_its_vectors_as_adamw_s():
     holder = torch.nn.ParameterDict(
         {"matrix": torch.nn.Parameter(torch.zeros(8, 16)), "gain": torch.nn.Parameter(torch.zeros(5))}

@@ -31,7 +31,7 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
     """
     optim = config.optim
     special: dict[str, dict[str, Any]] = {
-        "adamw": {},
+        "adamw": {"fused": True},  # the same in one pass over each weight, in a third of the time
         "lamb": {"eps": LAMB_EPS, "trust_clip": optim.trust_clip},
         # Standardised weights bear any learning rate; with biases and gains at the same, hidden neurons fall silent.
         "muon": {"fallback_lr_scale": MUON_VECTORS},
