@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule and gradient clipping, all of timm."""
+"""Optimizer, learning-rate schedule and gradient clipping, all of timm and PyTorch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler.cosine_lr import CosineLRScheduler
-from timm.utils.clip_grad import dispatch_clip_grad
+from timm.utils.agc import adaptive_clip_grad
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from trevsnn.run.config import OptimConfig, RunConfig
@@ -79,7 +79,9 @@ def clip_gradients(parameters: Iterable[nn.Parameter], heads: Iterable[nn.Parame
     """
     trained = [p for p in parameters if p.grad is not None]
     norm = get_total_norm([p.grad for p in trained if p.grad is not None])
-    if config.clip is not None:
-        excluded = set(heads) if config.clip_mode == "agc" and not config.agc_heads else set()
-        dispatch_clip_grad([p for p in trained if p not in excluded], config.clip, mode=config.clip_mode)
+    if config.clip is not None and config.clip_mode == "norm":
+        clip_grads_with_norm_(trained, config.clip, norm)
+    elif config.clip is not None:
+        excluded = set() if config.agc_heads else set(heads)
+        adaptive_clip_grad([p for p in trained if p not in excluded], config.clip)
     return norm
