@@ -65,10 +65,11 @@ def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
          "quietest hidden layer, %", "seconds", "machine"),
         [_recipe(name, rows) for name, rows in recipes.items()],
     )  # fmt: skip
-    yield "peers", _markdown(
-        ("recipe", "minutes", "network", "T", "parameters", "steps", "accuracy, %", "of averaged weights, %", "of", "machine"),
-        [_peer(name, row) for name, row in results.get("peers", {}).items()],
-    )  # fmt: skip
+    if peers := results.get("peers"):
+        yield "peers", _markdown(
+            ("recipe", "minutes", "network", "T", "parameters", "steps", "accuracy, %", "of averaged weights, %", "of", "machine"),
+            [_peer(name, row) for name, row in peers.items()],
+        )  # fmt: skip
     for name, series in results.get("series", {}).items():
         yield name, series_table(series)
 
