@@ -1,7 +1,7 @@
 """Train this network, or SpikingJelly's SEW-ResNet-18, on a recipe's data for the same minutes by the same script.
 
-    python benchmarks/peer.py --recipe fashion-mnist --minutes 30 --network trevsnn [--run runs/ours] [trevsnn options]
-    python benchmarks/peer.py --recipe fashion-mnist --minutes 30 --network sew [--width 24] [--run runs/sew]
+    python benchmarks/peer.py --recipe fashion-mnist --minutes 30 --network trevsnn [trevsnn options]
+    python benchmarks/peer.py --recipe fashion-mnist --minutes 30 --network sew [--width 24] [trevsnn options]
 
 Everything after these options is handed to the recipe as ``trevsnn train`` takes it. Data, augmentation, batch size,
 optimizer and averaging are the recipe's for both; the learning rate's warm-up and cosine run over the given minutes,
@@ -98,8 +98,9 @@ def build(config: RunConfig, part: Part, options: argparse.Namespace) -> TRevSNN
     """The network that ``--network`` names."""
     if options.network == "trevsnn":
         return TRevSNN(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    timesteps = config.model.timesteps if config.model.input == "event" else options.peer_timesteps
     stride = config.model.encoder_stride or 1
-    return SEWResNet18(part.channels, len(part.classes), options.peer_timesteps, options.width, stride)
+    return SEWResNet18(part.channels, len(part.classes), timesteps, options.width, stride)
 
 
 def loss_of(model: TRevSNN | SEWResNet18, config: RunConfig, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -149,12 +150,10 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
                 break
         epoch += 1
         print(f"epoch {epoch}  {step} steps  mean loss so far {loss_sum / step:.3f}  {spent:.0f} s", flush=True)
-    timesteps = config.model.timesteps
-    if isinstance(model, SEWResNet18):
-        timesteps = timesteps if config.model.input == "event" else model.timesteps
     result: dict[str, Any] = {
         "network": "this network" if isinstance(model, TRevSNN) else f"SEW-ResNet-18, width {options.width}",
-        "timesteps": timesteps, "parameters": sum(p.numel() for p in model.parameters()), "minutes": options.minutes, "seconds": spent,
+        "timesteps": (model.config if isinstance(model, TRevSNN) else model).timesteps,
+        "parameters": sum(p.numel() for p in model.parameters()), "minutes": options.minutes, "seconds": spent,
         "steps": step, "epochs": step * config.batch_size / len(dataset), "seed": config.seed,
         "machine": f"{processor_name()}, {torch.get_num_threads()} threads",
     }  # fmt: skip
@@ -189,7 +188,11 @@ def main() -> None:
     parser.add_argument(
         "--peer_timesteps", type=int, default=4, help="T of SEW-ResNet-18; recordings have the recipe's"
     )
-    parser.add_argument("--run", type=Path, help="folder for summary.json")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        help="folder for summary.json; benchmarks/results.py reads runs/peers/RECIPE-NETWORK-MINUTES",
+    )
     options, rest = parser.parse_known_args()
     config = recipe_config(options.recipe, rest)
     result = train(config, options)

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from helpers import trained_like
 from trevsnn import TRevSNN
 from trevsnn.errors import RunError
-from trevsnn.network.hub import save_weights
+from trevsnn.network.hub import save_network
 from trevsnn.network.packing import pack, unpack
 
 
@@ -36,9 +36,8 @@ def test_everything_else_is_kept_as_it_is():
 
 def test_from_pretrained_reads_packed_weights(tmp_path):
     model = trained_like().float()
-    model.save_pretrained(tmp_path)
     packed = pack(model.state_dict())
-    save_weights(packed, tmp_path / "model.safetensors")
+    save_network(model, packed, tmp_path)
     back = TRevSNN.from_pretrained(tmp_path)
     expected = unpack(packed)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in back.state_dict().items())
@@ -46,12 +45,11 @@ def test_from_pretrained_reads_packed_weights(tmp_path):
 
 def test_codes_without_their_scales_are_refused(tmp_path):
     model = trained_like().float()
-    model.save_pretrained(tmp_path)
     packed = pack(model.state_dict())
     name = next(name for name in packed if name.endswith(".scale"))
     for scale in (None, packed[name][:-1]):
         faulty = packed | {name: scale} if scale is not None else {k: v for k, v in packed.items() if k != name}
-        save_weights(faulty, tmp_path / "model.safetensors")
+        save_network(model, faulty, tmp_path)
         with pytest.raises(
             RunError, match=r"model\.safetensors is missing or damaged .*no scale for each of its output"
         ):
@@ -62,7 +60,6 @@ def test_packed_weights_that_are_not_finite_are_refused(tmp_path):
     model = trained_like().float()
     for value in (float("nan"), float("inf")):
         model.levels[0].shared.pw2.weight.data[0, 0] = value
-        model.save_pretrained(tmp_path)
-        save_weights(pack(model.state_dict()), tmp_path / "model.safetensors")
+        save_network(model, pack(model.state_dict()), tmp_path)
         with pytest.raises(RunError, match="holds NaN or infinite numbers"):
             TRevSNN.from_pretrained(tmp_path)

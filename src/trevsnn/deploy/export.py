@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import warnings
@@ -40,9 +39,8 @@ from trevsnn.deploy.onnx.model import OnnxModel, batch_axis, export_onnx
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.errors import UsageError
 from trevsnn.files import write_file
-from trevsnn.network.hub import WEIGHTS, save_weights
+from trevsnn.network.hub import save_network
 from trevsnn.network.model import TRevSNN
-from trevsnn.network.packing import pack, unpack
 from trevsnn.run.config import RunConfig, to_yaml
 from trevsnn.run.folder import ABOUT
 from trevsnn.run.load import Weights, load_run
@@ -96,9 +94,7 @@ def export_run(
         raise UsageError(f"{out} exists already: name another folder with --out.")
     model, config, about, checkpoint = load_run(path, weights)
     before = model
-    if compact:
-        model = copy.deepcopy(model)
-        model.load_state_dict(unpack(pack(before.state_dict())))
+    model, stored = quantise(model) if compact else (model, model.state_dict())
     folded = fold(model)
     x = real_items(config.data, config.model.timesteps, CHECKED)
     logits = model(x)
@@ -114,9 +110,8 @@ def export_run(
             "comparisons": [asdict(_compare(name, form(x), logits)) for name, form in forms.items()],
             "spikes": _compare_spikes(model, folded, x, logits),
         }  # fmt: skip
-        _write_network(unfinished, model, config, about, report, _figures(path))
-        if compact:
-            save_weights(pack(before.state_dict()), unfinished / WEIGHTS)
+        save_network(model, stored, unfinished)
+        _write_about(unfinished, config, about, report, _figures(path))
         unfinished.replace(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -178,11 +173,10 @@ def _figures(path: Path) -> dict[str, Any]:
     return {name: summary[name] for name in names if name in summary}
 
 
-def _write_network(
-    folder: Path, model: TRevSNN, config: RunConfig, about: About, report: dict[str, Any], figures: dict[str, Any]
+def _write_about(
+    folder: Path, config: RunConfig, about: About, report: dict[str, Any], figures: dict[str, Any]
 ) -> None:
     kind = "recordings" if is_event(config.data) else "pictures"
     write_file(folder / "README.md", model_card(config, about, report, figures, kind).encode())
-    model.save_pretrained(folder)
     write_file(folder / "config.yaml", to_yaml(config).encode())
     write_file(folder / ABOUT, json.dumps({"about": asdict(about), "figures": figures, **report}, indent=2).encode())

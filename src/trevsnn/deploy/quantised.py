@@ -1,33 +1,37 @@
-"""The folded network with its weights in 8 bits, computed in float32. Only weights are rounded, no maps."""
+"""Networks with their weights in 8 bits, computed in float32. Only weights are rounded, no maps."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from trevsnn.deploy.fingerprint import FINGERPRINT, check_fingerprint
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.errors import RunError
-from trevsnn.files import write_file
-from trevsnn.network.hub import check_finite
+from trevsnn.network.hub import check_finite, save_tensors
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.packing import pack, unpack
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 @torch.no_grad()
-def quantise(folded: FoldedTRevSNN) -> tuple[FoldedTRevSNN, dict[str, Tensor]]:
+def quantise(network: Network) -> tuple[Network, dict[str, Tensor]]:
     """Round every weight to 8 bits (:func:`trevsnn.network.packing.pack`). Biases, alphas and states stay float.
+
+    Args:
+        network: folded or not. It stays as it is.
 
     Returns:
         A network that computes with the rounded weights, and its tensors as they are stored.
     """
-    tensors = pack(folded.state_dict())
-    rounded = copy.deepcopy(folded)
+    tensors = pack(network.state_dict())
+    rounded = copy.deepcopy(network)
     rounded.load_state_dict(unpack(tensors))
     return rounded, tensors
 
@@ -38,8 +42,7 @@ def save_quantised(tensors: dict[str, Tensor], path: Path, fingerprint: str) -> 
     Raises:
         RunError: the file cannot be written.
     """
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_file(path, save(contiguous, metadata={FINGERPRINT: fingerprint}))
+    save_tensors(tensors, path, {FINGERPRINT: fingerprint})
 
 
 @torch.no_grad()

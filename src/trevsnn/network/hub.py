@@ -61,11 +61,7 @@ class HubModel(
             raise RunError(f"{folder / CONFIG} is damaged ({error}): export the model again.") from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        assert isinstance(self, nn.Module)
-        slopes = [module.slope for module in self.modules() if isinstance(module, AnnealedLeakyReLU)]
-        config = {**asdict(self.config), "slope": slopes[0] if slopes else 1.0}  # type: ignore[call-overload]
-        save_weights(self.state_dict(), save_directory / WEIGHTS)
-        write_file(save_directory / CONFIG, json.dumps(config, indent=2).encode())
+        save_network(self, self.state_dict(), save_directory)  # type: ignore[attr-defined]
 
     @classmethod
     def _from_pretrained(
@@ -91,10 +87,27 @@ class HubModel(
         return load_pretrained(cls, file, config | changes)
 
 
-def save_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write a state dict, packed or not (:mod:`trevsnn.network.packing`), as safetensors. Raises RunError where it cannot."""
+def save_network(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a :class:`HubModel` as config.json and model.safetensors.
+
+    Args:
+        model: whose config is written.
+        tensors: its state dict, packed or not (:mod:`trevsnn.network.packing`).
+        folder: that exists.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    slopes = [module.slope for module in model.modules() if isinstance(module, AnnealedLeakyReLU)]
+    config = {**asdict(model.config), "slope": slopes[0] if slopes else 1.0}
+    save_tensors(tensors, folder / WEIGHTS, {"format": "pt"})
+    write_file(folder / CONFIG, json.dumps(config, indent=2).encode())
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors. Raises RunError where the file cannot be written."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_file(file, save(contiguous, metadata={"format": "pt"}))
+    write_file(file, save(contiguous, metadata=metadata))
 
 
 def load_pretrained(kind: Any, file: Path, config: dict[str, Any]) -> Any:

@@ -79,9 +79,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], heads: Iterable[nn.Parame
     """
     trained = [p for p in parameters if p.grad is not None]
     norm = get_total_norm([p.grad for p in trained if p.grad is not None])
-    if config.clip is not None and config.clip_mode == "norm":
+    if config.clip is None:
+        return norm
+    if config.clip_mode == "norm":
         clip_grads_with_norm_(trained, config.clip, norm)
-    elif config.clip is not None:
+    else:
         excluded = set() if config.agc_heads else set(heads)
         adaptive_clip_grad([p for p in trained if p not in excluded], config.clip)
     return norm
