@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument(
         "--run",
         type=Path,
-        help="folder for summary.json; benchmarks/results.py reads runs/peers/RECIPE-NETWORK-MINUTES",
+        help="folder for summary.json; benchmarks/results.py reads runs/peers/RECIPE-NETWORK-MINUTES-SEED",
     )
     options, rest = parser.parse_known_args()
     config = recipe_config(options.recipe, rest)

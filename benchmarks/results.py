@@ -2,8 +2,8 @@
 
     python benchmarks/results.py --runs runs
 
-The folder holds ``recipes/NAME-SEED``, runs of ``trevsnn train``; ``peers/NAME-NETWORK-MINUTES``, of ``benchmarks/peer.py``; and
-``ablation`` and ``timesteps-NAME``, of ``benchmarks/ablation.py`` and ``benchmarks/timesteps.py``. What is not in it stays as it is in
+The folder holds ``recipes/NAME-SEED``, runs of ``trevsnn train``; ``peers/NAME-NETWORK-MINUTES-SEED``, of ``benchmarks/peer.py``;
+and ``ablation`` and ``timesteps-NAME``, of ``benchmarks/ablation.py`` and ``benchmarks/timesteps.py``. What is not in it stays as it is in
 docs/results.json. Tables stand in docs/results.md between the lines ``<!-- table NAME -->`` and ``<!-- end -->``.
 """
 
@@ -57,40 +57,49 @@ def _placeless(summary: Row) -> Row:
 
 def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
     """Every table by its name, in Markdown."""
-    recipes: dict[str, list[Row]] = {}
-    for name, row in results.get("recipes", {}).items():
-        recipes.setdefault(name.rpartition("-")[0], []).append(row)
     yield "recipes", _markdown(
         ("recipe", "T", "parameters", "epochs", "seeds", "last epoch, held out, %", "best epoch, held out, %", "test, %",
          "quietest hidden layer, %", "seconds", "machine"),
-        [_recipe(name, rows) for name, rows in recipes.items()],
+        [_recipe(name, rows) for name, rows in _by_seed(results.get("recipes", {}))],
     )  # fmt: skip
     if peers := results.get("peers"):
         yield "peers", _markdown(
-            ("recipe", "minutes", "network", "T", "parameters", "steps", "accuracy, %", "of averaged weights, %", "of", "machine"),
-            [_peer(name, row) for name, row in peers.items()],
+            ("recipe", "minutes", "network", "T", "parameters", "steps", "seeds", "part", "last weights, %", "averaged, %", "machine"),
+            [_peer(name, rows) for name, rows in _by_seed(peers)],
         )  # fmt: skip
     for name, series in results.get("series", {}).items():
         yield name, series_table(series)
 
 
+def _by_seed(rows: dict[str, Row]) -> Iterable[tuple[str, list[Row]]]:
+    """Rows named NAME-SEED, together for each name."""
+    groups: dict[str, list[Row]] = {}
+    for name, row in rows.items():
+        groups.setdefault(name.rpartition("-")[0], []).append(row)
+    return groups.items()
+
+
 def _recipe(name: str, rows: Sequence[Row]) -> tuple[Any, ...]:
     first, config = rows[0], rows[0]["config"]
-    seeds = ", ".join(str(row["config"]["seed"]) for row in rows)
     machine = f"{first['machine']}, {first['processes']} process{'es' if first['processes'] > 1 else ''}"
     return (
-        name, config["model"]["timesteps"], f"{first['parameters'] / 1e6:.2f} M", first["epochs"], seeds,
+        name, config["model"]["timesteps"], f"{first['parameters'] / 1e6:.2f} M", first["epochs"], _seeds(rows),
         *(spread(rows, key) for key in ("last_accuracy", "best_accuracy", "test_accuracy")), f"{quietest(rows):.1f}",
         " ".join(f"{row['seconds']:,.0f}" for row in rows), machine,
     )  # fmt: skip
 
 
-def _peer(name: str, row: Row) -> tuple[Any, ...]:
-    shares = (f"{100 * row[f'accuracy_{weights}']:.2f}" for weights in ("last", "averaged"))
+def _peer(name: str, rows: Sequence[Row]) -> tuple[Any, ...]:
+    first = rows[0]
     return (
-        name.rsplit("-", 2)[0], f"{row['minutes']:g}", row["network"], row["timesteps"],
-        f"{row['parameters'] / 1e6:.2f} M", row["steps"], *shares, row["split"], row["machine"],
+        name.rsplit("-", 2)[0], f"{first['minutes']:g}", first["network"], first["timesteps"],
+        f"{first['parameters'] / 1e6:.2f} M", f"{statistics.mean(row['steps'] for row in rows):,.0f}", _seeds(rows), first["split"],
+        spread(rows, "accuracy_last"), spread(rows, "accuracy_averaged"), first["machine"],
     )  # fmt: skip
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    return ", ".join(str(row["config"]["seed"]) for row in rows)
 
 
 def series_table(series: dict[str, Row]) -> str:

@@ -20,10 +20,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "channels": (24, 64, 96), "timesteps": 2, "in_chans": 1, "encoder_stride": 1, "num_classes": 10,
     },
     "trevsnn_fashion_mnist": {
-        "channels": (32, 64, 128, 128), "timesteps": 1, "in_chans": 1, "encoder_stride": 1, "num_classes": 10,
+        "channels": (24, 64, 128, 96), "timesteps": 2, "in_chans": 1, "encoding": "grouped", "encoder_stride": 1,
+        "num_classes": 10,
+    },
+    "trevsnn_tiny_imagenet": {
+        "channels": (16, 64, 112, 80), "timesteps": 4, "encoding": "grouped", "encoder_stride": 2, "num_classes": 20,
     },
     "trevsnn_n_mnist": {
-        "channels": (32, 64, 96), "timesteps": 4, "input": "event", "encoder_stride": 2, "num_classes": 10,
+        "channels": (32, 64, 96), "timesteps": 4, "input": "event", "encoder_stride": 2, "readout": "mean", "num_classes": 10,
     },
 }  # fmt: skip
 

@@ -58,6 +58,12 @@ def trevsnn_fashion_mnist(pretrained: bool = False, **options: Any) -> TRevSNN:
 
 
 @register_model
+def trevsnn_tiny_imagenet(pretrained: bool = False, **options: Any) -> TRevSNN:
+    """The network of the tiny-imagenet recipe, for 64 x 64 pictures of 20 classes, with trained weights."""
+    return _for_timm("trevsnn_tiny_imagenet", pretrained, options)
+
+
+@register_model
 def trevsnn_n_mnist(pretrained: bool = False, **options: Any) -> TRevSNN:
     """The network of the n-mnist recipe, for event frames of 34 x 34 pixels, with trained weights."""
     return _for_timm("trevsnn_n_mnist", pretrained, options)
