@@ -62,11 +62,10 @@ def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
          "quietest hidden layer, %", "seconds", "machine"),
         [_recipe(name, rows) for name, rows in _by_seed(results.get("recipes", {}))],
     )  # fmt: skip
-    if peers := results.get("peers"):
-        yield "peers", _markdown(
-            ("recipe", "minutes", "network", "T", "parameters", "steps", "seeds", "part", "last weights, %", "averaged, %", "machine"),
-            [_peer(name, rows) for name, rows in _by_seed(peers)],
-        )  # fmt: skip
+    yield "peers", _markdown(
+        ("recipe", "minutes", "network", "T", "parameters", "steps", "seeds", "part", "last weights, %", "averaged, %", "machine"),
+        [_peer(name, rows) for name, rows in _by_seed(results.get("peers", {}))],
+    )  # fmt: skip
     for name, series in results.get("series", {}).items():
         yield name, series_table(series)
 

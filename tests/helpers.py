@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import trevsnn
-from conftest import lively
+from conftest import gradients, lively, worst
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
@@ -109,6 +109,15 @@ def folder_config(root: Path, **options: object) -> DataConfig:
 def loss_of(model, x, target):
     heads = model.forward_heads(x)
     return trevsnn.deep_supervision_loss(heads, target)
+
+
+def assert_exact_is_autograd(model, x, target):
+    """All gradients, in float64."""
+    found = {}
+    for mode in ("autograd", "exact"):
+        model.set_backprop(mode)
+        found[mode] = gradients(model, loss_of(model, x, target))
+    assert worst(found["exact"], found["autograd"]) < 1e-12
 
 
 def step_and_inputs(dtype, *, kernel_size=3, projection=False, seed=0):

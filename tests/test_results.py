@@ -24,9 +24,10 @@ def test_no_hidden_layer_fell_silent_in_a_recipe():
 
 
 def test_every_figure_has_its_seed_and_machine():
-    for name, row in {**RESULTS["recipes"], **RESULTS.get("peers", {})}.items():
-        assert name.endswith(f"-{row['config']['seed']}")
-        assert "threads" in row["machine"]
+    for kind, threads in (("recipes", "threads a process"), ("peers", "threads")):
+        for name, row in RESULTS[kind].items():
+            assert name.endswith(f"-{row['config']['seed']}")
+            assert threads in row["machine"]
     for series in RESULTS["series"].values():
         for row in series.values():
             assert all("seed" in run and run["machine"] for run in row["runs"])
