@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn import TRevSNN, TRevSNNConfig
-from trevsnn.network.blocks import Expand, LevelStep, Link, PointwiseDepthwise
+from trevsnn.network.blocks import Expand, LevelStep, PointwiseDepthwise
 from trevsnn.network.spike import spike
-from trevsnn.network.start import ALPHA, FROM_ABOVE, derived_start
+from trevsnn.network.start import ALPHA, derived_start
 from trevsnn.network.transform import Transform
 from trevsnn.reversible import Alpha
 
@@ -118,45 +118,17 @@ def second_gamma(config: TRevSNNConfig) -> TRevSNN:
     return model
 
 
-def started(change: Callable[[nn.Module], None]) -> Build:
-    """The network with something else in its start."""
+def dw2_at(std: float) -> Build:
+    """DW2 begins with this standard deviation."""
 
     def build(config: TRevSNNConfig) -> TRevSNN:
         model = TRevSNN(config)
-        model.apply(change)
+        for module in model.modules():
+            if isinstance(module, PointwiseDepthwise):
+                nn.init.normal_(module.dw2.weight, std=std)
         return model
 
     return build
-
-
-def dw2_at(std: float) -> Callable[[nn.Module], None]:
-    """DW2 begins with this standard deviation."""
-
-    def change(module: nn.Module) -> None:
-        if isinstance(module, PointwiseDepthwise):
-            nn.init.normal_(module.dw2.weight, std=std)
-
-    return change
-
-
-def dw1_of_pytorch(module: nn.Module) -> None:
-    """DW1 begins as PyTorch's convolutions do, with a bias."""
-    if isinstance(module, Expand):
-        module.dw1.reset_parameters()
-
-
-def unit_potentials(module: nn.Module) -> None:
-    """Potentials begin with twice the deviation, 1."""
-    if isinstance(module, Expand):
-        nn.init.ones_(module.pw1.gain)
-    elif isinstance(module, Link):
-        module.bn.weight.data.mul_(2)
-
-
-def loud_from_above(module: nn.Module) -> None:
-    """What comes from above begins as large as what comes from below."""
-    if isinstance(module, LevelStep) and isinstance(module.above, Link):
-        module.above.bn.weight.data.div_(FROM_ABOVE)
 
 
 def _steps(model: TRevSNN) -> list[LevelStep]:
@@ -171,9 +143,6 @@ CHANGES: dict[str, Build] = {
     "hidden neurons with temporal dynamics": hidden_over_time,
     "first block without gamma": fixed_gamma,
     "second block with gamma": second_gamma,
-    "start: DW1 as PyTorch's": started(dw1_of_pytorch),
-    "start: unit potentials": started(unit_potentials),
-    "start: from above as from below": started(loud_from_above),
-    "start: DW2 at 0.002": started(dw2_at(0.002)),
-    "start: DW2 at 0.2": started(dw2_at(0.2)),
+    "start: DW2 at 0.002": dw2_at(0.002),
+    "start: DW2 at 0.2": dw2_at(0.2),
 }
