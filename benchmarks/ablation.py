@@ -14,15 +14,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ablation_networks import CHANGES
 from series import Variant, figures, finished, report, train_all
 from trevsnn import TRevSNNConfig
+from trevsnn.data.loading import calibration_items
 from trevsnn.measure.operations import count_operations
 from trevsnn.run.config import RunConfig, recipe_config
 
-MINUTES = 2  # how many times an epoch of T = 1 fits into one of T = 4 at equal operations, measured
+LONGER = 2  # an epoch of T = 1 takes half the minutes of one of T = 4 at equal operations
 
 
 def variants(run: RunConfig) -> list[Variant]:
@@ -32,7 +31,9 @@ def variants(run: RunConfig) -> list[Variant]:
     other = "grouped" if base.encoding == "shared" else "shared"
     alone = {"timesteps": 1, "channels": _scaled(base, 1)}
     made = [Variant(f"T = {base.timesteps}")]
-    made.append(Variant("T = 1, equal operations and minutes", alone, run={"epochs": MINUTES * run.epochs}))
+    if base.timesteps > 1:
+        longer = {"epochs": LONGER * run.epochs}
+        made.append(Variant(f"T = 1, equal operations, {LONGER} times the epochs", alone, run=longer))
     made += [Variant(f"T = {t}, equal operations", {"timesteps": t, "channels": _scaled(base, t)}) for t in timesteps]
     made += [Variant(f"T = {t}, equal width", {"timesteps": t}) for t in timesteps]
     made += [Variant("links from all levels above", {"links": "all"}), Variant("no alpha", {"alphas": "one"})]
@@ -57,6 +58,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of the variants to train; the table has all that are finished")
     options, rest = parser.parse_known_args()
     base = recipe_config(options.recipe, rest)
+    names = [variant.name for variant in variants(base)]
+    if unknown := set(options.only or ()) - set(names):
+        parser.error(f"--only: there is no {', '.join(unknown)}; there are {', '.join(names)}.")
     wanted = [variant for variant in variants(base) if not options.only or variant.name in options.only]
     train_all(options.runs, wanted, base, range(options.seeds), options.processes)
     _report(options.runs, base, options.seeds)
@@ -66,19 +70,18 @@ def _report(runs: Path, base: RunConfig, seeds: int) -> None:
     """Write results.json of all variants with a finished run, and print their table."""
     results: dict[str, Any] = {}
     for variant in variants(base):
-        rows = finished(runs, variant, range(seeds))
+        rows = finished(runs, variant, base, range(seeds))
         if rows:
-            model = variant.config(base).model
-            macs = _operations(variant, model, base.data.image_size)
-            results[variant.name] = {"channels": model.channels, "macs": macs, "runs": figures(rows)}
+            channels = variant.config(base).model.channels
+            results[variant.name] = {"channels": channels, "macs": _operations(variant, base), "runs": figures(rows)}
     report(runs, results)
 
 
-def _operations(variant: Variant, config: TRevSNNConfig, size: int) -> int:
+def _operations(variant: Variant, base: RunConfig) -> int:
     """Multiply-accumulates of one item, dense."""
-    frames = (config.timesteps,) if config.input == "event" else ()
-    x = torch.zeros(1, *frames, config.in_chans or 0, size, size)
-    return sum(operation.macs for operation in count_operations(variant.build(config).eval(), x))
+    config = variant.config(base)
+    item = calibration_items(config.data, config.model.timesteps, 1)
+    return sum(operation.macs for operation in count_operations(variant.build(config.model).eval(), item))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ Build = Callable[[TRevSNNConfig], TRevSNN]
 
 
 def without_upper_link(config: TRevSNNConfig) -> TRevSNN:
-    """No level is given the state of the one above it."""
+    """No level is given the state of one above it."""
     model = TRevSNN(config)
     for step in _steps(model):
-        step.above = None
+        step.above, step.further = None, nn.ModuleList()
     return model
 
 

@@ -5,8 +5,9 @@
 
 Everything after these options is handed to the recipe as ``trevsnn train`` takes it. Data, augmentation, batch size,
 optimizer and averaging are the recipe's for both; the learning rate's warm-up and cosine run over the given minutes,
-which are of processor time, so that other programs do not take any of them. The weights at the end are evaluated, as
-they are and averaged. SEW-ResNet-18 needs ``pip install 'trevsnn[bench]'``.
+which are of processor time, so that other programs do not take any of them. Of a recipe's other options, ``start``,
+``slope_epochs``, ``accumulate``, ``optim.lr_per`` and ``optim.min_lr`` have no effect here. The weights at the end are
+evaluated, as they are and averaged. SEW-ResNet-18 needs ``pip install 'trevsnn[bench]'``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from trevsnn.data.mixing import batch_mix
 from trevsnn.data.part import Part
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load, splits
-from trevsnn.network.losses import deep_supervision_loss
+from trevsnn.network.losses import deep_supervision_loss, temporal_loss
 from trevsnn.run.config import RunConfig, recipe_config, to_dict
 from trevsnn.train.optim import build_optimizer, clip_gradients
 from trevsnn.train.summary import processor_name
@@ -43,8 +44,8 @@ WARMUP = 0.05  # of the minutes
 class SEWResNet18(nn.Module):
     """SEW-ResNet-18 (Fang et al., NeurIPS 2021) with IF neurons, T = 4, the picture given at every timestep.
 
-    Its first stage has the resolution of our lowest level: behind the published stem for stride 4, and else a 3 x 3
-    convolution without pooling, as usual for CIFAR.
+    Its first stage has one element for ``stride`` pixels: behind the published stem for 4, and else a 3 x 3 convolution
+    without pooling, as usual for CIFAR.
 
     Args:
         channels, classes: of input and output.
@@ -104,7 +105,9 @@ def build(config: RunConfig, part: Part, options: argparse.Namespace) -> TRevSNN
 
 
 def loss_of(model: TRevSNN | SEWResNet18, config: RunConfig, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Each network's own loss."""
+    """Each network's own loss: for this one the recipe's, for the other cross entropy."""
+    if isinstance(model, TRevSNN) and config.loss == "temporal":
+        return temporal_loss(model.forward_time(inputs), labels, config.label_smoothing)
     if isinstance(model, TRevSNN):
         return deep_supervision_loss(model.forward_heads(inputs), labels, config.label_smoothing)
     return nn.functional.cross_entropy(model(inputs), labels, label_smoothing=config.label_smoothing)

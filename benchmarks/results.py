@@ -25,6 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     runs: Path = parser.parse_args().runs
+    if not runs.is_dir():
+        parser.error(f"--runs: there is no folder {runs}.")
     target = DOCS / "results.json"
     results: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
     for path in sorted((runs / "recipes").glob("*/summary.json")):
@@ -33,12 +35,13 @@ def main() -> None:
         results.setdefault("peers", {})[path.parent.name] = _placeless(json.loads(path.read_text()))
     for path in sorted(runs.glob("*/results.json")):
         results.setdefault("series", {})[path.parent.name] = json.loads(path.read_text())
-    target.write_text(json.dumps(results, indent=1) + "\n")
     page = (DOCS / "results.md").read_text()
     for name, table in tables(results):
-        page = re.sub(
-            rf"(<!-- table {name} -->\n).*?(<!-- end -->)", rf"\g<1>\n{table}\n\n\g<2>", page, flags=re.DOTALL
-        )
+        place = rf"(<!-- table {name} -->\n).*?(<!-- end -->)"
+        page, found = re.subn(place, rf"\g<1>\n{table}\n\n\g<2>", page, flags=re.DOTALL)
+        if not found:
+            raise SystemExit(f"docs/results.md has no line <!-- table {name} -->: add one, and <!-- end --> below it.")
+    target.write_text(json.dumps(results, indent=1) + "\n")
     (DOCS / "results.md").write_text(page)
 
 
@@ -71,10 +74,15 @@ def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _by_seed(rows: dict[str, Row]) -> Iterable[tuple[str, list[Row]]]:
-    """Rows named NAME-SEED, together for each name."""
+    """Rows named NAME-SEED, together for each name; they may differ in the seed alone."""
     groups: dict[str, list[Row]] = {}
     for name, row in rows.items():
-        groups.setdefault(name.rpartition("-")[0], []).append(row)
+        group, _, seed = name.rpartition("-")
+        first, config = groups.setdefault(group, [row])[0]["config"], row["config"]
+        if seed != str(config["seed"]) or config | {"seed": first["seed"]} != first:
+            raise SystemExit(f"{name} is not of seed {seed}, or differs from others of its name in more than the seed.")
+        if row is not groups[group][0]:
+            groups[group].append(row)
     return groups.items()
 
 

@@ -16,7 +16,8 @@ from rich.console import Console
 from ablation_networks import CHANGES
 from results import series_table
 from trevsnn import TRevSNN, TRevSNNConfig
-from trevsnn.run.config import RunConfig
+from trevsnn.run.config import RunConfig, to_dict
+from trevsnn.run.folder import RunFolder
 from trevsnn.train.train import resume, train
 
 FIGURES = (
@@ -29,6 +30,9 @@ FIGURES = (
     "parameters",
     "machine",
 )
+
+
+CIRCUMSTANCES = ("data.root", "data.cache", "data.workers")  # of a config, which change no figure
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,12 @@ def train_all(
 ) -> None:
     """Train every variant with every seed, in processes of one thread each.
 
-    Finished runs in the folder are not run again, and begun ones go on.
+    Finished runs in the folder are not run again, and begun ones go on, if they have the same config.
     """
     runs.mkdir(parents=True, exist_ok=True)
     jobs = [(runs, variant, replace(base, seed=seed)) for seed in seeds for variant in variants]
+    for _, variant, one in jobs:
+        _same_config(variant.folder(runs, one.seed), variant.config(one))
     with ProcessPoolExecutor(processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for line in pool.map(_train, *zip(*jobs, strict=True)):
             print(line, flush=True)
@@ -80,17 +86,42 @@ def _train(runs: Path, variant: Variant, base: RunConfig) -> str:
         return f"{folder.name} is there"
     with (runs / f"{folder.name}.log").open("a") as log:
         console = Console(file=log)
-        if (folder / "checkpoints").is_dir():
+        if _begun(folder):
             summary = resume(folder, console, variant.build)
         else:
             summary = train(variant.config(base), folder, console, variant.build)
     return f"{folder.name}: {summary['last_accuracy']:.2%} held out after {summary['seconds']:.0f} s"
 
 
-def finished(runs: Path, variant: Variant, seeds: Iterable[int]) -> list[dict[str, Any]]:
+def _begun(folder: Path) -> bool:
+    return RunFolder(folder).config_file.is_file()
+
+
+def _same_config(folder: Path, config: RunConfig) -> None:
+    """End with a sentence where a run in the folder was trained in another way."""
+    if not _begun(folder):
+        return
+    there, asked = (_flat(to_dict(one)) for one in (RunFolder.open(folder).read_config(), config))
+    if differing := [name for name in asked if there[name] != asked[name] and name not in CIRCUMSTANCES]:
+        raise SystemExit(f"{folder} was trained with other values of {', '.join(differing)}: name another folder.")
+
+
+def _flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in plain.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def finished(runs: Path, variant: Variant, base: RunConfig, seeds: Iterable[int]) -> list[dict[str, Any]]:
     """The summaries of a variant's finished runs."""
-    paths = [variant.folder(runs, seed) / "summary.json" for seed in seeds]
-    return [json.loads(path.read_text()) for path in paths if path.is_file()]
+    summaries = []
+    for seed in seeds:
+        folder = variant.folder(runs, seed)
+        if (folder / "summary.json").is_file():
+            _same_config(folder, variant.config(replace(base, seed=seed)))
+            summaries.append(json.loads((folder / "summary.json").read_text()))
+    return summaries
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

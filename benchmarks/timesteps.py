@@ -39,7 +39,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     for variant in variants:
         memory = {mode: _bytes_per_item(variant.config(base), mode) for mode in ("exact", "autograd")}
-        rows = finished(options.runs, variant, range(options.seeds))
+        rows = finished(options.runs, variant, base, range(options.seeds))
         results[variant.name] = {"runs": figures(rows), "bytes_per_item": memory}
     report(options.runs, results)
 

@@ -5,6 +5,8 @@ The configs of networks, data and runs share them, so they stand below all three
 
 from __future__ import annotations
 
+import math
+
 
 def at_least(name: str, value: int, least: int) -> None:
     if value < least:
@@ -14,6 +16,11 @@ def at_least(name: str, value: int, least: int) -> None:
 def within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}; it must lie in {low}..{high}.")
+
+
+def finite_at_least(name: str, value: float, least: float) -> None:
+    if not least <= value < math.inf:
+        raise ValueError(f"{name} is {value}; it must be a number of at least {least}.")
 
 
 def choice(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -191,6 +191,21 @@ def test_damaged_exports_are_said_in_a_sentence(exported, tmp_path, capsys):
         load_run(folder, "last")
 
 
+@pytest.mark.parametrize("file", ["config.yaml", "about.json"])
+def test_files_of_another_export_are_refused(exported, tmp_path, file):
+    folder = tmp_path / "mixed"
+    shutil.copytree(exported, folder)
+    path = folder / file
+    if file == "config.yaml":
+        path.write_text(path.read_text().replace("encoder_stride: 1", "encoder_stride: 2"))
+    else:
+        about = json.loads(path.read_text())
+        about["about"]["classes"] = about["about"]["classes"][:-1]
+        path.write_text(json.dumps(about))
+    with pytest.raises(RunError, match=r"config\.json, config\.yaml and about\.json are of different networks"):
+        load_run(folder, "last")
+
+
 def test_wrong_usage_of_export(run, exported, capsys, tmp_path):
     assert main(["export", str(run), "--out", str(exported)]) == 2
     assert "exists already: name another folder with --out" in capsys.readouterr().err

@@ -73,3 +73,32 @@ def test_weights_that_are_not_finite_are_refused_by_name(saved, faulty, said, va
     model.save_pretrained(folder)
     with pytest.raises(RunError, match=said):
         TRevSNN.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("change", [{"encoder_stride": 2}, {"timesteps": 3}, {"num_classes": 4}, {"links": "all"}])
+def test_weights_are_not_taken_for_another_network(saved, change):
+    _, folder = saved
+    name, value = next(iter(change.items()))
+    with pytest.raises(
+        ValueError, match=rf"^{name} is '?{value}'?, but .*model\.safetensors was trained with .*: leave it out"
+    ):
+        TRevSNN.from_pretrained(folder, **change)
+    assert (
+        TRevSNN.from_pretrained(folder, timesteps=2, channels=[6, 8, 10], slice_bytes=1000).config.slice_bytes == 1000
+    )
+
+
+@pytest.mark.parametrize("slope", [float("nan"), None, "x", -0.5, 2])
+def test_a_slope_that_is_none_is_refused(saved, slope):
+    _, folder = saved
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"slope": slope}))
+    with pytest.raises(RunError, match=r"config\.json is damaged \(.*\): export the model again"):
+        TRevSNN.from_pretrained(folder)
+
+
+def test_a_config_that_is_no_object_is_refused(saved):
+    _, folder = saved
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(RunError, match=r"config\.json is damaged \(it is no object\)"):
+        TRevSNN.from_pretrained(folder)

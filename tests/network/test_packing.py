@@ -56,6 +56,12 @@ def test_codes_without_their_scales_are_refused(tmp_path):
             TRevSNN.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("scale", [torch.tensor([1, 2], dtype=torch.int32), torch.tensor([1.0, -2.0])])
+def test_scales_that_no_packing_gives_are_refused(scale):
+    with pytest.raises(ValueError, match=r"a\.weight is in 8 bits and has (no scale for each of its|a negative scale)"):
+        unpack({"a.weight": torch.ones(2, 3, dtype=torch.int8), "a.scale": scale})
+
+
 def test_packed_weights_that_are_not_finite_are_refused(tmp_path):
     model = trained_like().float()
     for value in (float("nan"), float("inf")):

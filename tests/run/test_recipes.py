@@ -85,6 +85,10 @@ def _flat(transform):
         ("imagenet-tiny", ["--optim.trust_clip", "false"], "optim.trust_clip true, not false"),
         ("imagenet-small", ["--slope_epochs", "10"], "slope_epochs 50 or 0, not 10"),
         ("imagenet-small", ["--start", "derived"], 'start "published", not "derived"'),
+        ("imagenet-tiny", ["--model.links", "all"], 'model.links "adjacent", not "all"'),
+        ("imagenet-tiny", ["--model.alphas", "one"], 'model.alphas "learned", not "one"'),
+        ("imagenet-tiny", ["--model.encoding", "grouped"], 'model.encoding "shared", not "grouped"'),
+        ("imagenet-tiny", ["--sync_batchnorm", "true"], "sync_batchnorm false, not true"),
     ],
 )
 def test_what_contradicts_published_is_refused(recipe, options, wrong):

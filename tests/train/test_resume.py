@@ -106,9 +106,11 @@ def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
     assert accuracies[0] == accuracies[1]
 
 
-def test_muon_trains_and_resumes(tmp_path):
+@pytest.mark.parametrize(("optimizer", "lr"), [("muon", "0.02"), ("adamw", "0.01"), ("lamb", "0.02")])
+def test_every_optimizer_trains_and_resumes(tmp_path, optimizer, lr):
+    """AdamW in one pass reads weights and moments by address: moments in another memory format go to other weights."""
     whole = tmp_path / "whole"
-    train("--run", str(whole), "--optim.name", "muon", "--optim.lr", "0.02")
+    train("--run", str(whole), "--optim.name", optimizer, "--optim.lr", lr)
     loss = [float(row["train_loss"]) for row in metrics(whole)]
     assert loss[2] < loss[0]
     run = unfinish(whole, tmp_path / "resumed", keep=1)

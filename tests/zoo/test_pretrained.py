@@ -78,6 +78,7 @@ def test_tiny_imagenet_knows_its_held_out_pictures(tmp_path, capsys):
     [
         ("digits", (2, 1, 8, 8)),
         ("fashion_mnist", (2, 1, 28, 28)),
+        ("cifar_10", (2, 3, 32, 32)),
         ("tiny_imagenet", (2, 3, 64, 64)),
         ("n_mnist", (2, 4, 2, 34, 34)),
     ],

@@ -27,7 +27,8 @@ def evaluate(
     """Measure a trained run's accuracy.
 
     Args:
-        run: Folder of the run or its export, or digits, fashion-mnist, tiny-imagenet or n-mnist, which come trained.
+        run: Folder of the run or its export, or digits, fashion-mnist, cifar-10, tiny-imagenet or
+            n-mnist, which come trained.
         split: Part of the data (default: test, else val).
         weights: Of the last or the best epoch.
         accelerator: Device to compute on.
@@ -60,7 +61,8 @@ def predict(
     """Classify pictures or recordings with a trained run.
 
     Args:
-        run: Folder of the run or its export, or digits, fashion-mnist, tiny-imagenet or n-mnist, which come trained.
+        run: Folder of the run or its export, or digits, fashion-mnist, cifar-10, tiny-imagenet or
+            n-mnist, which come trained.
         files: Pictures, or recordings for a run on events; of a recording, a run on pieces takes the first.
         weights: Of the last or the best epoch.
         accelerator: Device to compute on.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from trevsnn.checks import at_least, within
+from trevsnn.checks import at_least, finite_at_least, within
 
 DataSet = Literal[
     "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder",
@@ -16,6 +15,10 @@ EVENT_SETS: tuple[DataSet, ...] = ("n-mnist", "n-caltech101", "cifar10-dvs", "dv
 BinBy = Literal["count", "time"]
 Task = Literal["class", "direction"]
 Split = Literal["train", "val", "test"]
+
+#: Options for one kind of data alone.
+_PICTURES = ("rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter")
+_EVENTS = ("task", "piece_ms", "event_mix", "bin_by", "event_drop", "sensor")
 
 
 @dataclass
@@ -91,20 +94,27 @@ class DataConfig:
         for name in ("crop_scale", "crop_share"):
             within(f"data.{name}", getattr(self, name), 0.01, 1)
         for name in ("mixup", "cutmix", "event_mix"):
-            within(f"data.{name}", getattr(self, name), 0, math.inf)
+            finite_at_least(f"data.{name}", getattr(self, name), 0)
         within("data.rotation", self.rotation, 0, 180)
         within("data.shear", self.shear, 0, 80)  # at 90 degrees nothing is left
         for i, pixels in enumerate(self.sensor):
             at_least(f"data.sensor[{i}]", pixels, 1)
-        if self.rows and self.name in EVENT_SETS:
-            raise ValueError(f"data.rows is for pictures, but {self.name} are recordings: leave it out.")
         if self.piece_ms is not None:
-            within("data.piece_ms", self.piece_ms, 0.001, math.inf)
-        for name, value in (("task", "class"), ("piece_ms", None), ("event_mix", 0)):
-            if getattr(self, name) != value and self.name not in EVENT_SETS:
-                raise ValueError(f"data.{name} is for recordings, but {self.name} are pictures: leave it out.")
+            finite_at_least("data.piece_ms", self.piece_ms, 0.001)
+        self._refuse_options_of_the_other_kind()
         if self.event_mix > 0 and (self.mixup > 0 or self.cutmix > 0):
             raise ValueError("data.event_mix is another way to mix than data.mixup and data.cutmix: choose one.")
+
+    def _refuse_options_of_the_other_kind(self) -> None:
+        recordings = self.name in EVENT_SETS
+        others, kinds = (_PICTURES, ("pictures", "recordings")) if recordings else (_EVENTS, ("recordings", "pictures"))
+        for field in fields(self):
+            if field.name in others and getattr(self, field.name) != field.default:
+                raise ValueError(f"data.{field.name} is for {kinds[0]}, but {self.name} are {kinds[1]}: leave it out.")
+        if self.name != "recordings" and self.sensor != DataConfig.sensor:
+            raise ValueError(
+                f"data.sensor is for recordings of your own; {self.name} has its own sensor: leave it out."
+            )
 
     @property
     def mixes(self) -> bool:

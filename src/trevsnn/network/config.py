@@ -35,8 +35,9 @@ class TRevSNNConfig:
         alphas: "learned": c[l,t-1] is multiplied by an alpha[l,t] of each channel (the paper); "one": it is not, and there are
             sum of C_l parameters fewer for each timestep from t = 1 on. Then inverting the recurrence does not amplify
             rounding errors, and "exact" keeps no float states.
-        readout: which states of the top level an event network's head reads: "last", s(c[L-1,T-1] / T) (published code); "mean",
-            s(c[L-1,t]) after every timestep, and the logits are the mean of the head's logits over t. Images have "last".
+        readout: which states of the top level an event network's head reads: "last", s(c[L-1,T-1] / T) (published code), of
+            which a new network's head sees nothing from T = 8 on; "mean", s(c[L-1,t]) after every timestep, and the logits
+            are the mean of the head's logits over t. Images have "last".
         backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
         slice_bytes: what the widest map of one slice of the batch may take, in every mode and in evaluation; a slice is
             one item at least. A backward pass needs about three times as much for a moment. Smaller slices need less
@@ -75,6 +76,10 @@ class TRevSNNConfig:
         )
         for i, channels in enumerate(self.channels):
             positive(f"channels[{i}]", channels)
+            if channels == 1:
+                raise ValueError(
+                    f"channels[{i}] is 1; a weight of one input has no standard deviation: give 2 or more."
+                )
         if len(self.channels) < 2:
             raise ValueError(f"channels is {self.channels}; a network has two levels at least.")
         for name in ("timesteps", "kernel_size", "num_classes", "in_chans"):

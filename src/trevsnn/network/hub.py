@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from trevsnn.network.encoders import AnnealedLeakyReLU
 from trevsnn.network.packing import unpack
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CIRCUMSTANCES = ("backprop", "slice_bytes")  # fields of a config that change how a network is computed, not what
 
 
 class HubModel(
@@ -46,9 +47,10 @@ class HubModel(
 
         Args:
             pretrained_model_name_or_path: the folder, or the repository's name.
-            options: of :meth:`huggingface_hub.ModelHubMixin.from_pretrained`, and changes of the config.
+            options: of :meth:`huggingface_hub.ModelHubMixin.from_pretrained`, and ``backprop`` and ``slice_bytes``.
 
         Raises:
+            ValueError: another field of the config is to differ from what the weights were trained with.
             RunError: config.json or model.safetensors is missing, damaged, or of another kind of model, or a weight is
                 not finite.
         """
@@ -56,6 +58,8 @@ class HubModel(
         if folder.is_dir() and not (folder / CONFIG).is_file():
             raise RunError(f"{folder} holds no {CONFIG}: give a folder that save_pretrained or trevsnn export made.")
         try:
+            if folder.is_dir() and not isinstance(json.loads((folder / CONFIG).read_bytes()), dict):
+                raise RunError(f"{folder / CONFIG} is damaged (it is no object): export the model again.")
             return super().from_pretrained(pretrained_model_name_or_path, **options)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RunError(f"{folder / CONFIG} is damaged ({error}): export the model again.") from error
@@ -84,7 +88,7 @@ class HubModel(
                     local_files_only=local_files_only,
                 )
             )
-        return load_pretrained(cls, file, config | changes)
+        return load_pretrained(cls, file, config, changes)
 
 
 def save_network(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -110,25 +114,34 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
     write_file(file, save(contiguous, metadata=metadata))
 
 
-def load_pretrained(kind: Any, file: Path, config: dict[str, Any]) -> Any:
+def load_pretrained(kind: Any, file: Path, config: dict[str, Any], changes: Mapping[str, Any]) -> Any:
     """A model in evaluation mode.
 
     Args:
         kind: its class, a :class:`HubModel`.
         file: its weights, safetensors, packed or not.
         config: the content of config.json.
+        changes: of it, of ``CIRCUMSTANCES``; other fields may be named with the value that they have.
 
     Raises:
+        ValueError: a change is of another field.
         RunError: the file is missing or damaged, config and weights do not belong together, or a weight is not finite.
     """
     known = {field.name for field in fields(kind.config_type)} | {"slope"}
     if unknown := sorted(set(config) - known):
         raise RunError(f"{file.parent / CONFIG} is of another kind of model: it has {', '.join(unknown)}.")
-    options = {name: value for name, value in config.items() if name != "slope"}
+    slope = config.get("slope", 1.0)
     try:
-        model = kind(kind.config_type(**options))
+        if not 0 <= slope <= 1:
+            raise ValueError(f"slope is {slope}")
+        trained = kind.config_type(**{name: value for name, value in config.items() if name != "slope"})
     except (TypeError, ValueError) as error:
         raise RunError(f"{file.parent / CONFIG} is damaged ({error}): export the model again.") from error
+    for name, value in changes.items():
+        has = getattr(trained, name, None)
+        if name not in CIRCUMSTANCES and (tuple(value) if isinstance(value, list) else value) != has:
+            raise ValueError(f"{name} is {value!r}, but {file} was trained with {has!r}: leave it out.")
+    model = kind(replace(trained, **changes))
     try:
         model.load_state_dict(unpack(load_file(file)))
     except (OSError, SafetensorError, ValueError) as error:
@@ -137,7 +150,7 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any]) -> Any:
         first = str(error).splitlines()[1].strip()
         raise RunError(f"{file} holds the weights of another model than {CONFIG} describes: {first}") from error
     check_finite(model, file)
-    model.set_slope(config.get("slope", 1.0))
+    model.set_slope(slope)
     return model.eval()
 
 

@@ -34,14 +34,16 @@ def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict whose weights are the numbers that :func:`pack` rounded to; any other as it is.
 
     Raises:
-        ValueError: a weight of 8 bits has no scale for each output channel.
+        ValueError: a weight of 8 bits has no scale for each output channel, a floating-point number of at least 0.
     """
     unpacked = dict(tensors)
     for name, codes in tensors.items():
         if codes.dtype == torch.int8:
             scale_N = unpacked.pop(name.removesuffix(_WEIGHT) + _SCALE, None)
-            if scale_N is None or scale_N.shape != codes.shape[:1]:
+            if scale_N is None or scale_N.shape != codes.shape[:1] or not scale_N.is_floating_point():
                 raise ValueError(f"{name} is in 8 bits and has no scale for each of its output channels.")
+            if bool((scale_N < 0).any()):
+                raise ValueError(f"{name} is in 8 bits and has a negative scale.")
             unpacked[name] = codes * _by_channel(scale_N, codes)
     return unpacked
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
-from trevsnn.checks import at_least, within
+from trevsnn.checks import at_least, finite_at_least, within
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.config import TRevSNNConfig
@@ -69,7 +69,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "warmup_lr", "min_lr", "warmup_epochs"):
-            within(f"optim.{name}", getattr(self, name), 0, math.inf)
+            finite_at_least(f"optim.{name}", getattr(self, name), 0)
         if self.lr_per is not None:
             at_least("optim.lr_per", self.lr_per, 1)
         if self.trust_clip and self.name != "lamb":

@@ -58,8 +58,9 @@ class RunFolder:
             )
         run = cls(path)
         try:
-            run.checkpoints.mkdir(parents=True)
-            write_file(run.config_file, to_yaml(config).encode())
+            path.mkdir(parents=True, exist_ok=True)
+            write_file(run.config_file, to_yaml(config).encode())  # first: with it a run can be resumed
+            run.checkpoints.mkdir()
         except OSError as error:
             raise RunError(
                 f"the run folder {path} cannot be written ({error.strerror}): name another with --run."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from trevsnn.data.part import About
 from trevsnn.errors import RunError
-from trevsnn.network.hub import check_finite
+from trevsnn.network.hub import CIRCUMSTANCES, CONFIG, check_finite
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint
 from trevsnn.run.config import RunConfig
@@ -72,7 +73,11 @@ def _load_exported(path: Path, config: RunConfig) -> LoadedRun:
         about, checkpoint = _about(plain["about"]), plain["checkpoint"]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path / ABOUT} is damaged ({error}): export the model again.") from error
-    return LoadedRun(TRevSNN.from_pretrained(path), config, about, checkpoint)
+    model = TRevSNN.from_pretrained(path)
+    described = replace(config.model, **{name: getattr(model.config, name) for name in CIRCUMSTANCES})
+    if described != model.config or len(about.classes) != model.config.num_classes:
+        raise RunError(f"{path}: {CONFIG}, config.yaml and {ABOUT} are of different networks: export the model again.")
+    return LoadedRun(model, config, about, checkpoint)
 
 
 def _about(plain: dict[str, Any]) -> About:

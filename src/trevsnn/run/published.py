@@ -38,6 +38,10 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
     "label_smoothing": (0.1,),
     "slope_epochs": (50, 0),
     "ema_decay": (0.9992,),
+    "model.links": ("adjacent",),
+    "model.alphas": ("learned",),
+    "model.encoding": ("shared",),
+    "sync_batchnorm": (False,),
 }
 
 

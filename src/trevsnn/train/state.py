@@ -149,6 +149,7 @@ class TrainingState:
         if self.ema is not None:
             load_weights(self.ema.module, weights["ema"], checkpoint)
         self.optimizer.load_state_dict(state["optimizer"])
+        _as_weights_lie(self.optimizer)
         self.step, self.history, self._seconds = state["step"], state["history"], state["seconds"]
         self.loss_sum.copy_(state["loss_sum"])
         self.guard.skipped, self.guard.in_a_row = state["skipped"], state["in_a_row"]
@@ -160,3 +161,15 @@ class TrainingState:
     def _for_evaluation(self) -> dict[str, Any]:
         """What evaluating the weights needs besides the config."""
         return {"slope": self.slope, "about": asdict(self.about)}
+
+
+def _as_weights_lie(optimizer: Optimizer) -> None:
+    """Give the moments of a weight its memory format, which files do not hold.
+
+    AdamW in one pass reads both by address and does not look at strides; for the others the order of sums is the same
+    again.
+    """
+    for weight, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -19,8 +19,8 @@ def create_model(name: str, pretrained: bool = False, **overrides: Any) -> TRevS
         overrides: fields of :class:`trevsnn.TRevSNNConfig`.
 
     Raises:
-        ValueError: an unknown name or field, or a bad value; or there are no trained weights.
-        RunError: the weights do not fit the overrides.
+        ValueError: an unknown name or field, or a bad value; or there are no trained weights; or these were trained with
+            another value.
     """
     if name not in PRESETS:
         raise ValueError(f"there is no model {name!r}; there are {', '.join(PRESETS)}.")

@@ -23,6 +23,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "channels": (24, 64, 128, 96), "timesteps": 2, "in_chans": 1, "encoding": "grouped", "encoder_stride": 1,
         "num_classes": 10,
     },
+    "trevsnn_cifar_10": {
+        "channels": (16, 64, 112, 64), "timesteps": 4, "encoding": "grouped", "encoder_stride": 1, "num_classes": 10,
+    },
     "trevsnn_tiny_imagenet": {
         "channels": (16, 64, 112, 80), "timesteps": 4, "encoding": "grouped", "encoder_stride": 2, "num_classes": 20,
     },

@@ -58,6 +58,12 @@ def trevsnn_fashion_mnist(pretrained: bool = False, **options: Any) -> TRevSNN:
 
 
 @register_model
+def trevsnn_cifar_10(pretrained: bool = False, **options: Any) -> TRevSNN:
+    """The network of the cifar-10 recipe, for 32 x 32 pictures, with trained weights."""
+    return _for_timm("trevsnn_cifar_10", pretrained, options)
+
+
+@register_model
 def trevsnn_tiny_imagenet(pretrained: bool = False, **options: Any) -> TRevSNN:
     """The network of the tiny-imagenet recipe, for 64 x 64 pictures of 20 classes, with trained weights."""
     return _for_timm("trevsnn_tiny_imagenet", pretrained, options)

@@ -118,16 +118,6 @@ def test_real_digits_in_both_directions(tmp_path):
         assert four.read(i).sum() == four.read(i + 1).sum() == one.read(i).sum()
 
 
-def test_what_is_for_recordings_is_refused_for_pictures():
-    for option in ({"task": "direction"}, {"piece_ms": 10.0}):
-        with pytest.raises(
-            ValueError, match=rf"data.{next(iter(option))} is for recordings, but digits are pictures: leave"
-        ):
-            DataConfig(**option)
-    with pytest.raises(ValueError, match=r"data.piece_ms is 0; it must lie in"):
-        DataConfig(name="n-mnist", piece_ms=0)
-
-
 def test_pieces_begin_with_the_first_event_and_the_rest_and_silence_are_left_out(tmp_path):
     events = some_events(7)
     events["t"] = [5, 5, 1004, 1005, 2500, 4006, 5003]  # pieces of 1 ms: [5, 1005), [1005, 2005), ...

@@ -1,0 +1,37 @@
+"""The config of data says what it does not do."""
+
+import pytest
+
+from trevsnn.data.config import DataConfig
+
+PICTURES = {
+    "rows": True, "crop": "resized", "crop_scale": 0.5, "crop_share": 0.9, "auto_augment": "rand-m9", "color_jitter": 0.4,
+}  # fmt: skip
+RECORDINGS = {
+    "task": "direction", "piece_ms": 10.0, "event_mix": 1.0, "bin_by": "time", "event_drop": 0.5, "sensor": (64, 64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", PICTURES)
+def test_what_is_for_pictures_is_refused_for_recordings(option):
+    DataConfig(**{option: PICTURES[option]})
+    with pytest.raises(ValueError, match=rf"data\.{option} is for pictures, but n-mnist are recordings: leave it out"):
+        DataConfig(name="n-mnist", **{option: PICTURES[option]})
+
+
+@pytest.mark.parametrize("option", RECORDINGS)
+def test_what_is_for_recordings_is_refused_for_pictures(option):
+    DataConfig(name="recordings", **{option: RECORDINGS[option]})
+    with pytest.raises(ValueError, match=rf"data\.{option} is for recordings, but digits are pictures: leave it out"):
+        DataConfig(**{option: RECORDINGS[option]})
+
+
+def test_a_set_has_its_own_sensor():
+    with pytest.raises(ValueError, match=r"n-mnist has its own sensor: leave it out"):
+        DataConfig(name="n-mnist", sensor=(64, 64))
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan")])
+def test_pieces_have_a_length(value):
+    with pytest.raises(ValueError, match=r"data.piece_ms is \S+; it must be a number of at least 0.001"):
+        DataConfig(name="n-mnist", piece_ms=value)
