@@ -22,8 +22,9 @@ PUBLISHED_STD = 0.02
 
 
 def derived_start(model: nn.Module) -> None:
-    """Give every parameter of a T-RevSNN its initial value, in place, so that every membrane potential begins as
-    N(0, sigma^2) with ``sigma = 1/2``, at every level and timestep.
+    """Give every parameter of a T-RevSNN its initial value, in place, so that the state of every level above the lowest begins
+    as N(0, sigma^2) with ``sigma = 1/2``, at every timestep, and the hidden potentials near it: lower where zeros around a
+    small map take the place of spikes, and from t = 1 on, where a block sees F's input alone.
 
     Then the threshold lies one sigma above the mean: a neuron fires at a rate ``rho = 1 - Phi(1) = 0.159``, and the surrogate
     gradient's window [0, 1] holds ``Phi(2) - 1/2 = 0.477`` of the neurons (of unit variance 0.341). With k the depthwise
