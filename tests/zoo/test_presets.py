@@ -9,7 +9,7 @@ from trevsnn import TRevSNNConfig
 PARAMETERS = {
     "trevsnn_tiny": 17_203_024, "trevsnn_small": 32_330_128, "trevsnn_event_tiny": 10_220_165,
     "trevsnn_digits": 467_256, "trevsnn_fashion_mnist": 1_120_296, "trevsnn_n_mnist": 914_380, "trevsnn_nano": 2_089_448,
-    "trevsnn_tiny_imagenet": 1_671_000,
+    "trevsnn_tiny_imagenet": 1_671_000, "trevsnn_cifar_10": 1_530_904,
 }  # fmt: skip
 
 

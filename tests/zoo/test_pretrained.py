@@ -73,6 +73,17 @@ def test_tiny_imagenet_knows_its_held_out_pictures(tmp_path, capsys):
     assert np.mean([row["class"] == path.parent.name for row, path in zip(rows, pictures, strict=True)]) > 0.55
 
 
+def test_cifar_10_knows_its_test_pictures(tmp_path, capsys):
+    with tarfile.open(shared_data("cifar10-jpeg.tar.gz")) as file:
+        some = [member for member in file if member.name.startswith("test/") and member.name.endswith("0.jpg")][::5]
+        file.extractall(tmp_path, some, filter="data")
+    pictures = sorted(tmp_path.glob("test/*/*.jpg"))
+    assert main(["predict", "cifar-10", *map(str, pictures), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 200
+    assert np.mean([row["class"] == path.parent.name for row, path in zip(rows, pictures, strict=True)]) > 0.75
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
