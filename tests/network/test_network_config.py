@@ -12,7 +12,6 @@ from trevsnn import TRevSNNConfig
         ({"channels": (8, 0, 8, 8)}, r"channels\[1\] is 0"),
         ({"channels": 64}, "give a list of positive integers"),
         ({"timesteps": 0}, "timesteps is 0; it must be a positive integer"),
-        ({"channels": (4, 1)}, r"channels\[1\] is 1; a weight of one input has no standard deviation"),
         ({"timesteps": 2.5}, "timesteps is 2.5"),
         ({"kernel_size": 4}, "kernel_size is 4; it must be odd"),
         ({"num_classes": -1}, "num_classes is -1"),

@@ -76,10 +76,6 @@ class TRevSNNConfig:
         )
         for i, channels in enumerate(self.channels):
             positive(f"channels[{i}]", channels)
-            if channels == 1:
-                raise ValueError(
-                    f"channels[{i}] is 1; a weight of one input has no standard deviation: give 2 or more."
-                )
         if len(self.channels) < 2:
             raise ValueError(f"channels is {self.channels}; a network has two levels at least.")
         for name in ("timesteps", "kernel_size", "num_classes", "in_chans"):
