@@ -33,5 +33,5 @@ def test_a_set_has_its_own_sensor():
 
 @pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan")])
 def test_pieces_have_a_length(value):
-    with pytest.raises(ValueError, match=r"data.piece_ms is \S+; it must be a number of at least 0.001"):
+    with pytest.raises(ValueError, match=rf"data\.piece_ms is {value}; it must be a number of at least 0\.001"):
         DataConfig(name="n-mnist", piece_ms=value)

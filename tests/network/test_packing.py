@@ -56,9 +56,15 @@ def test_codes_without_their_scales_are_refused(tmp_path):
             TRevSNN.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("scale", [torch.tensor([1, 2], dtype=torch.int32), torch.tensor([1.0, -2.0])])
-def test_scales_that_no_packing_gives_are_refused(scale):
-    with pytest.raises(ValueError, match=r"a\.weight is in 8 bits and has (no scale for each of its|a negative scale)"):
+@pytest.mark.parametrize(
+    ("scale", "has"),
+    [
+        (torch.tensor([1, 2], dtype=torch.int32), "no scale for each of its"),
+        (torch.tensor([1.0, -2.0]), "a negative scale"),
+    ],
+)
+def test_scales_that_no_packing_gives_are_refused(scale, has):
+    with pytest.raises(ValueError, match=rf"a\.weight is in 8 bits and has {has}"):
         unpack({"a.weight": torch.ones(2, 3, dtype=torch.int8), "a.scale": scale})
 
 

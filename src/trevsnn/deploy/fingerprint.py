@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from trevsnn.errors import RunError
-from trevsnn.network.config import TRevSNNConfig
+from trevsnn.network.config import CIRCUMSTANCES, TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 
 FINGERPRINT = "trevsnn"  # its key in a file's metadata, as every version wrote it
-_NOT_COMPUTED = ("backprop", "slice_bytes")  # fields of the config that results do not depend on
 
 
 def fingerprint_of(model: TRevSNN) -> str:
@@ -42,4 +41,4 @@ def _compared(fingerprint: str) -> tuple[str, dict[str, Any]]:
     """The hash, and what of the config results depend on. What an earlier version had no field for is the default."""
     content = json.loads(fingerprint)
     config = asdict(TRevSNNConfig()) | content["config"]
-    return content["sha256"], {name: value for name, value in config.items() if name not in _NOT_COMPUTED}
+    return content["sha256"], {name: value for name, value in config.items() if name not in CIRCUMSTANCES}

@@ -14,6 +14,9 @@ Links = Literal["adjacent", "all"]
 Alphas = Literal["learned", "one"]
 EventReadout = Literal["last", "mean"]
 
+#: Fields that say how a network is computed, not what: results do not depend on them.
+CIRCUMSTANCES = ("backprop", "slice_bytes")
+
 
 @dataclass(frozen=True)
 class TRevSNNConfig:

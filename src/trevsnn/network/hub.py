@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from trevsnn.errors import RunError
 from trevsnn.files import write_file
+from trevsnn.network.config import CIRCUMSTANCES
 from trevsnn.network.encoders import AnnealedLeakyReLU
 from trevsnn.network.packing import unpack
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-CIRCUMSTANCES = ("backprop", "slice_bytes")  # fields of a config that change how a network is computed, not what
 
 
 class HubModel(

@@ -12,7 +12,8 @@ from torch import nn
 
 from trevsnn.data.part import About
 from trevsnn.errors import RunError
-from trevsnn.network.hub import CIRCUMSTANCES, CONFIG, check_finite
+from trevsnn.network.config import CIRCUMSTANCES
+from trevsnn.network.hub import CONFIG, check_finite
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint
 from trevsnn.run.config import RunConfig

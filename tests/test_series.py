@@ -1,0 +1,23 @@
+"""Series of trainings in benchmarks/: what is reported is what was asked for."""
+
+import pytest
+
+from series import Variant, finished, train_all
+from trevsnn.run.config import recipe_config
+from trevsnn.run.folder import RunFolder
+
+
+def test_a_series_does_not_report_runs_of_another_config(tmp_path):
+    variant, config = Variant("T = 2"), recipe_config("digits")
+    run = RunFolder.create(variant.folder(tmp_path, 0), config, write=True)
+    (run.path / "summary.json").write_text("{}")
+    assert finished(tmp_path, variant, recipe_config("digits", ["--data.workers", "2"]), [0, 1]) == [{}]
+    other = recipe_config("digits", ["--epochs", "13", "--model.channels", "[8,8]"])
+    for report in (
+        lambda: finished(tmp_path, variant, other, [0]),
+        lambda: train_all(tmp_path, [variant], other, [0], 1),
+    ):
+        with pytest.raises(
+            SystemExit, match=r"T-2-0 was trained with other values of model\.channels, epochs: name another"
+        ):
+            report()
