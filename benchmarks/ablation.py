@@ -9,13 +9,11 @@ not run again and begun ones go on, so that it can be interrupted.
 
 from __future__ import annotations
 
-import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 from ablation_networks import CHANGES
-from series import Variant, figures, finished, report, train_all
+from series import Variant, figures, finished, report, series_parser, train_all
 from trevsnn import TRevSNNConfig
 from trevsnn.data.loading import calibration_items
 from trevsnn.measure.operations import count_operations
@@ -51,11 +49,7 @@ def _scaled(base: TRevSNNConfig, timesteps: int) -> tuple[int, ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", required=True)
-    parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of one thread each")
+    parser = series_parser(__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", help="names of the variants to train; the table has all that are finished")
     options, rest = parser.parse_known_args()
     base = recipe_config(options.recipe, rest)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +35,22 @@ FIGURES = (
 
 
 CIRCUMSTANCES = ("data.root", "data.cache", "data.workers")  # of a config, which change no figure
+
+
+def series_parser(description: str) -> argparse.ArgumentParser:
+    """The options that every series of trainings has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--seeds", type=_positive, default=3)
+    parser.add_argument("--processes", type=_positive, default=os.cpu_count(), help="of one thread each")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 up.")
+    return int(text)
 
 
 @dataclass(frozen=True)

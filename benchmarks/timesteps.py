@@ -10,15 +10,12 @@ out. Writes every run's figures to results.json in the folder. Finished runs in 
 
 from __future__ import annotations
 
-import argparse
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from series import Variant, figures, finished, report, train_all
+from series import Variant, figures, finished, report, series_parser, train_all
 from trevsnn import TRevSNN, deep_supervision_loss
 from trevsnn.data.loading import calibration_items
 from trevsnn.measure.memory import footprint
@@ -26,12 +23,8 @@ from trevsnn.run.config import RunConfig, recipe_config
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", required=True)
-    parser.add_argument("--runs", type=Path, required=True)
+    parser = series_parser(__doc__.splitlines()[0])
     parser.add_argument("--timesteps", type=int, nargs="+", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of one thread each")
     options, rest = parser.parse_known_args()
     base = recipe_config(options.recipe, rest)
     variants = [Variant(f"T = {t}", {"timesteps": t}) for t in options.timesteps]

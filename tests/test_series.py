@@ -2,7 +2,7 @@
 
 import pytest
 
-from series import Variant, finished, train_all
+from series import Variant, finished, series_parser, train_all
 from trevsnn.run.config import recipe_config
 from trevsnn.run.folder import RunFolder
 
@@ -21,3 +21,10 @@ def test_a_series_does_not_report_runs_of_another_config(tmp_path):
             SystemExit, match=r"T-2-0 was trained with other values of model\.channels, epochs: name another"
         ):
             report()
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--processes"])
+def test_a_series_of_nothing_is_an_error_of_usage(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        series_parser("").parse_args(["--recipe", "digits", "--runs", "runs", option, "0"])
+    assert f"argument {option}: 0 is not a number from 1 up." in capsys.readouterr().err
