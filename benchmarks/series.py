@@ -18,6 +18,7 @@ from rich.console import Console
 from ablation_networks import CHANGES
 from results import series_table
 from trevsnn import TRevSNN, TRevSNNConfig
+from trevsnn.cli.types import PositiveInt
 from trevsnn.run.config import RunConfig, to_dict
 from trevsnn.run.folder import RunFolder
 from trevsnn.train.train import resume, train
@@ -33,8 +34,7 @@ FIGURES = (
     "machine",
 )
 
-
-CIRCUMSTANCES = ("data.root", "data.cache", "data.workers")  # of a config, which change no figure
+_OF_THE_MACHINE = ("data.root", "data.cache", "data.workers")  # fields of a config that change no figure
 
 
 def series_parser(description: str) -> argparse.ArgumentParser:
@@ -42,15 +42,9 @@ def series_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--seeds", type=_positive, default=3)
-    parser.add_argument("--processes", type=_positive, default=os.cpu_count(), help="of one thread each")
+    parser.add_argument("--seeds", type=PositiveInt, default=3)
+    parser.add_argument("--processes", type=PositiveInt, default=os.cpu_count(), help="of one thread each")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 up.")
-    return int(text)
 
 
 @dataclass(frozen=True)
@@ -120,7 +114,7 @@ def _same_config(folder: Path, config: RunConfig) -> None:
     if not _begun(folder):
         return
     there, asked = (_flat(to_dict(one)) for one in (RunFolder.open(folder).read_config(), config))
-    if differing := [name for name in asked if there[name] != asked[name] and name not in CIRCUMSTANCES]:
+    if differing := [name for name in asked if there[name] != asked[name] and name not in _OF_THE_MACHINE]:
         raise SystemExit(f"{folder} was trained with other values of {', '.join(differing)}: name another folder.")
 
 

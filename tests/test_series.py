@@ -27,4 +27,4 @@ def test_a_series_does_not_report_runs_of_another_config(tmp_path):
 def test_a_series_of_nothing_is_an_error_of_usage(option, capsys):
     with pytest.raises(SystemExit, match="2"):
         series_parser("").parse_args(["--recipe", "digits", "--runs", "runs", option, "0"])
-    assert f"argument {option}: 0 is not a number from 1 up." in capsys.readouterr().err
+    assert f"argument {option}: invalid PositiveInt value: '0'" in capsys.readouterr().err
