@@ -28,12 +28,12 @@ def variants(run: RunConfig) -> list[Variant]:
     base = run.model
     timesteps = [t for t in (1, 2, 4, 8) if t != base.timesteps]
     other = "grouped" if base.encoding == "shared" else "shared"
-    alone = {"timesteps": 1, "channels": _scaled(base, 1)}
+    alone = {"timesteps": 1, "channels": scaled(base, 1)}
     made = [Variant(f"T = {base.timesteps}")]
     if base.timesteps > 1:
         longer = {"epochs": LONGER * run.epochs}
         made.append(Variant(f"T = 1, equal operations, {LONGER} times the epochs", alone, run=longer))
-    made += [Variant(f"T = {t}, equal operations", {"timesteps": t, "channels": _scaled(base, t)}) for t in timesteps]
+    made += [Variant(f"T = {t}, equal operations", {"timesteps": t, "channels": scaled(base, t)}) for t in timesteps]
     made += [Variant(f"T = {t}, equal width", {"timesteps": t}) for t in timesteps]
     made += [Variant("links from all levels above", {"links": "all"}), Variant("no alpha", {"alphas": "one"})]
     if base.input == "image":
@@ -42,7 +42,7 @@ def variants(run: RunConfig) -> list[Variant]:
     return [*made, Variant("start: published", run={"start": "published"})]
 
 
-def _scaled(base: TRevSNNConfig, timesteps: int) -> tuple[int, ...]:
+def scaled(base: TRevSNNConfig, timesteps: int) -> tuple[int, ...]:
     """Channels with which T timesteps have about as many multiply-accumulates: a block's grow with T C^2."""
     factor = (base.timesteps / timesteps) ** 0.5
     return tuple(max(4, round(channels * factor / 4) * 4) for channels in base.channels)
