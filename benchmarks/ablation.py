@@ -19,7 +19,7 @@ from trevsnn.data.loading import calibration_items
 from trevsnn.measure.operations import count_operations
 from trevsnn.run.config import RunConfig, recipe_config
 
-#: Times the epochs. One of T = 1 takes 0.6 of the minutes of one of T = 4 at equal operations, so that twice is a little more.
+#: Times the epochs. On CIFAR-10 one of T = 1 took 0.6 of the minutes of one of T = 4 at equal operations: twice is a little more.
 LONGER = 2
 
 

@@ -1,48 +1,61 @@
-"""Where the time of a training step goes, by kind of operation: timesteps at equal multiply-accumulates.
+"""Where the time of a training step goes, by kind of operation, for several T at about equal multiply-accumulates.
 
     python benchmarks/operators.py --recipe cifar-10 [--timesteps 1 4] [--batch 64] [trevsnn options]
 
-What stands after these options is handed to the recipe. Forward and backward pass on one thread, without the optimizer:
-medians of the steps as they are, and of each kind its share of what PyTorch's profiler counts.
+What stands after these options is handed to the recipe. Forward and backward pass of random inputs on one thread, without the
+optimizer: the median of several steps, in which networks take turns, divided among the kinds as PyTorch's profiler counts them
+in as many steps. The profiler takes time for each call, so kinds with many small ones get a little too much.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from ablation import scaled
+from trevsnn import TRevSNN
 from trevsnn.cli.types import PositiveInt
 from trevsnn.measure.speed import step_times
 from trevsnn.measure.step import TrainingStep
 from trevsnn.run.config import recipe_config
 
 REPEATS = 5
-KINDS = ("dense convolutions", "depthwise convolutions", "batch norm", "the rest")
+KINDS = ("dense convolutions", "depthwise convolutions", "normalisation", "the rest")
 
 
 def kind(name: str, shapes: Sequence[Sequence[int]]) -> str:
     """Which of ``KINDS`` an operator is, by its name and its arguments' shapes.
 
-    A convolution's weight (O, I/groups, k, k), k odd, is depthwise where I/groups is 1. On maps of one, three or five
-    pixels a side an input is taken for a weight.
+    A convolution's last two arguments with four axes are its input (B, C, H, W) and its weight (O, C / groups, k, k), in both
+    passes. Weight standardisation is normalisation, as that of maps is: both are done by batch norm's operator.
     """
+    maps = [shape for shape in shapes if len(shape) == 4]
     if "batch_norm" in name:
-        return "batch norm"
-    if name in ("aten::mm", "aten::addmm", "aten::bmm"):
-        return "dense convolutions"
-    if "conv" in name:
-        for shape in shapes:
-            if len(shape) == 4 and shape[2] == shape[3] and shape[2] in (1, 3, 5):
-                return "depthwise convolutions" if shape[1] == 1 else "dense convolutions"
-    return "the rest"
+        return "normalisation"
+    if "conv" in name and len(maps) >= 2:
+        inputs, weight = maps[-2:]
+        return "depthwise convolutions" if weight[1] == 1 < inputs[1] else "dense convolutions"
+    return "dense convolutions" if name in ("aten::mm", "aten::addmm", "aten::bmm") else "the rest"
+
+
+def milliseconds(model: nn.Module, loss: Callable[[], Tensor], median: float) -> dict[str, float]:
+    """The median seconds of a step, divided among ``KINDS``, in milliseconds."""
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+        for _ in range(REPEATS):
+            model.zero_grad()
+            loss().backward()
+    counted = dict.fromkeys(KINDS, 0.0)
+    for event in profiled.key_averages(group_by_input_shape=True):
+        counted[kind(event.key, event.input_shapes)] += event.self_cpu_time_total
+    return {name: 1e3 * median * time / sum(counted.values()) for name, time in counted.items()}
 
 
 def main() -> None:
@@ -54,25 +67,18 @@ def main() -> None:
     config = recipe_config(options.recipe, rest)
     torch.set_num_threads(1)
     step = TrainingStep(options.batch, config.data.image_size, config.precision)
-    table = Table("T", "channels", "ms a step", *(f"{kind}, ms" for kind in KINDS))
+    steps: dict[str, tuple[TRevSNN, Callable[[], Tensor]]] = {}
     for timesteps in options.timesteps:
         network = replace(config.model, timesteps=timesteps, channels=scaled(config.model, timesteps))
-        model, (x, target) = step.build(network), step.inputs(network)
-
-        def loss(model=model, x=x, target=target):
-            return step.loss(model, x, target)
-
-        median = step_times({"": (model, loss)}, repeats=REPEATS)[""]["step"]
-        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
-            loss().backward()
-        counted: dict[str, float] = defaultdict(float)
-        for event in profiled.key_averages(group_by_input_shape=True):
-            counted[kind(event.key, event.input_shapes)] += event.self_cpu_time_total
-        share = 1e3 * median / sum(counted.values())
-        table.add_row(
-            str(timesteps), " ".join(map(str, network.channels)), f"{1e3 * median:.1f}",
-            *(f"{counted[name] * share:.1f}" for name in KINDS),
-        )  # fmt: skip
+        model = step.build(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        steps[str(timesteps)] = model, partial(step.loss, model, *step.inputs(network))
+    times = step_times(steps, repeats=REPEATS)
+    table = Table("T", "channels", "ms a step", *(f"{name}, ms" for name in KINDS))
+    for timesteps, (model, loss) in steps.items():
+        median = times[timesteps]["step"]
+        parts = milliseconds(model, loss, median).values()
+        channels = " ".join(map(str, model.config.channels))
+        table.add_row(timesteps, channels, f"{1e3 * median:.1f}", *(f"{part:.1f}" for part in parts))
     Console(width=120).print(table)
 
 
