@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpu_cases import LARGEST, OUT_OF_MEMORY, SEW, Case, Scale, Step, Unavailable, build, neurons_of_spikingjelly
+from gpu_cases import LARGEST, OUT_OF_MEMORY, SEW, Case, Scale, Step, UnavailableError, build, neurons_of_spikingjelly
 from trevsnn import __version__
 from trevsnn.measure.memory import footprint
 from trevsnn.train.summary import processor_name
 
+BEGAN = "TREVSNN_GPU_BEGAN"  # in the environment, so that a process that takes over knows how much time is left
 WARM_UP = 3
 ATTEMPTS = 6  # at the largest batch
 
@@ -26,11 +28,22 @@ Mark = Callable[[], Any]
 Passes = Callable[[Mark], None]
 
 
+class Deadline:
+    """The moment after which nothing new is started, so many minutes after the command began."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = float(os.environ.setdefault(BEGAN, str(time.time()))) + 60 * minutes
+
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.time()
+
+
 def measure(case: Case, scale: Scale, device: str) -> dict[str, Any]:
     """What there is to say of a case: its figures, or ``error``, a sentence. Nothing of it stays on the device."""
     start = time.perf_counter()
     what = find_largest if case.batch == LARGEST else measure_step
-    row = {**case._asdict(), **guarded(lambda: what(case, scale, device)), **machine(device)}
+    row = {**case._asdict(), "size": scale.size, **guarded(lambda: what(case, scale, device)), **machine(device)}
     return {**row, "took_seconds": round(time.perf_counter() - start, 2)}
 
 
@@ -67,7 +80,7 @@ def is_broken() -> bool:
 def sentence(error: BaseException) -> str:
     """The first line of an error that says something."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")[:300]
-    return line if isinstance(error, Unavailable) else f"{type(error).__name__}: {line}"
+    return line if isinstance(error, UnavailableError) else f"{type(error).__name__}: {line}"
 
 
 def measure_step(case: Case, scale: Scale, device: str, *, steps: int = 0, **options: Any) -> dict[str, Any]:
@@ -240,7 +253,7 @@ def find_largest(case: Case, scale: Scale, device: str) -> dict[str, Any]:
     The first guess is the batch at which memory is full if it grows as up to a middle batch; what follows is a bisection.
     """
     if device == "cpu":
-        raise Unavailable("needs CUDA.")
+        raise UnavailableError("needs CUDA.")
     _, whole = torch.cuda.mem_get_info()
     batch, fits, fails, reason = scale.batches[1], 0, 0, OUT_OF_MEMORY
     for attempt in range(ATTEMPTS):
