@@ -1,0 +1,103 @@
+"""benchmarks/gpu.py: what was measured is on the disk, is not measured again, and stands on the page."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import gpu
+import gpu_cases
+from gpu_cases import SMALL, Case, Rows, memory_cases, read_rows
+from gpu_measure import BEGAN
+from trevsnn.measure.memory import footprint
+from trevsnn.zoo.presets import PRESETS
+
+PAGE = (Path(__file__).parent.parent / "docs" / "results-gpu.md").read_text()
+#: The quick ones, at two T; a case that needs a GPU; and one of a network that there is not.
+CASES = [
+    Case("trevsnn tiny", "exact", "eager", 2, 2),
+    Case("trevsnn tiny", "autograd", "eager", 2, 2),
+    Case("trevsnn tiny", "exact", "eager", 3, 2),
+    Case("trevsnn tiny", "exact", "graph", 2, 2),
+    Case("trevsnn large", "exact", "eager", 2, 2),
+]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Run a command line of the benchmark, on these few cases."""
+    monkeypatch.setattr(gpu, "memory_cases", lambda _: CASES)
+    monkeypatch.setenv(BEGAN, "0")  # so that monkeypatch takes away what the command leaves in the environment
+    (tmp_path / "results-gpu.md").write_text(PAGE)
+
+    def run(*arguments: str) -> list[dict]:
+        monkeypatch.delenv(BEGAN)
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments])
+        gpu.main()
+        return read_rows(tmp_path / "out" / "memory.jsonl")
+
+    return run
+
+
+def test_measurements_are_kept_and_reported(command, tmp_path):
+    arguments = ["memory", "--small", "--device", "cpu", "--out", str(tmp_path / "out")]
+    rows = command(*arguments)
+    assert [row["key"] for row in rows] == [case.key for case in CASES]
+    assert [row["error"] for row in rows[3:]] == [
+        "needs CUDA.",
+        "ValueError: there is no model 'trevsnn_large'; there are " + ", ".join(PRESETS) + ".",
+    ]
+    for row, case in zip(rows[:3], CASES, strict=False):
+        step = gpu_cases.build(case, SMALL, "cpu")
+        counted = sum(footprint(step.model, step.inputs, step.forward).peak.values())
+        assert row["working_bytes"] == counted - sum(tensor.nbytes for tensor in step.inputs)
+        assert row["bytes_per_picture"] == row["working_bytes"] / 2
+        assert row["pictures_per_second"] == pytest.approx(2e3 / row["step_ms"])
+        assert 0 < row["fastest_ms"] <= row["step_ms"] <= row["slowest_ms"]
+        assert row["timed_steps"] == SMALL.steps
+
+    # Cut off in the middle of the second line, it goes on with that.
+    file = tmp_path / "out" / "memory.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:3]) + lines[3][:40])
+    again = command(*arguments)
+    assert [row["key"] for row in again] == [case.key for case in CASES]
+    assert again[0] == rows[0]
+    assert again[1] != rows[1]
+    assert command(*arguments) == again
+    assert [row["key"] for row in command(*arguments, "--retry")[5:]] == [case.key for case in CASES[3:]]
+
+    command("report", str(tmp_path / "out"), "--docs", str(tmp_path))
+    page = (tmp_path / "results-gpu.md").read_text()
+    mb = [f"{row['bytes_per_picture'] / 1e6:.2f}" for row in again[:3]]
+    speed = [f"{row['pictures_per_second']:,.0f}" for row in again[:3]]
+    assert f"| trevsnn tiny, exact | {mb[0]} | {speed[0]} |" in page
+    assert f"| trevsnn tiny, autograd | {mb[1]} | {speed[1]} |" in page
+    assert f"| trevsnn tiny, exact | {mb[0]} | {mb[2]} | {speed[0]} | {speed[2]} |" in page
+    assert "- trevsnn tiny, exact, graph, T = 2, 2: needs CUDA." in page
+    assert page.split("<!-- measured: end -->")[1] == PAGE.split("<!-- measured: end -->")[1]
+    assert json.loads((tmp_path / "results-gpu.json").read_text())["memory"][0] == again[0]
+    assert len(list((tmp_path / "images").iterdir())) == 2
+
+
+def test_nothing_new_is_started_after_the_time(command, tmp_path):
+    assert command("memory", "--small", "--device", "cpu", "--minutes", "0", "--out", str(tmp_path / "out")) == []
+
+
+def test_every_case_has_a_name_of_its_own():
+    for scale in (SMALL, gpu_cases.REAL):
+        keys = [case.key for case in memory_cases(scale)]
+        assert len(keys) == len(set(keys)) > 90
+
+
+def test_lack_of_memory_is_a_result_that_is_not_tried_again(tmp_path, monkeypatch):
+    def build(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("gpu_measure.build", build)
+    rows = Rows(tmp_path / "memory.jsonl")
+    rows.add(CASES[0].key, gpu.measure(CASES[0], SMALL, "cpu"))
+    assert read_rows(tmp_path / "memory.jsonl")[0]["error"] == "out of memory"
+    assert Rows(tmp_path / "memory.jsonl", retry=True).done == {CASES[0].key}
