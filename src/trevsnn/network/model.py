@@ -242,10 +242,10 @@ class TRevSNN(nn.Module, HubModel):
         """F[l,t] and alpha[l,t] of all timesteps, the alphas kept away from 0."""
         levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
         timesteps = range(self.config.timesteps)
-        slice_bytes = self.config.slice_bytes
+        slice_bytes, kernels = self.config.slice_bytes, self.config.kernels
         transforms = [
             [
-                Transform(level.steps[t], level.shared, slice_bytes, f"levels.{i}.steps.{t}")  # type: ignore[arg-type]
+                Transform(level.steps[t], level.shared, slice_bytes, kernels, f"levels.{i}.steps.{t}")  # type: ignore[arg-type]
                 for i, level in enumerate(levels)
             ]
             for t in timesteps

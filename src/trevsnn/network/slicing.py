@@ -78,8 +78,8 @@ def gather(parts: Iterator[tuple[slice, Tensor]], batch: int) -> Tensor:
 
 
 def fast_layout(maps: Tensor) -> Tensor:
-    """(B, C, H, W) in the memory layout this device is fastest in: channels-last on a CPU, the given one elsewhere."""
-    if maps.device.type != "cpu" or torch._C._are_functorch_transforms_active():  # vmap knows no layouts
+    """(B, C, H, W) in the memory layout that CPUs and CUDA devices are fastest in: channels-last."""
+    if maps.device.type == "mps" or torch._C._are_functorch_transforms_active():  # vmap knows no layouts
         return maps
     return maps.contiguous(memory_format=torch.channels_last)
 

@@ -108,11 +108,15 @@ class LeanConv:
             if to_weight and self.in_tiles:
                 grad_weight = _depthwise_weight_grad(grad, x, self.weight)
         if to_weight:
-            with owner("parameter gradients"):
-                self.weight_grad = _accumulate(self.weight_grad, grad_weight, conv.weight)
-                if conv.bias is not None:
-                    self.bias_grad = _accumulate(self.bias_grad, grad.sum((0, 2, 3)), conv.bias)
+            self.add(grad_weight, None if conv.bias is None else grad.sum((0, 2, 3)))
         return grad_x if to_input else grad
+
+    def add(self, grad_weight: Tensor, grad_bias: Tensor | None) -> None:
+        """Add to the gradients of the weight that it convolves with, and of the bias if there is one."""
+        with owner("parameter gradients"):
+            self.weight_grad = _accumulate(self.weight_grad, grad_weight, self.conv.weight)
+            if self.conv.bias is not None and grad_bias is not None:
+                self.bias_grad = _accumulate(self.bias_grad, grad_bias, self.conv.bias)
 
     def gradients(self) -> Gradients:
         """The convolution's parameters and their gradients, once the last slice is through.
