@@ -70,10 +70,10 @@ class KernelBlock(LeanBlock):
     def backward(self, grad: Tensor, trace: KernelTrace) -> Tensor:  # type: ignore[override]
         """From dL/dout to dL/dv of one slice, both (b, C, H, W) of the states' dtype."""
         grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_projected, of_weight, of_bias = self._last.backward(grad, trace.projected, gamma=self.gamma)
+        grad_projected, of_weight, of_bias, of_bias2 = self._last.backward(grad, trace.projected, gamma=self.gamma)
         self.dw2.add(of_weight[:, None], of_bias)
-        grad_expanded = self._middle.backward(trace.expanded, trace.hidden, grad_projected)
-        grad_potential, of_weight, of_bias = self._first.backward(grad_expanded, trace.potential, outer=grad)
+        grad_expanded = self._middle.backward(trace.expanded, trace.hidden, grad_projected, of_bias2)
+        grad_potential, of_weight, of_bias, _ = self._first.backward(grad_expanded, trace.potential, outer=grad)
         self.dw1.add(of_weight[:, None], of_bias)
         return grad_potential
 
@@ -94,10 +94,10 @@ class _Narrow:
     def traced(self, u: Tensor) -> tuple[Tensor, None]:
         return self.map(u), None
 
-    def backward(self, u: Tensor, _: PackedState | None, grad: Tensor) -> Tensor:
+    def backward(self, u: Tensor, _: PackedState | None, grad: Tensor, of_bias2: Tensor) -> Tensor:
         of_weight1, of_bias1, of_weight2 = self.map.backward_weights(u, grad)
         self.pw1.add(of_weight1[:, :, None, None], of_bias1)
-        self.pw2.add(of_weight2[:, :, None, None], grad.sum((0, 2, 3), dtype=torch.float32))
+        self.pw2.add(of_weight2[:, :, None, None], of_bias2)
         return self.map.backward_input(u, grad)
 
 
@@ -115,7 +115,7 @@ class _Wide:
         code = SPIKE.code(hidden)
         return self.pw2(SPIKE.fire_(hidden)), code
 
-    def backward(self, u: Tensor, hidden: PackedState | None, grad: Tensor) -> Tensor:
+    def backward(self, u: Tensor, hidden: PackedState | None, grad: Tensor, of_bias2: Tensor) -> Tensor:
         assert hidden is not None
         grad_hidden = hidden.pull_back(self.pw2.backward(grad, hidden.spikes(u.dtype)))
         return self.pw1.backward(grad_hidden, u)

@@ -70,7 +70,7 @@ def _forward(
 
 @triton.jit
 def _backward(
-    grad_ptr, x_ptr, w_ptr, gamma_ptr, outer_ptr, out_ptr, sums_w, sums_b, height, width, tiles, each, threshold, low, high,
+    grad_ptr, x_ptr, w_ptr, gamma_ptr, outer_ptr, out_ptr, sums_w, sums_b, sums_x, height, width, tiles, each, threshold, low, high,
     C: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr, FIRE: tl.constexpr, GAMMA: tl.constexpr,
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -83,6 +83,7 @@ def _backward(
     w = tl.load(w_ptr + c[None, :] * K * K + tap[:, None], mask=known, other=0.0).to(tl.float32)
     total_w = tl.zeros([TAPS, BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
     total_b = tl.zeros([BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
+    total_x = tl.zeros([BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
     if GAMMA:
         gamma = tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(tl.float32)
     for k in range(each):
@@ -111,10 +112,14 @@ def _backward(
         if FIRE:
             outer = tl.load(outer_ptr + at, mask=stored, other=0.0).to(tl.float32)
             grad_x = outer + tl.where((x >= low) & (x <= high), grad_x, 0.0)
+        else:
+            total_x += tl.where(stored, grad_x, 0.0)
         tl.store(out_ptr + at, grad_x.to(out_ptr.dtype.element_ty), mask=stored)
     where = (share * K * K + tap[:, None]) * C + c[None, :]
     tl.store(sums_w + where, tl.sum(total_w, 1), mask=known)
     tl.store(sums_b + share * C + c, tl.sum(total_b, 0), mask=c < C)
+    if not FIRE:
+        tl.store(sums_x + share * C + c, tl.sum(total_x, 0), mask=c < C)
 
 
 def _tile(channels: int) -> dict[str, int]:
@@ -162,14 +167,14 @@ class Depthwise:
 
     def backward(
         self, grad: Tensor, x: Tensor, *, gamma: Tensor | None = None, outer: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """dL/dx, of the convolution's dtype, dL/dw (C, k, k) and dL/dbias (C,), float32.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """dL/dx, of the convolution's dtype; dL/dw (C, k, k), dL/dbias (C,) and the sum of dL/dx over all pixels (C,), float32.
 
         Args:
             grad: dL/dy; with ``gamma``, dL/dout.
             x: what was convolved; with ``outer``, the potential v whose spikes were.
             gamma: (1, C, 1, 1).
-            outer: dL/dout of the block that begins here; then dL/dv, of its dtype, is returned for dL/dx.
+            outer: dL/dout of the block that begins here; then dL/dv, of its dtype, is returned for dL/dx, and no sum of it.
         """
         batch, channels, height, width = x.shape
         tile = _tile_backward(channels, self.size)
@@ -179,11 +184,12 @@ class Depthwise:
         each = triton.cdiv(tiles, shares)
         out = torch.empty_like(x, dtype=self.weight.dtype if outer is None else outer.dtype)
         sums_w = torch.empty((shares, self.size**2, channels), dtype=torch.float32, device=x.device)
-        sums_b = torch.empty((shares, channels), dtype=torch.float32, device=x.device)
+        sums_b, sums_x = torch.empty((2, shares, channels), dtype=torch.float32, device=x.device).unbind()
         _backward[(shares, blocks)](
-            grad, x, self.weight, gamma, outer, out, sums_w, sums_b, height, width, tiles, each,
+            grad, x, self.weight, gamma, outer, out, sums_w, sums_b, sums_x, height, width, tiles, each,
             self.threshold, self.low, self.high,
             C=channels, K=self.size, TAPS=triton.next_power_of_2(self.size**2),
             FIRE=outer is not None, GAMMA=gamma is not None, **tile,
         )  # fmt: skip
-        return out, sums_w.sum(0).t().reshape(channels, self.size, self.size), sums_b.sum(0)
+        of_weight = sums_w.sum(0).t().reshape(channels, self.size, self.size)
+        return out, of_weight, sums_b.sum(0), sums_x.sum(0)

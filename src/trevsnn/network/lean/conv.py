@@ -30,10 +30,12 @@ class LeanConv:
         self.bias = None if conv.bias is None else conv.bias.to(dtype)
         self.weight_grad: Tensor | None = None
         self.bias_grad: Tensor | None = None
-        # On a CPU, matrix products of 16-bit numbers are a quarter faster than the same work as a convolution; of
-        # float32 they are half as fast.
-        low = conv.weight.device.type == "cpu" and dtype.itemsize == 2 and conv.stride == (1, 1)
+        # On a CPU, matrix products of 16-bit numbers are a quarter faster backward than the same work as a convolution; of
+        # float32 they are half as fast. On a CUDA device they add the bias before they write.
+        low, cuda = dtype.itemsize == 2 and conv.stride == (1, 1), conv.weight.device.type == "cuda"
         self.as_product = low and conv.groups == 1 and conv.kernel_size == (1, 1) and conv.padding == (0, 0)
+        self.as_product_forward = self.as_product and cuda and self.bias is not None
+        low = low and conv.weight.device.type == "cpu"
         # There, too, oneDNN has a fast weight gradient of depthwise convolutions for 3 x 3 only.
         self.in_tiles = (
             low
@@ -67,6 +69,8 @@ class LeanConv:
 
     def __call__(self, x: Tensor) -> Tensor:
         conv = self.conv
+        if self.as_product_forward:
+            return _maps(torch.addmm(self.bias, _pixels(x), self.weight.flatten(1).t()), x)
         padding: Any = conv.padding
         return torch.conv2d(x, self.weight, self.bias, conv.stride, padding, conv.dilation, conv.groups)
 
@@ -108,7 +112,7 @@ class LeanConv:
             if to_weight and self.in_tiles:
                 grad_weight = _depthwise_weight_grad(grad, x, self.weight)
         if to_weight:
-            self.add(grad_weight, None if conv.bias is None else grad.sum((0, 2, 3)))
+            self.add(grad_weight, None if conv.bias is None else _sum_of_pixels(grad))
         return grad_x if to_input else grad
 
     def add(self, grad_weight: Tensor, grad_bias: Tensor | None) -> None:
@@ -184,6 +188,14 @@ def _depthwise_weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
             )  # fmt: skip
             weight_grad[:, :, i : i + 3, j : j + 3] = grad_tile
     return weight_grad
+
+
+def _sum_of_pixels(grad: Tensor) -> Tensor:
+    """(B, C, H, W) -> (C,)."""
+    if grad.device.type == "cuda" and grad.dtype.itemsize == 2:  # as a product, which is several times faster there
+        rows = _pixels(grad)
+        return torch.mv(rows.t(), rows.new_ones(rows.shape[0]))
+    return grad.sum((0, 2, 3))
 
 
 def _pixels(maps: Tensor) -> Tensor:
