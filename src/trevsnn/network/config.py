@@ -45,7 +45,7 @@ class TRevSNNConfig:
         backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
         slice_bytes: what the widest map of one slice of the batch may take, in every mode and in evaluation; a slice is
             one item at least. A backward pass needs about three times as much for a moment. Smaller slices need less
-            memory, larger ones fewer calls; results differ by rounding alone. None for 3.25 MiB on a CPU and 128 MiB
+            memory, larger ones fewer calls; results differ by rounding alone. None for 3.25 MiB on a CPU and 512 MiB
             elsewhere.
         kernels: what computes the blocks in "exact" and "reversible": "auto", Triton kernels on a CUDA device in bfloat16 or
             float16, else plain operations; "eager", always these; "triton", kernels or an error. Results differ by rounding.

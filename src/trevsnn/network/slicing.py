@@ -28,7 +28,7 @@ from trevsnn.reversible.replay import refuse_function_transforms, refuse_second_
 from trevsnn.reversible.two_pass import add_up
 
 #: Default of ``TRevSNNConfig.slice_bytes``: about a CPU's cache, and enough work to fill a GPU.
-SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 13 * 2**18, 128 * 2**20
+SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 13 * 2**18, 512 * 2**20
 
 _CONVS = (nn.Conv2d, ScaledStdConv2d)
 #: What the parts of a step may be, by their names in it.

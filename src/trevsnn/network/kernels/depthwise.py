@@ -13,7 +13,7 @@ With g = dL/dy, or gamma dL/dout where a block ends, one pass over g and x gives
     dL/dbias[c]    = sum over b,m,n of g[b,m,n,c]                                likewise
     dL/dv          = dL/dout + s'(v) dL/ds                                       where a block begins
 
-y and g are rounded to the dtype of the convolution, as plain operations round them. Sums are of float32.
+y is rounded to the dtype of the convolution, as plain operations round it. Sums are of float32.
 """
 
 # pyright: reportUnreachable=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
@@ -26,13 +26,13 @@ from torch import Tensor
 
 
 @triton.jit
-def _pixels(tile, height, width, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
-    """The pixels (b, m, n) of a tile, each (BLOCK_Y * BLOCK_X,)."""
+def _pixels(tile, height, width, C: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
+    """Where the item of a tile begins in memory, and the pixels (m, n) of the tile, each (BLOCK_Y * BLOCK_X,)."""
     across, down = tl.cdiv(width, BLOCK_X), tl.cdiv(height, BLOCK_Y)
     place = tl.arange(0, BLOCK_Y * BLOCK_X)
     m = (tile // across) % down * BLOCK_Y + place // BLOCK_X
     n = tile % across * BLOCK_X + place % BLOCK_X
-    return (tile // (across * down)).to(tl.int64), m, n
+    return (tile // (across * down)).to(tl.int64) * height * width * C, m, n
 
 
 @triton.jit
@@ -41,7 +41,7 @@ def _forward(
     C: tl.constexpr, K: tl.constexpr, FIRE: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, GAMMA: tl.constexpr,
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    b, m, n = _pixels(tl.program_id(0), height, width, BLOCK_Y, BLOCK_X)
+    item, m, n = _pixels(tl.program_id(0), height, width, C, BLOCK_Y, BLOCK_X)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = (m < height) & (n < width)
     total = tl.zeros([BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
@@ -49,8 +49,8 @@ def _forward(
         for j in tl.static_range(K):
             row, column = m + i - K // 2, n + j - K // 2
             there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            at = ((b * height + row) * width + column)[:, None] * C + c[None, :]
-            x = tl.load(x_ptr + at, mask=there[:, None] & (c < C)[None, :], other=0.0).to(tl.float32)
+            at = (row * width + column)[:, None] * C + c[None, :]
+            x = tl.load(x_ptr + item + at, mask=there[:, None] & (c < C)[None, :], other=0.0).to(tl.float32)
             if FIRE:
                 x = tl.where(there[:, None] & (x >= threshold), 1.0, 0.0)
             w = tl.load(w_ptr + c * K * K + i * K + j, mask=c < C, other=0.0).to(tl.float32)
@@ -58,76 +58,76 @@ def _forward(
     if BIAS:
         total += tl.load(bias_ptr + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
     y = total.to(w_ptr.dtype.element_ty)
-    at = ((b * height + m) * width + n)[:, None] * C + c[None, :]
+    at = (m * width + n)[:, None] * C + c[None, :]
     stored = inside[:, None] & (c < C)[None, :]
     if ADD:
         y = y.to(tl.float32)
         if GAMMA:
             y *= tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
-        y += tl.load(v_ptr + at, mask=stored, other=0.0).to(tl.float32)
-    tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=stored)
+        y += tl.load(v_ptr + item + at, mask=stored, other=0.0).to(tl.float32)
+    tl.store(out_ptr + item + at, y.to(out_ptr.dtype.element_ty), mask=stored)
 
 
 @triton.jit
 def _backward(
     grad_ptr, x_ptr, w_ptr, gamma_ptr, outer_ptr, out_ptr, sums_w, sums_b, sums_x, height, width, tiles, each, threshold, low, high,
-    C: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr, FIRE: tl.constexpr, GAMMA: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, FIRE: tl.constexpr, GAMMA: tl.constexpr,
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Program (i, j): the i-th share of all tiles, and the j-th of the channels. An axis of taps stands first."""
-    dtype = w_ptr.dtype.element_ty
+    """Program (i, j): the i-th share of all tiles, and the j-th of the channels."""
     share = tl.program_id(0)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    tap = tl.arange(0, TAPS)
-    known = (tap < K * K)[:, None] & (c < C)[None, :]
-    w = tl.load(w_ptr + c[None, :] * K * K + tap[:, None], mask=known, other=0.0).to(tl.float32)
-    total_w = tl.zeros([TAPS, BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
-    total_b = tl.zeros([BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
-    total_x = tl.zeros([BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
-    if GAMMA:
-        gamma = tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(tl.float32)
+    known = c < C
+    zeros = tl.zeros([BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
+    totals = ()  # of each tap
+    for _ in tl.static_range(K * K):
+        totals += (zeros,)
+    total_b, total_x = zeros, zeros
     for k in range(each):
         tile = share * each + k
-        b, m, n = _pixels(tile, height, width, BLOCK_Y, BLOCK_X)
+        item, m, n = _pixels(tile, height, width, C, BLOCK_Y, BLOCK_X)
         inside = (m < height) & (n < width) & (tile < tiles)
-        row, column = m[None, :] - (tap // K)[:, None] + K // 2, n[None, :] - (tap % K)[:, None] + K // 2
-        there = inside[None, :] & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        there = there & (tap < K * K)[:, None]
-        at = ((b * height + row) * width + column)[:, :, None] * C + c[None, None, :]
-        grad = tl.load(grad_ptr + at, mask=there[:, :, None] & (c < C)[None, None, :], other=0.0)
-        at = ((b * height + m) * width + n)[:, None] * C + c[None, :]
-        stored = inside[:, None] & (c < C)[None, :]
-        x = tl.load(x_ptr + at, mask=stored, other=0.0).to(tl.float32)
-        centre = tl.load(grad_ptr + at, mask=stored, other=0.0).to(dtype).to(tl.float32)
-        plain = grad.to(dtype).to(tl.float32)
-        if FIRE:
-            seen = tl.where(stored & (x >= threshold), 1.0, 0.0)
-        else:
-            seen = x
-        total_w += plain * seen[None, :, :]
-        total_b += centre
+        at = (m * width + n)[:, None] * C + c[None, :]
+        stored = inside[:, None] & known[None, :]
+        x = tl.load(x_ptr + item + at, mask=stored, other=0.0).to(tl.float32)
+        seen = tl.where(stored & (x >= threshold), 1.0, 0.0) if FIRE else x
+        grad_x = zeros
+        sums = ()
+        for tap in tl.static_range(K * K):
+            row, column = m - tap // K + K // 2, n - tap % K + K // 2
+            there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            at_tap = (row * width + column)[:, None] * C + c[None, :]
+            grad = tl.load(grad_ptr + item + at_tap, mask=there[:, None] & known[None, :], other=0.0).to(tl.float32)
+            w = tl.load(w_ptr + c * K * K + tap, mask=known, other=0.0).to(tl.float32)
+            grad_x += grad * w[None, :]
+            sums += (totals[tap] + grad * seen,)
+            if tap == K * K // 2:
+                total_b += grad
+        totals = sums
         if GAMMA:
-            plain = (grad.to(tl.float32) * gamma[None, None, :]).to(dtype).to(tl.float32)
-        grad_x = tl.sum(plain * w[:, None, :], 0).to(dtype).to(tl.float32)
+            grad_x *= tl.load(gamma_ptr + c, mask=known, other=0.0).to(tl.float32)[None, :]
         if FIRE:
-            outer = tl.load(outer_ptr + at, mask=stored, other=0.0).to(tl.float32)
+            outer = tl.load(outer_ptr + item + at, mask=stored, other=0.0).to(tl.float32)
             grad_x = outer + tl.where((x >= low) & (x <= high), grad_x, 0.0)
         else:
             total_x += tl.where(stored, grad_x, 0.0)
-        tl.store(out_ptr + at, grad_x.to(out_ptr.dtype.element_ty), mask=stored)
-    where = (share * K * K + tap[:, None]) * C + c[None, :]
-    tl.store(sums_w + where, tl.sum(total_w, 1), mask=known)
-    tl.store(sums_b + share * C + c, tl.sum(total_b, 0), mask=c < C)
+        tl.store(out_ptr + item + at, grad_x.to(out_ptr.dtype.element_ty), mask=stored)
+    for tap in tl.static_range(K * K):
+        tl.store(sums_w + (share * K * K + tap) * C + c, tl.sum(totals[tap], 0), mask=known)
+    tl.store(sums_b + share * C + c, tl.sum(total_b, 0), mask=known)
     if not FIRE:
-        tl.store(sums_x + share * C + c, tl.sum(total_x, 0), mask=c < C)
+        tl.store(sums_x + share * C + c, tl.sum(total_x, 0), mask=known)
 
 
-def _tile(channels: int) -> dict[str, int]:
-    return {"BLOCK_Y": 8, "BLOCK_X": 8, "BLOCK_C": min(64, triton.next_power_of_2(channels)), "num_warps": 4}
+def _tile(channels: int, size: int) -> dict[str, int]:
+    """A tile of the forward pass: pixels, channels, and how a program runs."""
+    height = 8 if size == 3 else 4
+    return {"BLOCK_Y": height, "BLOCK_X": 8, "BLOCK_C": min(64, triton.next_power_of_2(channels)), "num_warps": 8}
 
 
 def _tile_backward(channels: int, size: int) -> dict[str, int]:
-    block_c = min(64 if size <= 3 else 32, triton.next_power_of_2(channels))
+    """A tile of the backward pass, small enough for a total of each tap."""
+    block_c = min(64 if size <= 5 else 32, triton.next_power_of_2(channels))
     return {"BLOCK_Y": 4, "BLOCK_X": 4, "BLOCK_C": block_c, "num_warps": 8}
 
 
@@ -157,7 +157,7 @@ class Depthwise:
         self, x: Tensor, out: Tensor, *, fire: bool = False, v: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
         batch, channels, height, width = x.shape
-        tile = _tile(channels)
+        tile = _tile(channels, self.size)
         tiles = batch * triton.cdiv(height, tile["BLOCK_Y"]) * triton.cdiv(width, tile["BLOCK_X"])
         _forward[(tiles, triton.cdiv(channels, tile["BLOCK_C"]))](
             x, self.weight, self.bias, v, gamma, out, height, width, self.threshold,
@@ -188,8 +188,7 @@ class Depthwise:
         _backward[(shares, blocks)](
             grad, x, self.weight, gamma, outer, out, sums_w, sums_b, sums_x, height, width, tiles, each,
             self.threshold, self.low, self.high,
-            C=channels, K=self.size, TAPS=triton.next_power_of_2(self.size**2),
-            FIRE=outer is not None, GAMMA=gamma is not None, **tile,
+            C=channels, K=self.size, FIRE=outer is not None, GAMMA=gamma is not None, **tile,
         )  # fmt: skip
         of_weight = sums_w.sum(0).t().reshape(channels, self.size, self.size)
         return out, of_weight, sums_b.sum(0), sums_x.sum(0)

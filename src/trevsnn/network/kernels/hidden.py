@@ -145,10 +145,9 @@ def _backward_weights(
 def _tile(channels: int, *, weights: bool = False) -> dict[str, int]:
     """The size of a tile: BLOCK_N pixels, BLOCK_D units, all channels; and how a program runs."""
     block_c = max(16, triton.next_power_of_2(channels))
-    pixels = 64 if block_c == WIDEST or (weights and block_c == 128) else 128
-    return {
-        "BLOCK_N": pixels, "BLOCK_D": 64, "BLOCK_C": block_c, "num_warps": 8 if block_c > 64 else 4, "num_stages": 2,
-    }  # fmt: skip
+    stages = 2 if block_c == WIDEST else 3
+    warps = 8 if block_c == WIDEST or (weights and block_c > 64) else 4
+    return {"BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_C": block_c, "num_warps": warps, "num_stages": stages}
 
 
 class HiddenMap:
