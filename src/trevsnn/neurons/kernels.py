@@ -38,7 +38,9 @@ def _code(v_ptr, bits_ptr, elements, quarter, threshold, low, high, BLOCK: tl.co
 
 
 @triton.jit
-def _decode(bits_ptr, grad_ptr, out_ptr, elements, quarter, PLACE: tl.constexpr, TIMES: tl.constexpr, BLOCK: tl.constexpr):
+def _decode(
+    bits_ptr, grad_ptr, out_ptr, elements, quarter, PLACE: tl.constexpr, TIMES: tl.constexpr, BLOCK: tl.constexpr
+):
     """One bit of each code as a number, times a gradient if there is one."""
     row, byte = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     bits = tl.load(bits_ptr + row * quarter + byte, mask=byte < quarter, other=0).to(tl.int32)

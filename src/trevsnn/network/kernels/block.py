@@ -43,6 +43,8 @@ class KernelBlock(LeanBlock):
     see the same spikes.
     """
 
+    kernels = True
+
     def __init__(
         self, expand: Expand, project: PointwiseDepthwise, gamma: nn.Parameter | None, dtype: torch.dtype, pixels: int
     ) -> None:

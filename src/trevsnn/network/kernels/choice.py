@@ -16,7 +16,12 @@ from trevsnn.network.lean.block import LeanBlock
 
 
 def block(
-    expand: Expand, project: PointwiseDepthwise, gamma: nn.Parameter | None, dtype: torch.dtype, pixels: int, kernels: Kernels
+    expand: Expand,
+    project: PointwiseDepthwise,
+    gamma: nn.Parameter | None,
+    dtype: torch.dtype,
+    pixels: int,
+    kernels: Kernels,
 ) -> LeanBlock:
     """A block of these halves for one pass; see :class:`trevsnn.network.lean.block.LeanBlock`.
 
@@ -50,8 +55,13 @@ def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *,
     from trevsnn.network.kernels.block import fits  # Triton is not everywhere
 
     if not fits(expand, project, dtype):
-        return f"they are for the network's own blocks in bfloat16 or float16, not for {str(dtype).removeprefix('torch.')}"
-    if not interpreted and (fault := fault_of_kernels(device, dtype, conv.in_channels, conv.kernel_size[0])) is not None:
+        return (
+            f"they are for the network's own blocks in bfloat16 or float16, not for {str(dtype).removeprefix('torch.')}"
+        )
+    if (
+        not interpreted
+        and (fault := fault_of_kernels(device, dtype, conv.in_channels, conv.kernel_size[0])) is not None
+    ):
         return fault
     return None
 
@@ -62,7 +72,9 @@ def fault_of_kernels(device: torch.device, dtype: torch.dtype, channels: int, ke
     nothing is. A fault is warned of, since plain operations take over."""
     try:
         difference = difference_of_kernels(device, dtype, channels, kernel_size)
-        fault = f"they lie {difference:.2g} from plain operations on this device" if not difference < TOLERANCE else None
+        fault = (
+            f"they lie {difference:.2g} from plain operations on this device" if not difference < TOLERANCE else None
+        )
     except Exception as error:  # whatever a compiler or driver raises, there is another way
         fault = f"they fail on this device ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
     if fault is not None:

@@ -16,7 +16,7 @@ from trevsnn.network.lean.block import is_lean_block
 from trevsnn.network.lean.conv import is_lean_conv
 from trevsnn.network.lean.link import LeanInput, LeanLink
 from trevsnn.network.norm import Statistics
-from trevsnn.network.slicing import gather, has_hooks, is_sliceable, step_slices
+from trevsnn.network.slicing import fast_layout, gather, has_hooks, is_sliceable, step_slices
 from trevsnn.reversible import Code, Gradients, Neighbour, SecondPass
 from trevsnn.reversible.circumstances import Circumstances
 from trevsnn.reversible.memory_owner import owner
@@ -182,11 +182,29 @@ class _Layers:
         above_statistics: Sequence[Statistics | None], rows: slice,
     ) -> Tensor:  # fmt: skip
         """``v``, a slice of the sum of what comes from below and from above."""
+        if self.block1.kernels and len(self.above) < 2:
+            return self._fused_by_kernel(below_maps, below_statistics, above_maps, above_statistics, rows)
         from_above = (
             link.forward(maps[rows], statistics)
             for (link, _), maps, statistics in zip(self.above, above_maps, above_statistics, strict=True)
         )
         return fuse(self.below.forward(below_maps[rows], below_statistics), *from_above)
+
+    def _fused_by_kernel(
+        self, below_maps: Tensor, below_statistics: Statistics | None, above_maps: Sequence[Tensor],
+        above_statistics: Sequence[Statistics | None], rows: slice,
+    ) -> Tensor:  # fmt: skip
+        from trevsnn.network.kernels.potential import potential  # Triton is not everywhere
+
+        if isinstance(self.below, LeanLink):
+            below = below_maps[rows], self.below.bn, below_statistics
+        else:
+            below = fast_layout(self.below.forward(below_maps[rows], None)), None, None
+        upper = [
+            (maps[rows], link.bn, by)
+            for (link, _), maps, by in zip(self.above, above_maps, above_statistics, strict=True)
+        ]
+        return potential(below, upper[0] if upper else None)
 
     def release_blocks(self) -> Gradients:
         """Free the blocks, and return the gradients of their parameters."""
