@@ -18,8 +18,6 @@ h and dL/dh are rounded to the maps' dtype as the plain operations round them. S
 # pyright: reportUnreachable=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl

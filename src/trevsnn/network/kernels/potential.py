@@ -56,8 +56,9 @@ def _potential(
 
 
 def potential(below: Normalised, above: Normalised | None) -> Tensor:
-    """v, (b, C, H, W), of maps in channels-last layout, the upper ones (b, C, h, w)."""
-    maps, upper = below[0], below[0] if above is None else above[0]
+    """v, (b, C, H, W), in channels-last layout, of maps of that shape and upper ones (b, C, h, w)."""
+    maps = below[0].contiguous(memory_format=torch.channels_last)
+    upper = maps if above is None else above[0].contiguous(memory_format=torch.channels_last)
     batch, channels, height, width = maps.shape
     out = torch.empty_like(maps, dtype=torch.promote_types(maps.dtype, upper.dtype))
     block_c = min(64, triton.next_power_of_2(channels))

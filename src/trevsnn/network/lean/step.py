@@ -16,7 +16,7 @@ from trevsnn.network.lean.block import is_lean_block
 from trevsnn.network.lean.conv import is_lean_conv
 from trevsnn.network.lean.link import LeanInput, LeanLink
 from trevsnn.network.norm import Statistics
-from trevsnn.network.slicing import fast_layout, gather, has_hooks, is_sliceable, step_slices
+from trevsnn.network.slicing import gather, has_hooks, is_sliceable, step_slices
 from trevsnn.reversible import Code, Gradients, Neighbour, SecondPass
 from trevsnn.reversible.circumstances import Circumstances
 from trevsnn.reversible.memory_owner import owner
@@ -199,7 +199,7 @@ class _Layers:
         if isinstance(self.below, LeanLink):
             below = below_maps[rows], self.below.bn, below_statistics
         else:
-            below = fast_layout(self.below.forward(below_maps[rows], None)), None, None
+            below = self.below.forward(below_maps[rows], None), None, None
         upper = [
             (maps[rows], link.bn, by)
             for (link, _), maps, by in zip(self.above, above_maps, above_statistics, strict=True)
