@@ -141,11 +141,13 @@ def _backward_weights(
 
 
 def _tile(channels: int, *, weights: bool = False) -> dict[str, int]:
-    """The size of a tile: BLOCK_N pixels, BLOCK_D units, all channels; and how a program runs."""
+    """A tile of BLOCK_N pixels, BLOCK_D units and all channels, and how a program runs; measured on an H100."""
     block_c = max(16, triton.next_power_of_2(channels))
-    stages = 2 if block_c == WIDEST else 3
-    warps = 8 if block_c == WIDEST or (weights and block_c > 64) else 4
-    return {"BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_C": block_c, "num_warps": warps, "num_stages": stages}
+    wide = block_c == WIDEST
+    stages = 2 if wide or (weights and block_c > 64) else 3
+    return {
+        "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_C": block_c, "num_warps": 8 if wide else 4, "num_stages": stages,
+    }  # fmt: skip
 
 
 class HiddenMap:
