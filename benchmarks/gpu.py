@@ -1,0 +1,158 @@
+"""Everything that is to be measured on a GPU, in one command whose pieces survive being cut off.
+
+    python benchmarks/gpu.py tests memory profile tune train --out FOLDER [--minutes 9]
+    python benchmarks/gpu.py memory --out FOLDER --small --device cpu      # tiny sizes, to try it all on a CPU
+    python benchmarks/gpu.py report FOLDER...                              # docs/results-gpu.md, .json, the pictures
+    python benchmarks/gpu.py bring FOLDER                                  # wheels for a machine without network
+
+Pieces:
+    tests      the tests that take a device, on this one
+    memory     memory and time of a training step, beside SpikingJelly's SEW-ResNet-18 and torchvision's ResNet-18
+    profile    where a step's time goes, and the card's own ceilings
+    tune       what slices, layouts, kernels and cuDNN's choices are worth, one at a time
+    train      trevsnn train on CIFAR-10, for the minutes of --train_minutes
+
+Every measurement is a line of FOLDER/PIECE.jsonl as soon as it is made. A piece that is started again goes on behind the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gpu_cases import REAL, SMALL, Case, Rows, memory_cases, needs_own_process
+from gpu_measure import is_broken, machine, measure
+
+BEGAN = "TREVSNN_GPU_BEGAN"  # in the environment, so that a process that takes over knows how much time is left
+PIECES = {"tests": "gpu_runs", "memory": "gpu", "profile": "gpu_profile", "tune": "gpu_profile", "train": "gpu_runs"}
+#: What a machine with PyTorch's usual companions may lack: this library's needs, SpikingJelly and its needs.
+BROUGHT = (
+    "jsonargparse", "docstring-parser", "typeshed-client", "lightning-fabric", "spikingjelly", "loguru", "scienceplots",
+    "aedat",
+)  # fmt: skip
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+COMPILE_SECONDS, GRAPH_SECONDS = 240, 120
+
+
+class Deadline:
+    """The moment after which nothing new is started."""
+
+    def __init__(self, minutes: float) -> None:
+        began = float(os.environ.setdefault(BEGAN, str(time.time())))
+        self.end = began + 60 * minutes
+
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.time()
+
+
+def memory(options: argparse.Namespace, deadline: Deadline) -> None:
+    """The piece ``memory``."""
+    scale, rows = SMALL if options.small else REAL, Rows(options.out / "memory.jsonl", retry=options.retry)
+    for case in memory_cases(scale):
+        if case.key in rows.done:
+            continue
+        if deadline.left() <= 0:
+            return
+        if needs_own_process(case) and options.device == "cuda":
+            row = in_own_process(case, options, deadline)
+        else:
+            row = measure(case, scale, options.device)
+        rows.add(case.key, row)
+        say(case.key, row)
+        if is_broken():  # no process can use the device again after a kernel failed in it
+            os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+def in_own_process(case: Case, options: argparse.Namespace, deadline: Deadline) -> dict[str, Any]:
+    """:func:`measure` in a process of its own, which is ended where it takes too long."""
+    limit = min(COMPILE_SECONDS if case.variant == "compiled" else GRAPH_SECONDS, max(30.0, deadline.left()))
+    command = [sys.executable, __file__, "one", json.dumps(case), "--device", options.device]
+    command += ["--small"] * options.small
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the compiler's own processes, too
+            return {**case._asdict(), "error": f"not done after {limit:.0f} s.", **machine(options.device)}
+    try:
+        return json.loads(output.splitlines()[-1])
+    except (IndexError, json.JSONDecodeError):
+        ended = f"the process ended with {process.returncode}."
+        return {**case._asdict(), "error": ended, **machine(options.device)}
+
+
+def say(key: str, row: dict[str, Any]) -> None:
+    """One line of progress."""
+    figures = {
+        name: row[name] for name in ("step_ms", "bytes_per_picture", "pictures_per_second", "error") if name in row
+    }
+    print(key, *(f"{name} {x:.1f}" if isinstance(x, float) else x for name, x in figures.items()), sep="  ", flush=True)
+
+
+def bring(folder: Path) -> None:
+    """Download the wheels a machine without network may lack, for Python 3.12 on x86-64 Linux, and say how they are used."""
+    command = [
+        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--python-version", "3.12",
+        "--implementation", "cp", *(word for name in PLATFORMS for word in ("--platform", name)), "-d", str(folder),
+        *(f"{name}=={version(name)}" for name in BROUGHT),
+    ]  # fmt: skip
+    print(*command, flush=True)
+    subprocess.run(command, check=True)
+    print("there: python3 -m pip install --no-index --no-deps --target DIR FOLDER/*.whl; export PYTHONPATH=DIR:src")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="+", metavar="PIECE", help=f"{', '.join(PIECES)}; or report, or bring")
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start nothing new after these")
+    parser.add_argument("--small", action="store_true", help="tiny sizes")
+    parser.add_argument("--retry", action="store_true", help="measure again what failed, unless for lack of memory")
+    parser.add_argument("--data", type=Path, help="train: folder of CIFAR-10")
+    parser.add_argument("--run", type=Path, help="train: the run's folder (default: OUT/run)")
+    parser.add_argument("--train_minutes", type=float, default=9.0, help="train: epochs are chosen to take these")
+    parser.add_argument("--train_options", default="", help="train: further options of trevsnn train, in one string")
+    options = parser.parse_args()
+    first = options.words[0]
+    if first not in ("report", "bring", "one"):
+        if unknown := [word for word in options.words if word not in PIECES]:
+            parser.error(f"there is no piece {', '.join(unknown)}; there are {', '.join(PIECES)}.")
+        if options.out is None:
+            parser.error("say with --out where the results go.")
+    return options
+
+
+def main() -> None:
+    options = parse()
+    first, *others = options.words
+    if first == "one":
+        print(json.dumps(measure(Case(*json.loads(others[0])), SMALL if options.small else REAL, options.device)))
+    elif first == "bring":
+        bring(Path(others[0]))
+    elif first == "report":
+        importlib.import_module("gpu_report").write(list(map(Path, others)))
+    else:
+        deadline = Deadline(options.minutes)
+        for word in options.words:
+            piece: Callable[..., None] = memory
+            if word != "memory":
+                piece = getattr(importlib.import_module(PIECES[word]), word)
+            piece(options, deadline)
+
+
+if __name__ == "__main__":
+    main()
