@@ -25,7 +25,7 @@ def test_alpha_keeps_away_from_zero_with_its_sign_and_its_bits():
 
 
 @pytest.mark.parametrize("mode", ["exact", "autograd"])
-def test_the_network_leaves_an_alpha_near_zero_as_it_is_and_trains_it(small_model, device, mode):
+def test_the_network_leaves_an_alpha_near_zero_as_it_is_and_trains_it(small_model, device, deterministic, mode):
     model = small_model(torch.float64, in_chans=1, backprop=mode)
     stuck, other = model.levels[0].alphas[0], model.levels[0].alphas[1]
     with torch.no_grad():

@@ -156,7 +156,7 @@ def test_autocast_has_the_same_forward_pass_in_every_mode(small_model, device, l
     x, target = torch.randn(4, 1, 16, 16).to(device), torch.randint(5, (4,)).to(device)
     found, losses = {}, {}
     for mode in ("autograd", "exact"):
-        model = small_model(in_chans=1, backprop=mode)
+        model = small_model(in_chans=1, backprop=mode, kernels="eager")
         with torch.autocast(device.type, low):
             losses[mode] = loss_of(model, x, target)
         found[mode] = torch.cat([grad.flatten() for grad in gradients(model, losses[mode]).values()])
@@ -165,7 +165,7 @@ def test_autocast_has_the_same_forward_pass_in_every_mode(small_model, device, l
     assert (found["exact"] - found["autograd"]).norm() < 4 * unit * found["autograd"].norm()
 
 
-def test_gradients_of_a_few_parameters_by_autograd_grad(small_model, device):
+def test_gradients_of_a_few_parameters_by_autograd_grad(small_model, device, deterministic):
     model = small_model(torch.float64, in_chans=1)
     x, target = torch.randn(3, 1, 8, 8, dtype=torch.float64).to(device), torch.randint(5, (3,)).to(device)
     full = gradients(model, loss_of(model, x, target))

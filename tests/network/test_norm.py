@@ -62,7 +62,7 @@ def test_running_statistics_can_be_switched_off_afterwards(device64):
         x = torch.randn(4, 6, 5, 5, dtype=torch.float64).to(device64)
         assert torch.allclose(ours.train(training)(x), theirs.train(training)(x), rtol=1e-13, atol=1e-14)
     for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
-        assert torch.equal(a, b)
+        assert torch.allclose(a, b, rtol=1e-14, atol=0)  # CUDA's two operations sum in other orders
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -77,7 +77,7 @@ def test_exact_recomputes_the_same_spikes_and_has_the_gradients_of_autograd(
 @pytest.mark.parametrize("images", [3, 7])
 def test_exact_recomputes_the_same_spikes_under_autocast(small_model, device, monkeypatch, images, low):
     """16 bits round potentials to the threshold itself: two ways of rounding would soon show."""
-    model = small_model(timesteps=6, in_chans=1, slice_bytes=images * 16 * 16 * 16 * low.itemsize)
+    model = small_model(timesteps=6, in_chans=1, slice_bytes=images * 16 * 16 * 16 * low.itemsize, kernels="eager")
     x, target = torch.randn(7, 1, 16, 16).to(device), torch.randint(5, (7,)).to(device)
     found = {}
     for mode in ("autograd", "exact"):

@@ -110,12 +110,12 @@ class _Wide:
         self.pw1, self.pw2 = pw1, pw2
 
     def __call__(self, u: Tensor) -> Tensor:
-        return self.pw2(SPIKE.fire_(self.pw1(u)))
+        return self.pw2.product(SPIKE.fire_(self.pw1.product(u)))
 
     def traced(self, u: Tensor) -> tuple[Tensor, PackedState]:
-        hidden = self.pw1(u)
+        hidden = self.pw1.product(u)
         code = SPIKE.code(hidden)
-        return self.pw2(SPIKE.fire_(hidden)), code
+        return self.pw2.product(SPIKE.fire_(hidden)), code
 
     def backward(self, u: Tensor, hidden: PackedState | None, grad: Tensor, of_bias2: Tensor) -> Tensor:
         assert hidden is not None
