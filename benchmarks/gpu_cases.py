@@ -19,7 +19,7 @@ OUT_OF_MEMORY = "out of memory"
 LARGEST = 0  # as a batch: the largest that fits
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """This cannot be measured here; the message, a sentence, is the result."""
 
 
@@ -145,12 +145,12 @@ def build(case: Case, scale: Scale, device: str, *, channels_last: bool = True, 
         overrides: fields of this library's config.
 
     Raises:
-        Unavailable: the case needs another device, or a newer version.
+        UnavailableError: the case needs another device, or a newer version.
     """
     if device == "cpu" and (needs_own_process(case) or "kernels" in case.variant):
-        raise Unavailable("needs CUDA.")
+        raise UnavailableError("needs CUDA.")
     torch.manual_seed(0)
-    layout = torch.channels_last if channels_last and case.network != SEW or case.variant == "channels-last" else None
+    layout = torch.channels_last if (channels_last and case.network != SEW) or case.variant == "channels-last" else None
     x = torch.randn(case.batch, *scale.shape, device=device)
     x = x if layout is None else x.to(memory_format=layout)
     inputs = x, torch.randint(scale.classes, (case.batch,), device=device)
@@ -184,7 +184,7 @@ def _kernels(variant: str) -> dict[str, str]:
     if any(field.name == "kernels" for field in fields(TRevSNNConfig)):
         return {"kernels": "triton" if own else "eager"}
     if own:
-        raise Unavailable("this version has no kernels of its own.")
+        raise UnavailableError("this version has no kernels of its own.")
     return {}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpu_cases import LARGEST, OUT_OF_MEMORY, SEW, Case, Scale, Step, Unavailable, build, neurons_of_spikingjelly
+from gpu_cases import LARGEST, OUT_OF_MEMORY, SEW, Case, Scale, Step, UnavailableError, build, neurons_of_spikingjelly
 from trevsnn import __version__
 from trevsnn.measure.memory import footprint
 from trevsnn.train.summary import processor_name
@@ -67,7 +67,7 @@ def is_broken() -> bool:
 def sentence(error: BaseException) -> str:
     """The first line of an error that says something."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")[:300]
-    return line if isinstance(error, Unavailable) else f"{type(error).__name__}: {line}"
+    return line if isinstance(error, UnavailableError) else f"{type(error).__name__}: {line}"
 
 
 def measure_step(case: Case, scale: Scale, device: str, *, steps: int = 0, **options: Any) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def find_largest(case: Case, scale: Scale, device: str) -> dict[str, Any]:
     The first guess is the batch at which memory is full if it grows as up to a middle batch; what follows is a bisection.
     """
     if device == "cpu":
-        raise Unavailable("needs CUDA.")
+        raise UnavailableError("needs CUDA.")
     _, whole = torch.cuda.mem_get_info()
     batch, fits, fails, reason = scale.batches[1], 0, 0, OUT_OF_MEMORY
     for attempt in range(ATTEMPTS):
