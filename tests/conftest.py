@@ -18,6 +18,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+if not torch.cuda.is_available():  # kernels run in an interpreter then; it is read when Triton is imported
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
 
@@ -78,6 +81,19 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def kernel_device() -> torch.device:
+    """Where Triton kernels run here: on a CUDA device, or in the interpreter."""
+    pytest.importorskip("triton")  # which PyTorch brings on Linux
+    return torch.device("cuda" if DEVICES["cuda"] else "cpu")
+
+
+@pytest.fixture(params=[torch.float16, torch.bfloat16] if DEVICES["cuda"] else [torch.float16])
+def low(request: pytest.FixtureRequest) -> torch.dtype:
+    """The dtypes of 16 bits that kernels are tried in; the interpreter has no products in bfloat16."""
+    return request.param
 
 
 @pytest.fixture
