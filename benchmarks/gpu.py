@@ -24,16 +24,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from gpu_cases import REAL, SMALL, Case, Rows, memory_cases, needs_own_process
-from gpu_measure import is_broken, machine, measure
+from gpu_measure import Deadline, is_broken, machine, measure
 
-BEGAN = "TREVSNN_GPU_BEGAN"  # in the environment, so that a process that takes over knows how much time is left
 PIECES = {"tests": "gpu_runs", "memory": "gpu", "profile": "gpu_profile", "tune": "gpu_profile", "train": "gpu_runs"}
 #: What a machine with PyTorch's usual companions may lack: this library's needs, SpikingJelly and its needs.
 BROUGHT = (
@@ -41,19 +39,8 @@ BROUGHT = (
     "aedat",
 )  # fmt: skip
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+DOCS = Path(__file__).parents[1] / "docs"
 COMPILE_SECONDS, GRAPH_SECONDS = 240, 120
-
-
-class Deadline:
-    """The moment after which nothing new is started."""
-
-    def __init__(self, minutes: float) -> None:
-        began = float(os.environ.setdefault(BEGAN, str(time.time())))
-        self.end = began + 60 * minutes
-
-    def left(self) -> float:
-        """Seconds."""
-        return self.end - time.time()
 
 
 def memory(options: argparse.Namespace, deadline: Deadline) -> None:
@@ -126,6 +113,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="train: the run's folder (default: OUT/run)")
     parser.add_argument("--train_minutes", type=float, default=9.0, help="train: epochs are chosen to take these")
     parser.add_argument("--train_options", default="", help="train: further options of trevsnn train, in one string")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="report: folder of results-gpu.md")
     options = parser.parse_args()
     first = options.words[0]
     if first not in ("report", "bring", "one"):
@@ -144,7 +132,7 @@ def main() -> None:
     elif first == "bring":
         bring(Path(others[0]))
     elif first == "report":
-        importlib.import_module("gpu_report").write(list(map(Path, others)))
+        importlib.import_module("gpu_report").write(list(map(Path, others)), options.docs)
     else:
         deadline = Deadline(options.minutes)
         for word in options.words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from trevsnn import __version__
 from trevsnn.measure.memory import footprint
 from trevsnn.train.summary import processor_name
 
+BEGAN = "TREVSNN_GPU_BEGAN"  # in the environment, so that a process that takes over knows how much time is left
 WARM_UP = 3
 ATTEMPTS = 6  # at the largest batch
 
@@ -26,11 +28,22 @@ Mark = Callable[[], Any]
 Passes = Callable[[Mark], None]
 
 
+class Deadline:
+    """The moment after which nothing new is started, so many minutes after the command began."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = float(os.environ.setdefault(BEGAN, str(time.time()))) + 60 * minutes
+
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.time()
+
+
 def measure(case: Case, scale: Scale, device: str) -> dict[str, Any]:
     """What there is to say of a case: its figures, or ``error``, a sentence. Nothing of it stays on the device."""
     start = time.perf_counter()
     what = find_largest if case.batch == LARGEST else measure_step
-    row = {**case._asdict(), **guarded(lambda: what(case, scale, device)), **machine(device)}
+    row = {**case._asdict(), "size": scale.size, **guarded(lambda: what(case, scale, device)), **machine(device)}
     return {**row, "took_seconds": round(time.perf_counter() - start, 2)}
 
 
