@@ -104,7 +104,7 @@ def difference_of_kernels(device: torch.device, dtype: torch.dtype, channels: in
             conv.bias.copy_(draw(conv.bias.shape, -2, 2, 0.25))
         for parameter in project.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=dice), alpha=0.3)
-        shape = (2, channels, 9, 13)
+        shape = (2, channels, 5, 9)
         potential, grad = (torch.randn(shape, generator=dice).to(device) for _ in range(2))
         gamma = nn.Parameter(torch.rand(1, channels, 1, 1, generator=dice).to(device))
         expand.to(device), project.to(device)
