@@ -93,11 +93,16 @@ def memory_cases(scale: Scale) -> Iterator[Case]:
     large, middle, little = scale.batches
     for batch in scale.batches:
         yield from (Case(*what, usual, batch) for what in [*_CORE, (RESNET, "", "eager")])
+    if large >= 512:
+        yield Case(TINY, "exact", "kernels", usual, 4 * large)
+    yield from (Case(TINY, "exact", "graph of kernels", usual, batch) for batch in (little, large))
+    for timesteps in later:
+        yield from (Case(*what, timesteps, little) for what in _CORE)
     for batch in (middle, large, little):
         more = [*_REVERSIBLE, (TINY, "autograd", "kernels"), *_PEERS_AT_THEIR_BEST]
         yield from (Case(*what, usual, batch) for what in more)
     for timesteps in later:
-        yield from (Case(*what, timesteps, little) for what in [*_CORE, *_REVERSIBLE])
+        yield from (Case(*what, timesteps, little) for what in _REVERSIBLE)
     for timesteps in later:
         yield from (Case(*what, timesteps, middle) for what in _CORE)
     for batch in (middle, large, little):

@@ -94,18 +94,21 @@ def measure_step(case: Case, scale: Scale, device: str, *, steps: int = 0, **opt
         options: of :func:`gpu_cases.build`.
     """
     start = time.perf_counter()
+    foreign = (
+        torch.cuda.memory_allocated() if device == "cuda" else 0
+    )  # what an earlier model left behind is not this one's
     step = build(case, scale, device, **options)
-    row: dict[str, Any] = {"build_seconds": round(time.perf_counter() - start, 2)}
+    row: dict[str, Any] = {"build_seconds": round(time.perf_counter() - start, 2), "foreign_bytes": foreign}
     if case.network == SEW:
         row["neurons"] = neurons_of_spikingjelly(device)
     if case.variant == "compiled":
         step = step._replace(model=torch.compile(step.model, dynamic=False))  # type: ignore[arg-type]
     if case.variant.startswith("graph"):
-        passes, memory = captured(step)
+        passes, memory = captured(step, foreign)
     else:
         passes = eager(step)
         passes(int)  # workspaces, choices of algorithms, compilation
-        memory = peak_memory(step, lambda: passes(int), device)
+        memory = peak_memory(step, lambda: passes(int), device, foreign)
     return {**row, **memory, **step_times(step, passes, scale, device, steps)}
 
 
@@ -121,7 +124,7 @@ def eager(step: Step) -> Passes:
     return passes
 
 
-def captured(step: Step) -> tuple[Passes, dict[str, Any]]:
+def captured(step: Step, foreign: int) -> tuple[Passes, dict[str, Any]]:
     """Both passes as one CUDA graph, and the memory it was captured in; as PyTorch's notes on CUDA graphs say."""
     passes = eager(step)
     side = torch.cuda.Stream()
@@ -136,16 +139,17 @@ def captured(step: Step) -> tuple[Passes, dict[str, Any]]:
         with torch.cuda.graph(graph):
             passes(int)
 
-    return lambda _: graph.replay(), peak_memory(step, capture, "cuda")
+    return lambda _: graph.replay(), peak_memory(step, capture, "cuda", foreign)
 
 
-def peak_memory(step: Step, run: Callable[[], None], device: str) -> dict[str, Any]:
+def peak_memory(step: Step, run: Callable[[], None], device: str, foreign: int = 0) -> dict[str, Any]:
     """Bytes at the peak of forward and backward pass.
 
     Args:
         step: whose memory it is.
         run: forward and backward pass.
         device: on "cuda" what PyTorch allocated is counted, workspaces included, on "cpu" the live tensors.
+        foreign: bytes that were there before the model, and do not count.
 
     Returns:
         ``peak_bytes``, all of it; ``working_bytes``, without parameters, buffers, gradients and inputs, and
@@ -167,7 +171,7 @@ def peak_memory(step: Step, run: Callable[[], None], device: str) -> dict[str, A
         for hook in hooks:
             hook.remove()
         gradients.look()
-        peak = gradients.peak
+        peak = gradients.peak - foreign
         working = peak - held - gradients.at_peak
     return {
         "peak_bytes": peak, "working_bytes": working, "bytes_per_picture": working / len(step.inputs[0]),

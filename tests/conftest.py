@@ -11,17 +11,27 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # here and in processes the tests start: networks this small are slower with more
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # with which cuBLAS is deterministic; it is read when CUDA starts
 
 import hypothesis
 import pytest
 import torch
 from torch import Tensor, nn
 
+if not torch.cuda.is_available():  # kernels run in an interpreter then; it is read when Triton is imported
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
 
 hypothesis.settings.register_profile("trevsnn", deadline=None)  # a machine's other work is no fault of ours
 hypothesis.settings.load_profile("trevsnn")
+
+# In TF32 products have 11 bits, in convolutions by default: no bound that is justified for float32 would hold on CUDA.
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cuda.matmul.allow_tf32 = False
+
+DEVICES = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 # Its processes begin with everything imported, which takes longer than most tests.
 FORKSERVER = multiprocessing.get_context("forkserver")
@@ -43,6 +53,28 @@ def lively(model: nn.Module, alpha: float = 0.5, spread: float = 0.05) -> nn.Mod
     return model
 
 
+@pytest.fixture(scope="session", params=[name for name, there in DEVICES.items() if there])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device of this machine: the CPU, and CUDA or MPS where there is one."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def device64(device: torch.device) -> torch.device:
+    """Each that knows float64."""
+    if device.type == "mps":
+        pytest.skip("MPS has no float64")
+    return device
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is float64 by its parameters, or by the fixture, on MPS."""
+    given = getattr(getattr(item, "callspec", None), "params", {})
+    is_float64 = "float64" in getattr(item, "fixturenames", ()) or any(v is torch.float64 for v in given.values())
+    if given.get("device") == "mps" and is_float64:
+        pytest.skip("MPS has no float64")
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     """float64 as the default dtype."""
@@ -51,16 +83,40 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.fixture(scope="session")
+def kernel_device() -> torch.device:
+    """Where Triton kernels run here: on a CUDA device, or in the interpreter."""
+    pytest.importorskip("triton")  # which PyTorch brings on Linux
+    return torch.device("cuda" if DEVICES["cuda"] else "cpu")
+
+
+@pytest.fixture(params=[torch.float16, torch.bfloat16] if DEVICES["cuda"] else [torch.float16])
+def low(request: pytest.FixtureRequest) -> torch.dtype:
+    """The dtypes of 16 bits that kernels are tried in; the interpreter has no products in bfloat16."""
+    return request.param
+
+
 @pytest.fixture
-def small_model() -> Callable[..., TRevSNN]:
-    """Build a lively small model in training mode; overrides are config fields."""
+def deterministic() -> Iterator[None]:
+    """Operations that give the same bits every time, as training asks for; one that cannot warns, which fails."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(before, warn_only=True)
+
+
+@pytest.fixture
+def small_model(device: torch.device) -> Callable[..., TRevSNN]:
+    """Build a lively small model in training mode on the test's device; overrides are config fields."""
 
     def build(dtype: torch.dtype = torch.float32, seed: int = 0, alpha: float = 0.5, **overrides: Any) -> TRevSNN:
+        if dtype is torch.float64 and device.type == "mps":
+            pytest.skip("MPS has no float64")
         torch.manual_seed(seed)
         options: dict[str, Any] = {"channels": (4, 8, 8, 12), "num_classes": 5, "encoder_stride": 1, **overrides}
         model = TRevSNN(TRevSNNConfig(**options)).to(dtype)
-        lively(model, alpha)
-        return model.train()
+        lively(model, alpha)  # on the CPU, so that every device has the same weights
+        return model.to(device).train()
 
     return build
 
@@ -72,6 +128,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     run = tmp_path_factory.mktemp("finished") / "run"
     train("--run", str(run), "--slope_epochs", "2")
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(device: torch.device, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run trained on the test's device, not to be changed."""
+    from helpers import train
+
+    if device.type == "cpu":
+        return request.getfixturevalue("finished")
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train("--run", str(run), "--slope_epochs", "2", accelerator=device.type)
     return run
 
 

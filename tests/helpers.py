@@ -43,8 +43,8 @@ SMALL = [
 ]  # fmt: skip
 
 
-def train(*options: str) -> None:
-    assert main(["train", *SMALL, *options]) == 0
+def train(*options: str, accelerator: str = "cpu") -> None:
+    assert main(["train", *SMALL, "--accelerator", accelerator, *options]) == 0
 
 
 def final_weights(run: Path) -> dict[str, torch.Tensor]:
@@ -120,7 +120,7 @@ def assert_exact_is_autograd(model, x, target):
     assert worst(found["exact"], found["autograd"]) < 1e-12
 
 
-def step_and_inputs(dtype, *, kernel_size=3, projection=False, seed=0):
+def step_and_inputs(dtype, *, kernel_size=3, projection=False, seed=0, device="cpu"):
     torch.manual_seed(seed)
     below = nn.Conv2d(3, 5, 3, stride=2, padding=1) if projection else Link(3, 5, kernel_size=3, stride=2)
     step = LevelStep(5, kernel_size, below, Link(7, 5, kernel_size=1, stride=1))
@@ -128,4 +128,5 @@ def step_and_inputs(dtype, *, kernel_size=3, projection=False, seed=0):
     for module in (step, shared):
         lively(module.to(dtype))
     nn.init.normal_(step.gamma)
-    return step, shared, torch.randn(5, 3, 9, 12, dtype=dtype), torch.randn(5, 7, 3, 3, dtype=dtype)
+    below, above = torch.randn(5, 3, 9, 12, dtype=dtype), torch.randn(5, 7, 3, 3, dtype=dtype)
+    return step.to(device), shared.to(device), below.to(device), above.to(device)

@@ -1,6 +1,7 @@
 """A run's accuracy and predictions are those of its training."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.loading import TensorDataset
 from trevsnn.data.sets import load
+from trevsnn.deploy.inference import evaluate_run
 from trevsnn.run.load import load_run
 
 
@@ -45,3 +47,11 @@ def test_predict_gives_the_model_s_class_and_probability(finished, tmp_path, cap
     assert [row["file"] for row in rows] == [*files, big]
     assert main(["predict", str(finished), files[0]]) == 0
     assert "probability" in capsys.readouterr().out
+
+
+def test_an_engine_of_the_cpu_runs_there_whatever_the_accelerator():
+    """Which is "auto" where nothing is said, and then a GPU if there is one."""
+    export = Path(__file__).parents[1] / "earlier" / "v0.1.0" / "export"
+    found = [evaluate_run(export, None, "last", accelerator, "int8") for accelerator in ("cpu", "cuda", "auto")]
+    assert found[0]["items"] == 360
+    assert found[0] == found[1] == found[2]

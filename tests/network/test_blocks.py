@@ -25,12 +25,12 @@ def test_alpha_keeps_away_from_zero_with_its_sign_and_its_bits():
 
 
 @pytest.mark.parametrize("mode", ["exact", "autograd"])
-def test_the_network_leaves_an_alpha_near_zero_as_it_is_and_trains_it(small_model, mode):
+def test_the_network_leaves_an_alpha_near_zero_as_it_is_and_trains_it(small_model, device, deterministic, mode):
     model = small_model(torch.float64, in_chans=1, backprop=mode)
     stuck, other = model.levels[0].alphas[0], model.levels[0].alphas[1]
     with torch.no_grad():
         stuck.zero_()
-    x = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    x = torch.randn(2, 1, 8, 8, dtype=torch.float64).to(device)
     found = gradients(model, model(x).square().sum())
     assert not stuck.any()
     with torch.no_grad():
@@ -43,11 +43,11 @@ def test_the_network_leaves_an_alpha_near_zero_as_it_is_and_trains_it(small_mode
     assert other.isnan().all()
 
 
-def test_an_alpha_that_functional_call_gives_is_not_written_to(small_model):
+def test_an_alpha_that_functional_call_gives_is_not_written_to(small_model, device):
     model = small_model(torch.float64, in_chans=1).eval()
     given = torch.zeros_like(model.levels[0].alphas[0])
     model.set_backprop("autograd")
-    x = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    x = torch.randn(2, 1, 8, 8, dtype=torch.float64).to(device)
     out = torch.func.functional_call(model, {"levels.0.alphas.0": given}, (x,))
     assert not given.any()
     with torch.no_grad():

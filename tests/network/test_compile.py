@@ -22,18 +22,18 @@ def gradients_of(model, loss):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_evaluation_is_one_graph(small_model):
+def test_evaluation_is_one_graph(small_model, device):
     model = small_model(channels=(4, 6), timesteps=2, in_chans=1).eval()
-    x = torch.randn(3, 1, 8, 8)
+    x = torch.randn(3, 1, 8, 8).to(device)
     with torch.no_grad():
         assert torch.allclose(torch.compile(model, fullgraph=True)(x), model(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", ["autograd", "exact", "reversible"])
-def test_a_training_step_compiles_in_every_mode(small_model, mode):
+def test_a_training_step_compiles_in_every_mode(small_model, device, mode):
     model = small_model(channels=(4, 6), timesteps=2, in_chans=1, backprop=mode, slice_bytes=1)
-    x, target = torch.randn(3, 1, 8, 8), torch.tensor([0, 1, 4])
+    x, target = torch.randn(3, 1, 8, 8).to(device), torch.tensor([0, 1, 4]).to(device)
 
     def loss_of(x, target):
         return trevsnn.deep_supervision_loss(model.forward_heads(x), target)

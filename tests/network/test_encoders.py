@@ -8,9 +8,9 @@ import torch
 from trevsnn.network.encoders import AnnealedLeakyReLU, slope_at
 
 
-def test_slope_reaches_every_layer(small_model):
+def test_slope_reaches_every_layer(small_model, device):
     model = small_model(in_chans=1)
-    x = torch.randn(2, 1, 8, 8)
+    x = torch.randn(2, 1, 8, 8).to(device)
     linear = model(x)
     model.set_slope(0.25)
     slopes = [m.slope for m in model.modules() if isinstance(m, AnnealedLeakyReLU)]

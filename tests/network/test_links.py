@@ -46,9 +46,9 @@ def by_hand(model, x):
 
 @pytest.mark.parametrize("size", [(16, 16), (9, 10), (1, 6)])  # the top level's: 4 x 4, 3 x 3, 1 x 2
 @pytest.mark.parametrize("options", OPTIONS)
-def test_a_level_is_given_the_sum_over_all_levels_above(small_model, size, options):
+def test_a_level_is_given_the_sum_over_all_levels_above(small_model, device, size, options):
     model = small_model(torch.float64, in_chans=1, timesteps=3, **options).eval()
-    x = torch.randn(3, 1, *size, dtype=torch.float64)
+    x = torch.randn(3, 1, *size, dtype=torch.float64).to(device)
     head = model.heads[-1]
     with torch.no_grad():
         states = by_hand(model, x)
@@ -67,9 +67,9 @@ def test_a_level_is_given_the_sum_over_all_levels_above(small_model, size, optio
 
 @pytest.mark.parametrize("mode", ["exact", "reversible"])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_gradients_are_those_of_autograd_from_the_same_spikes(small_model, mode, options):
+def test_gradients_are_those_of_autograd_from_the_same_spikes(small_model, device, mode, options):
     model = small_model(torch.float64, alpha=0.8, in_chans=1, timesteps=5, slice_bytes=2 * 16 * 14 * 18 * 8, **options)
-    x, target = torch.randn(5, 1, 14, 18, dtype=torch.float64), torch.randint(5, (5,))
+    x, target = torch.randn(5, 1, 14, 18, dtype=torch.float64).to(device), torch.randint(5, (5,)).to(device)
     found, losses, buffers = {}, {}, {}
     for chosen in ("autograd", mode):
         model.set_backprop(chosen)
@@ -88,9 +88,9 @@ def test_gradients_are_those_of_autograd_from_the_same_spikes(small_model, mode,
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_rates_are_of_the_same_pass(small_model, options):
+def test_rates_are_of_the_same_pass(small_model, device, options):
     model = small_model(in_chans=1, **options).eval()
-    x = torch.randn(2, 1, 9, 10)
+    x = torch.randn(2, 1, 9, 10).to(device)
     logits, rates = model.forward_with_rates(x)
     assert torch.equal(logits, model(x))
     assert rates.states_LT.shape == (4, 4)
@@ -118,16 +118,16 @@ def test_how_many_parameters_the_options_add_and_take(name, further, alphas):
     assert {name.split(".")[2] for name in names - names_without} == {"alphas"}
 
 
-def test_with_two_levels_all_links_are_the_adjacent_ones(small_model):
-    x = torch.randn(2, 1, 8, 8)
+def test_with_two_levels_all_links_are_the_adjacent_ones(small_model, device):
+    x = torch.randn(2, 1, 8, 8).to(device)
     adjacent, every = (small_model(channels=(4, 6), in_chans=1, links=links) for links in ("adjacent", "all"))
     assert torch.equal(adjacent(x), every(x))
 
 
-def test_without_alphas_inverting_amplifies_no_rounding_error(small_model):
+def test_without_alphas_inverting_amplifies_no_rounding_error(small_model, device):
     """In float32 up to T = 84, where with alphas of 0.5 it is refused from T = 7 on."""
     small = {"channels": (4, 6), "in_chans": 1, "alphas": "one", "backprop": "reversible"}
-    x, target = torch.randn(2, 1, 4, 4), torch.tensor([0, 1])
+    x, target = torch.randn(2, 1, 4, 4).to(device), torch.tensor([0, 1]).to(device)
     loss_of(small_model(timesteps=84, **small), x, target).backward()
     with pytest.raises(trevsnn.ReversibilityError, match=r"down to 1 each time"):
         loss_of(small_model(timesteps=85, **small), x, target).backward()
@@ -160,9 +160,9 @@ def test_memory_without_alphas_is_codes_alone_and_links_keep_their_statistics(fa
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_both_compile_to_one_graph(small_model):
+def test_both_compile_to_one_graph(small_model, device):
     model = small_model(channels=(4, 6, 8), timesteps=2, in_chans=1, **OPTIONS[2]).eval()
-    x = torch.randn(3, 1, 8, 8)
+    x = torch.randn(3, 1, 8, 8).to(device)
     torch._dynamo.reset()
     with torch.no_grad():
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

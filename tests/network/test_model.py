@@ -31,6 +31,7 @@ from trevsnn.reversible import unroll
     seed=st.integers(0, 1000),
 )
 def test_modes_agree_for_any_configuration(
+    device64,
     timesteps,
     size,
     kernel_size,
@@ -53,12 +54,13 @@ def test_modes_agree_for_any_configuration(
         channels=channels, timesteps=timesteps, kernel_size=kernel_size, num_classes=3, encoder_stride=encoder_stride,
         links=links, alphas=alphas, **({"input": "event", "readout": readout} if event else {"encoding": encoding}),
     )  # fmt: skip
-    model = lively(trevsnn.TRevSNN(config).double(), alpha).train()
+    model = lively(trevsnn.TRevSNN(config).double(), alpha).to(device64).train()
     model.set_slope(slope)
-    x = torch.randn(2, *((timesteps, 2) if event else (3,)), *size, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, *((timesteps, 2) if event else (3,)), *size, dtype=torch.float64)
+    x = x.to(device64).requires_grad_()
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    target = torch.randint(3, (2,))
+    target = torch.randint(3, (2,)).to(device64)
     found, inputs, logits = {}, {}, {}
     for mode in ("autograd", "exact"):
         model.set_backprop(mode)
@@ -78,8 +80,8 @@ def test_modes_agree_for_any_configuration(
     assert (inputs["exact"] - inputs["autograd"]).norm() <= 1e-12 * max(float(inputs["autograd"].norm()), floor)
 
 
-def test_reversible_agrees_at_four_steps_and_refuses_at_sixteen(small_model):
-    x, target = torch.randn(3, 1, 16, 16), torch.randint(5, (3,))
+def test_reversible_agrees_at_four_steps_and_refuses_at_sixteen(small_model, device):
+    x, target = torch.randn(3, 1, 16, 16).to(device), torch.randint(5, (3,)).to(device)
     model = small_model(timesteps=4, in_chans=1)
     found = {}
     for mode in ("autograd", "reversible"):
@@ -93,12 +95,12 @@ def test_reversible_agrees_at_four_steps_and_refuses_at_sixteen(small_model):
 @pytest.mark.parametrize("slope", [1.0, 0.25])
 @pytest.mark.parametrize("alphas", ["learned", "one"])
 def test_the_mean_readout_is_the_mean_of_the_head_s_logits_of_every_state_and_no_state_is_divided(
-    small_model, slope, alphas
+    small_model, device, slope, alphas
 ):
     """In every mode to the same bits, with the gradients of the mean computed by hand."""
     model = small_model(torch.float64, input="event", timesteps=5, readout="mean", alphas=alphas)
     model.set_slope(slope)
-    x, target = torch.rand(3, 5, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 3, 4])
+    x, target = torch.rand(3, 5, 2, 8, 8, dtype=torch.float64).to(device), torch.tensor([0, 3, 4]).to(device)
     head = model.heads[-1]
 
     def by_hand():
@@ -123,9 +125,9 @@ def test_the_mean_readout_is_the_mean_of_the_head_s_logits_of_every_state_and_no
 
 @pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("mode", ["exact", "reversible"])
-def test_temporal_loss_agrees_in_every_mode(small_model, mode, readout):
+def test_temporal_loss_agrees_in_every_mode(small_model, device, mode, readout):
     model = small_model(torch.float64, input="event", timesteps=5, alpha=0.8, readout=readout)
-    x, target = torch.rand(2, 5, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 3])
+    x, target = torch.rand(2, 5, 2, 8, 8, dtype=torch.float64).to(device), torch.tensor([0, 3]).to(device)
     found = {}
     for chosen in ("autograd", mode):
         model.set_backprop(chosen)
@@ -136,8 +138,8 @@ def test_temporal_loss_agrees_in_every_mode(small_model, mode, readout):
     assert worst(found[mode], found["autograd"]) < 1e-10
 
 
-def test_batch_statistics_change_once_per_step_in_every_mode(small_model):
-    x, target = torch.randn(3, 1, 8, 8), torch.randint(5, (3,))
+def test_batch_statistics_change_once_per_step_in_every_mode(small_model, device):
+    x, target = torch.randn(3, 1, 8, 8).to(device), torch.randint(5, (3,)).to(device)
     buffers = {}
     for mode in ("autograd", "exact", "reversible"):
         model = small_model(timesteps=3, in_chans=1, backprop=mode)
@@ -150,12 +152,12 @@ def test_batch_statistics_change_once_per_step_in_every_mode(small_model):
 
 
 @pytest.mark.parametrize(("low", "unit"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
-def test_autocast_has_the_same_forward_pass_in_every_mode(small_model, low, unit):
-    x, target = torch.randn(4, 1, 16, 16), torch.randint(5, (4,))
+def test_autocast_has_the_same_forward_pass_in_every_mode(small_model, device, low, unit):
+    x, target = torch.randn(4, 1, 16, 16).to(device), torch.randint(5, (4,)).to(device)
     found, losses = {}, {}
     for mode in ("autograd", "exact"):
-        model = small_model(in_chans=1, backprop=mode)
-        with torch.autocast("cpu", low):
+        model = small_model(in_chans=1, backprop=mode, kernels="eager")
+        with torch.autocast(device.type, low):
             losses[mode] = loss_of(model, x, target)
         found[mode] = torch.cat([grad.flatten() for grad in gradients(model, losses[mode]).values()])
     assert losses["exact"] == losses["autograd"]
@@ -163,9 +165,9 @@ def test_autocast_has_the_same_forward_pass_in_every_mode(small_model, low, unit
     assert (found["exact"] - found["autograd"]).norm() < 4 * unit * found["autograd"].norm()
 
 
-def test_gradients_of_a_few_parameters_by_autograd_grad(small_model):
+def test_gradients_of_a_few_parameters_by_autograd_grad(small_model, device, deterministic):
     model = small_model(torch.float64, in_chans=1)
-    x, target = torch.randn(3, 1, 8, 8, dtype=torch.float64), torch.randint(5, (3,))
+    x, target = torch.randn(3, 1, 8, 8, dtype=torch.float64).to(device), torch.randint(5, (3,)).to(device)
     full = gradients(model, loss_of(model, x, target))
     names = ["encoder.stem.conv.weight", "levels.2.shared.pw2.weight", "levels.0.alphas.1"]
     chosen = [dict(model.named_parameters())[name] for name in names]
@@ -176,10 +178,10 @@ def test_gradients_of_a_few_parameters_by_autograd_grad(small_model):
 @pytest.mark.parametrize(
     ("timesteps", "expected"), [(4, [0, 1, 2, 3]), (8, [1, 3, 5, 7]), (6, [1, 2, 4, 5]), (1, [0] * 4)]
 )
-def test_heads_stand_after_each_quarter(small_model, timesteps, expected):
+def test_heads_stand_after_each_quarter(small_model, device, timesteps, expected):
     model = small_model(timesteps=timesteps, in_chans=1)
     assert model.head_timesteps() == [range(t, t + 1) for t in expected]
-    x = torch.randn(2, 1, 8, 8)
+    x = torch.randn(2, 1, 8, 8).to(device)
     heads = model.forward_heads(x)
     assert len(heads) == 4
     assert torch.equal(heads[-1], model(x))
@@ -187,26 +189,26 @@ def test_heads_stand_after_each_quarter(small_model, timesteps, expected):
 
 
 @pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
-def test_what_is_put_around_forward_applies_to_all_heads(small_model, mode):
+def test_what_is_put_around_forward_applies_to_all_heads(small_model, device, mode):
     class Autocast(torch.nn.Module):
         def __init__(self, model):
             super().__init__()
             self.model = model
 
         def forward(self, *inputs, **options):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16):
                 return self.model(*inputs, **options)
 
     model, seen = small_model(in_chans=1, backprop=mode), []
     model.register_forward_hook(lambda module, inputs, heads: seen.append(heads))
-    x = torch.randn(2, 1, 8, 8)
+    x = torch.randn(2, 1, 8, 8).to(device)
     heads = Autocast(model)(x, all_heads=True)
     assert [head.dtype for head in heads] == [torch.bfloat16] * 4
     assert all(map(torch.equal, seen[0], heads))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         assert all(map(torch.equal, model.forward_heads(x), heads))
     assert len(seen) == 2
-    trevsnn.deep_supervision_loss(heads, torch.tensor([0, 1])).backward()
+    trevsnn.deep_supervision_loss(heads, torch.tensor([0, 1], device=device)).backward()
     assert all(parameter.grad is not None for parameter in model.heads.parameters())
 
 
@@ -220,6 +222,6 @@ def test_what_is_put_around_forward_applies_to_all_heads(small_model, mode):
         ({"input": "event"}, torch.zeros(2, 3, 2, 8, 8), r"takes \(B, 4, 2, H, W\)"),
     ],
 )
-def test_a_bad_input_is_refused(small_model, options, x, message):
+def test_a_bad_input_is_refused(small_model, device, options, x, message):
     with pytest.raises(ValueError, match=message):
-        small_model(**options)(x)
+        small_model(**options)(x.to(device))

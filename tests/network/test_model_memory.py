@@ -39,7 +39,7 @@ def live_after_forward(model, x):
 
 @pytest.mark.parametrize("encoding", ["shared", "grouped", "last", "mean"])
 @pytest.mark.parametrize("mode", ["reversible", "exact", "autograd"])
-def test_live_bytes_after_the_forward_pass(small_model, mode, encoding):
+def test_live_bytes_after_the_forward_pass(small_model, device, mode, encoding):
     event = encoding in ("last", "mean")
     totals, elements = {}, 0
     for timesteps in (4, 8, 16):
@@ -51,7 +51,7 @@ def test_live_bytes_after_the_forward_pass(small_model, mode, encoding):
                 if "alphas" in name:
                     parameter.fill_(1.0)
         shape = (4, timesteps, 2, 32, 32) if event else (4, 3, 32, 32)
-        totals[timesteps], heads = live_after_forward(model, torch.randn(shape))
+        totals[timesteps], heads = live_after_forward(model, torch.randn(shape, device=device))
         elements = 4 * (4 * 32**2 + 8 * 16**2 + 8 * 8**2 + 12 * 8**2)
         assert len(heads) == (1 if event else 4)
     for few, many in ((4, 8), (8, 16)):

@@ -11,8 +11,8 @@ from trevsnn.backprop import BACKPROP_MODES
 
 
 @pytest.fixture(scope="module")
-def model() -> trevsnn.TRevSNN:
-    return trained_like(encoding="grouped")
+def model(device64: torch.device) -> trevsnn.TRevSNN:
+    return trained_like(encoding="grouped").to(device64)
 
 
 def answers(model: trevsnn.TRevSNN, x: torch.Tensor) -> list[torch.Tensor]:
@@ -26,8 +26,8 @@ def answers(model: trevsnn.TRevSNN, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_of_any_weight(model, training):
-    x = example(model.config, batch=3)
+def test_of_any_weight(model, device64, training):
+    x = example(model.config, batch=3).to(device64)
     parts = ("encoder", "levels", "heads.3")
     names = [n for n, p in model.named_parameters() if n.startswith(parts) and "alphas" not in n]
     assert len(names) > 100
@@ -40,8 +40,8 @@ def test_of_any_weight(model, training):
             assert concerned.isnan().all(), name
 
 
-def test_of_a_picture(model):
-    x = example(model.config, batch=4)
+def test_of_a_picture(model, device64):
+    x = example(model.config, batch=4).to(device64)
     expected = answers(model, x)
     x[2, 0, 5, 5] = torch.nan
     others = [0, 1, 3]
@@ -50,9 +50,9 @@ def test_of_a_picture(model):
         assert torch.equal(logits[others], before[others])
 
 
-def test_of_a_frame():
-    model = trained_like(input="event", in_chans=2)
-    x = example(model.config, batch=3)
+def test_of_a_frame(device64):
+    model = trained_like(input="event", in_chans=2).to(device64)
+    x = example(model.config, batch=3).to(device64)
     expected = answers(model, x)
     x[1, 0, 0, 0, 0] = torch.nan
     for logits, before in zip(answers(model, x), expected, strict=True):
@@ -60,9 +60,9 @@ def test_of_a_frame():
         assert torch.equal(logits[[0, 2]], before[[0, 2]])
 
 
-def test_an_infinite_weight_is_a_number(model):
+def test_an_infinite_weight_is_a_number(model, device64):
     """A bias that keeps a hidden neuron silent, or firing, for good."""
-    x = example(model.config, batch=3)
+    x = example(model.config, batch=3).to(device64)
     large, infinite = copy.deepcopy(model), copy.deepcopy(model)
     for bias in (0, 1):
         for network, value in ((large, 1e6), (infinite, torch.inf)):

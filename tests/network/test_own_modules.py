@@ -18,9 +18,9 @@ BATCH, CLASSES = 5, 4
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def network(mode, *, seed=0, **options):
+def network(mode, *, device="cpu", **options):
     """Three levels whose neurons are neither silent nor always firing, cut into slices of one item."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     shape = {"channels": (4, 6, 8), "timesteps": 3, "encoder_stride": 1, "num_classes": CLASSES}
     options = {**shape, "slice_bytes": 1, **options}
     model = TRevSNN(TRevSNNConfig(**options, backprop=mode))
@@ -34,23 +34,24 @@ def network(mode, *, seed=0, **options):
                 parameter.normal_(1, 0.1)
             elif "gamma" not in name:
                 parameter.normal_(0, 0.5)
-    return model
+    return model.to(device)
 
 
-def picture(seed=1):
+def picture(seed=1, device="cpu"):
     torch.manual_seed(seed)
-    return torch.randn(BATCH, 3, 12, 12), torch.randint(CLASSES, (BATCH,))
+    return torch.randn(BATCH, 3, 12, 12).to(device), torch.randint(CLASSES, (BATCH,)).to(device)
 
 
-def gradients(mode, change=lambda model: None, between=lambda model, x: None, **options):
+def gradients(mode, change=lambda model: None, between=lambda model, x: None, *, device="cpu", **options):
     """Of the parameters that are there before the pass, and of the input."""
-    model = network(mode, **options)
+    model = network(mode, device=device, **options)
     torch.manual_seed(3)
     change(model)
+    model.to(device)  # what took a module's place
     named = dict(model.named_parameters())
-    x, target = picture()
+    x, target = picture(device=device)
     if options.get("input") == "event":
-        x = torch.randn(BATCH, 3, 2, 12, 12)
+        x = torch.randn(BATCH, 3, 2, 12, 12).to(device)
     x.requires_grad_()
     loss = deep_supervision_loss(model(x, all_heads=True), target)
     between(model, x)
@@ -76,7 +77,7 @@ def eval_mode(model, x):
 def other_batch(model, x):
     """A second pass, which changes batch statistics, before the first one's backward pass."""
     model.train()
-    model(picture(9)[0], all_heads=True)
+    model(picture(9, x.device)[0], all_heads=True)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -92,8 +93,8 @@ def other_batch(model, x):
     ],
     ids=["eval", "another batch", "slope", "frozen and back", "hook", "exchanged"],
 )
-def test_what_happens_between_the_passes_does_not_matter(between, training):
-    assert_same_gradients(lambda model: model.train(training).set_slope(0.5), between)
+def test_what_happens_between_the_passes_does_not_matter(device64, between, training):
+    assert_same_gradients(lambda model: model.train(training).set_slope(0.5), between, device=device64)
 
 
 class SeesNumbers(nn.Module):
@@ -179,8 +180,8 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("training", [True, False])
-def test_modules_of_a_user(name, training):
-    assert_same_gradients(lambda model: (CHANGES[name](model), model.train(training)))
+def test_modules_of_a_user(device64, name, training):
+    assert_same_gradients(lambda model: (CHANGES[name](model), model.train(training)), device=device64)
 
 
 @pytest.mark.parametrize(
@@ -192,17 +193,17 @@ def test_modules_of_a_user(name, training):
     ],
     ids=["head of the state", "head whose pool has weights", "link that sees numbers of the level that is read"],
 )
-def test_modules_of_a_user_where_the_head_reads_every_state(change):
-    assert_same_gradients(change, input="event", readout="mean")
+def test_modules_of_a_user_where_the_head_reads_every_state(device64, change):
+    assert_same_gradients(change, device=device64, input="event", readout="mean")
 
 
-def test_modules_used_at_several_places():
+def test_modules_used_at_several_places(device64):
     def tie(model):
         steps = model.levels[1].steps
         steps[1].expand1 = steps[2].expand1 = steps[0].expand1
         steps[2].below.conv.weight = steps[0].below.conv.weight
 
-    assert_same_gradients(tie)
+    assert_same_gradients(tie, device=device64)
 
 
 def test_links_that_see_numbers_are_said_once_and_others_stay_in_two_bits():
@@ -224,13 +225,13 @@ def _quiet(function):
 
 
 @pytest.mark.parametrize("options", [{}, {"input": "event"}, {"encoding": "grouped"}])
-def test_weights_given_by_functional_call_get_the_gradient(options):
-    x, target = picture()
+def test_weights_given_by_functional_call_get_the_gradient(device64, options):
+    x, target = picture(device=device64)
     if options.get("input"):
-        x = torch.randn(BATCH, 3, 2, 12, 12)
+        x = torch.randn(BATCH, 3, 2, 12, 12).to(device64)
     found = []
     for mode in ("autograd", "exact"):
-        model = network(mode, **options)
+        model = network(mode, device=device64, **options)
         given = {name: (1.1 * p.detach()).requires_grad_() for name, p in model.named_parameters()}
         heads = torch.func.functional_call(model, given, (x,), {"all_heads": True})
         deep_supervision_loss(heads, target).backward()
@@ -239,9 +240,9 @@ def test_weights_given_by_functional_call_get_the_gradient(options):
     assert worst(found[1], found[0]) < 1e-10
 
 
-def test_an_exponential_average_evaluates_while_a_backward_pass_waits():
-    model, x, target = network("exact"), *picture()
-    reference = gradients("autograd")
+def test_an_exponential_average_evaluates_while_a_backward_pass_waits(device64):
+    model, x, target = network("exact", device=device64), *picture(device=device64)
+    reference = gradients("autograd", device=device64)
     loss = deep_supervision_loss(model(x.requires_grad_(), all_heads=True), target)
     average = torch.optim.swa_utils.AveragedModel(model).eval()
     average(x)
@@ -252,11 +253,11 @@ def test_an_exponential_average_evaluates_while_a_backward_pass_waits():
 
 @pytest.mark.parametrize("what", ["input", "frozen weight", "weight", "gamma"])
 @pytest.mark.parametrize("options", [{}, {"input": "event"}])
-def test_what_is_changed_in_place_before_the_backward_pass_is_noticed(what, options):
-    model = network("exact", **options)
+def test_what_is_changed_in_place_before_the_backward_pass_is_noticed(device64, what, options):
+    model = network("exact", device=device64, **options)
     conv = model.levels[0].steps[1].expand1.dw1
     conv.weight.requires_grad_(False)
-    x = torch.randn(BATCH, 3, 2, 12, 12) if options else picture()[0]
+    x = torch.randn(BATCH, 3, 2, 12, 12).to(device64) if options else picture(device=device64)[0]
     loss = model(x).sum()
     changed = {"input": x, "frozen weight": conv.weight, "weight": conv.bias, "gamma": model.levels[0].steps[1].gamma}[
         what

@@ -8,9 +8,9 @@ from trevsnn.reversible import unroll
 
 
 @pytest.mark.parametrize("options", [{}, {"input": "event"}, {"input": "event", "readout": "mean"}])
-def test_model_of_the_last_head_and_rates_are_those_of_the_states(small_model, options):
+def test_model_of_the_last_head_and_rates_are_those_of_the_states(small_model, device64, options):
     model = small_model(in_chans=1, **options).eval()
-    x = torch.randn(2, *([4] if options else []), 1, 8, 8)
+    x = torch.randn(2, *([4] if options else []), 1, 8, 8).to(device64)
     logits, rates = model.forward_with_rates(x)
     assert torch.equal(logits, model(x))
     assert torch.equal(logits, model.forward_heads(x)[-1])
@@ -20,10 +20,10 @@ def test_model_of_the_last_head_and_rates_are_those_of_the_states(small_model, o
 
 
 @pytest.mark.parametrize("slice_bytes", [None, 1])
-def test_rates_of_hidden_neurons_are_those_of_their_layers(small_model, slice_bytes):
+def test_rates_of_hidden_neurons_are_those_of_their_layers(small_model, device64, slice_bytes):
     """Each block's own, also where the batch is computed in slices."""
     model = small_model(in_chans=1, slice_bytes=slice_bytes).eval()
-    x = torch.randn(2, 1, 8, 8)
+    x = torch.randn(2, 1, 8, 8).to(device64)
     spikes = {}
     for level in range(4):
         for step in range(4):

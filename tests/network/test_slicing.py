@@ -43,14 +43,14 @@ class Batchwise(nn.Module):
 
 
 @pytest.mark.parametrize("mode", ["exact", "autograd"])
-def test_a_module_that_looks_across_the_batch_is_given_all_of_it(small_model, mode):
+def test_a_module_that_looks_across_the_batch_is_given_all_of_it(small_model, device64, mode):
     """Whatever the slices: they are for modules that act on each item alone."""
-    x, target = torch.randn(5, 1, 16, 16, dtype=torch.float64), torch.randint(5, (5,))
+    x, target = torch.randn(5, 1, 16, 16, dtype=torch.float64).to(device64), torch.randint(5, (5,)).to(device64)
     results = []
     for slice_bytes in (1, 10**9):
         model = small_model(torch.float64, in_chans=1, slice_bytes=slice_bytes, backprop=mode)
         step = model.levels[1].steps[2]
-        step.project1 = Batchwise(step.project1, 8).double()
+        step.project1 = Batchwise(step.project1, 8).to(device64, torch.float64)
         loss = loss_of(model, x, target)
         results.append((loss, gradients(model, loss), step.project1.norm.running_var))
     assert torch.allclose(results[0][0], results[1][0], rtol=1e-12)
@@ -60,26 +60,26 @@ def test_a_module_that_looks_across_the_batch_is_given_all_of_it(small_model, mo
 
 @pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
 @pytest.mark.parametrize("place", ["", "below", "above"])
-def test_a_hook_on_a_level_s_step_or_link_sees_the_whole_batch(small_model, mode, place):
+def test_a_hook_on_a_level_s_step_or_link_sees_the_whole_batch(small_model, device, mode, place):
     model = small_model(in_chans=1, slice_bytes=1, backprop=mode)
     module = model.levels[1].steps[2].get_submodule(place)
     batches = []
     module.register_forward_hook(lambda _, args, out: batches.append(len(out)))
     with says_that_states_are_kept(mode):
-        model.forward_heads(torch.randn(5, 1, 16, 16))[-1].sum().backward()
+        model.forward_heads(torch.randn(5, 1, 16, 16, device=device))[-1].sum().backward()
     assert set(batches) == {5}
 
 
 @pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
 @pytest.mark.parametrize("place", ["", "below", "above", "expand1.dw1", "project1"])
-def test_a_forward_that_somebody_put_onto_a_module_is_the_one_that_runs(small_model, mode, place):
+def test_a_forward_that_somebody_put_onto_a_module_is_the_one_that_runs(small_model, device, mode, place):
     """As accelerate's hooks do."""
     model = small_model(in_chans=1, slice_bytes=1, backprop=mode)
     module = model.levels[1].steps[2].get_submodule(place)
     plain, calls = module.forward, []
     module.forward = lambda *args: (calls.append(1), plain(*args))[1]
     with says_that_states_are_kept(mode, place):
-        loss = model.forward_heads(torch.randn(5, 1, 16, 16))[-1].sum()
+        loss = model.forward_heads(torch.randn(5, 1, 16, 16, device=device))[-1].sum()
     assert calls
     forward = len(calls)
     loss.backward()
@@ -87,24 +87,25 @@ def test_a_forward_that_somebody_put_onto_a_module_is_the_one_that_runs(small_mo
 
 
 @pytest.mark.parametrize("mode", ["exact", "autograd"])
-def test_hooks_on_all_modules_see_every_one(small_model, mode):
+def test_hooks_on_all_modules_see_every_one(small_model, device, mode):
     model = small_model(in_chans=1, slice_bytes=1, backprop=mode)
     seen = set()
     handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.add(module))
     try:
         with says_that_states_are_kept(mode):
-            model.forward_heads(torch.randn(2, 1, 16, 16))
+            model.forward_heads(torch.randn(2, 1, 16, 16, device=device))
     finally:
         handle.remove()
     steps = [step for level in model.levels for step in level.steps]
     assert {*steps, *(step.below for step in steps[4:]), *(step.expand1.pw1 for step in steps)} <= seen
 
 
-def test_slices_are_those_of_the_bare_equation(small_model):
+def test_slices_are_those_of_the_bare_equation(small_model, device64):
     """LevelStep.forward is F; in slices it is the same to rounding."""
     model = small_model(torch.float64, in_chans=1).eval()
     level = model.levels[1]
-    below, above = torch.randn(5, 4, 16, 16, dtype=torch.float64), torch.randn(5, 8, 4, 4, dtype=torch.float64)
+    below = torch.randn(5, 4, 16, 16, dtype=torch.float64).to(device64)
+    above = torch.randn(5, 8, 4, 4, dtype=torch.float64).to(device64)
     with torch.no_grad():
         whole = level.steps[2](below, [above], level.shared)
         sliced = sliced_step(level.steps[2], level.shared, 1, below, above)

@@ -18,9 +18,9 @@ from trevsnn import TRevSNN, TRevSNNConfig
     readout=st.sampled_from(["last", "mean"]),
     slope=st.sampled_from([1.0, 0.3]),
 )
-def test_a_stream_gives_the_logits_of_the_clip_bit_for_bit(timesteps, batch, dtype, options, readout, slope):
-    model = trained_like(slope, input="event", timesteps=timesteps, readout=readout, **options).to(dtype)
-    clip = example(model.config, batch).to(dtype)
+def test_a_stream_gives_the_logits_of_the_clip_bit_for_bit(device64, timesteps, batch, dtype, options, readout, slope):
+    model = trained_like(slope, input="event", timesteps=timesteps, readout=readout, **options).to(device64, dtype)
+    clip = example(model.config, batch).to(device64, dtype)
     with torch.no_grad():
         wanted, whole = model.forward_time(clip), model(clip)
     stream = model.stream(batch)

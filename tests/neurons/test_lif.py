@@ -40,13 +40,13 @@ def by_hand(currents, tau, threshold, decay_input):
 
 @pytest.mark.parametrize("decay_input", [False, True])
 @pytest.mark.parametrize("tau", [1.0, 2.0, 5.0])
-def test_one_neuron_by_hand(tau, decay_input):
+def test_one_neuron_by_hand(device64, tau, decay_input):
     torch.manual_seed(0)
     currents = torch.rand(20, 1, 1, dtype=torch.float64) * (4 if decay_input else 1)
     net = SpikingNetwork()
     net.add(LIF(nn.Identity(), tau, Spike(0.75), decay_input=decay_input))
     _, spikes = by_hand(currents.flatten().tolist(), tau, 0.75, decay_input)
-    assert net(currents).flatten().tolist() == spikes
+    assert net(currents.to(device64)).flatten().tolist() == spikes
     assert 0 < sum(spikes) < 20 or tau == 1
 
 
@@ -56,9 +56,9 @@ def test_one_neuron_by_hand(tau, decay_input):
     ids=["LIF", "IF", "learned leak", "no memory", "detached reset"],
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_exact_is_autograd(neuron, dtype, tolerance):
-    net = chain(neuron).to(dtype)
-    x = (4 * torch.rand(6, 8, dtype=dtype)).requires_grad_()
+def test_exact_is_autograd(device, neuron, dtype, tolerance):
+    net = chain(neuron).to(device, dtype)
+    x = (4 * torch.rand(6, 8, dtype=dtype)).to(device).requires_grad_()
     value, reference = gradients(net, x)
     net.backprop = "autograd"
     assert gradients(net, x)[0] == value
@@ -67,14 +67,14 @@ def test_exact_is_autograd(neuron, dtype, tolerance):
         assert (got - expected).norm() <= tolerance * expected.norm()
 
 
-def test_an_encoder_computes_once_what_a_level_would_compute_at_every_timestep():
+def test_an_encoder_computes_once_what_a_level_would_compute_at_every_timestep(device64):
     torch.manual_seed(0)
     stem = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16))
     within, before = SpikingNetwork(5), SpikingNetwork(5, encoder=stem)
     within.add(LIF(stem))
     before.add(LIF(nn.Identity()))
-    x = torch.randn(6, 8, dtype=torch.float64, requires_grad=True)
-    results = [gradients(net.double(), x) for net in (within, before)]
+    x = torch.randn(6, 8, dtype=torch.float64).to(device64).requires_grad_()
+    results = [gradients(net.to(x), x) for net in (within, before)]
     assert results[0][0] == results[1][0]
     for a, b in zip(results[0][1], results[1][1], strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-13)
@@ -91,9 +91,9 @@ def test_what_is_inside_of_an_encoder_is_not_kept():
     assert sum(kept.values()) < 64 * 100 * 4  # a tenth of the 1000
 
 
-def test_levels_are_read_and_their_spikes_have_gradients():
-    net = chain().double()
-    x = (4 * torch.rand(6, 8, dtype=torch.float64)).requires_grad_()
+def test_levels_are_read_and_their_spikes_have_gradients(device64):
+    net = chain().to(device64, torch.float64)
+    x = (4 * torch.rand(6, 8, dtype=torch.float64)).to(device64).requires_grad_()
     rates = {}
     for net.backprop in ("exact", "autograd"):
         one, two, top = net.read(x, 0, 1, -1)
@@ -107,8 +107,8 @@ def test_levels_are_read_and_their_spikes_have_gradients():
 
 
 @pytest.mark.parametrize("timesteps", [8, 24])
-def test_two_bits_for_each_neuron_and_timestep(timesteps):
-    net, x = chain(timesteps=timesteps, width=64), torch.rand(32, 8)
+def test_two_bits_for_each_neuron_and_timestep(device, timesteps):
+    net, x = chain(timesteps=timesteps, width=64).to(device), torch.rand(32, 8).to(device)
     kept = footprint(net, [x], lambda: net(x).square().sum()).after_forward
     assert kept["codes"] == timesteps * 32 * (64 + 64) * 2 // 8
     assert kept["anchors"] == 0
@@ -146,10 +146,10 @@ def test_a_level_sees_those_below_it():
         net.add(LIF(nn.Identity()), 0)
 
 
-def test_rates_are_read_without_keeping_the_spikes():
+def test_rates_are_read_without_keeping_the_spikes(device):
     """A loss on rates costs nothing more than the codes that are kept anyway, and its gradient is exact."""
-    net = chain(timesteps=12, width=256)
-    x = 3 * torch.rand(8, 8)
+    net = chain(timesteps=12, width=256).to(device)
+    x = 3 * torch.rand(8, 8).to(device)
     parameters = [*net.parameters()]
     found, kept = {}, {}
     for net.backprop in ("autograd", "exact"):

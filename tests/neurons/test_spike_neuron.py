@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.func import grad, jacrev, vmap
 
@@ -43,10 +43,10 @@ def plain(neuron: Spike, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("neuron", NEURONS)
-def test_spike_and_surrogate_are_their_definitions_at_every_edge(neuron, dtype):
-    v = torch.tensor(around(neuron, dtype), dtype=dtype, requires_grad=True)
+def test_spike_and_surrogate_are_their_definitions_at_every_edge(device, neuron, dtype):
+    v = torch.tensor(around(neuron, dtype), dtype=dtype, device=device, requires_grad=True)
     spikes, inside = plain(neuron, v.detach())
-    gradient = torch.arange(1, len(v) + 1).to(dtype)
+    gradient = torch.arange(1, len(v) + 1).to(device, dtype)
     s = neuron(v)
     assert torch.equal(s, spikes)
     s.backward(gradient)
@@ -70,11 +70,12 @@ def test_spike_and_surrogate_are_their_definitions_at_every_edge(neuron, dtype):
     channels_last=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_a_code_sees_and_pulls_back_as_its_state(neuron, dtype, shape, channels_last, seed):
+def test_a_code_sees_and_pulls_back_as_its_state(device, neuron, dtype, shape, channels_last, seed):
+    assume(dtype != torch.float64 or device.type != "mps")
     generator = torch.Generator().manual_seed(seed)
     values = torch.tensor(around(neuron, dtype), dtype=dtype)
-    state = values[torch.randint(len(values), shape, generator=generator)]
-    gradient = torch.randn(shape, generator=generator)
+    state = values[torch.randint(len(values), shape, generator=generator)].to(device)
+    gradient = torch.randn(shape, generator=generator).to(device)
     if channels_last and state.dim() == 4:
         state = state.contiguous(memory_format=torch.channels_last)
     spikes, inside = plain(neuron, state)
@@ -97,22 +98,23 @@ def test_a_code_sees_and_pulls_back_as_its_state(neuron, dtype, shape, channels_
         assert torch.equal(code[1:3].pull_back(gradient[1:3]), pulled[1:3])
 
 
-def test_a_code_takes_two_bits():
-    state = torch.randn(5, 3, 4, 7)
+def test_a_code_takes_two_bits(device):
+    state = torch.randn(5, 3, 4, 7, device=device)
     assert NEURONS[1].code(state).bits.nbytes == 5 * 21
     assert NEURONS[1].bits(torch.float64) == NEURONS[1].bits(torch.bfloat16) == 2
 
 
-def test_a_gradient_of_another_dtype_keeps_it():
-    state, gradient = torch.tensor([-1.0, 0.3, 0.7, 2.0]), torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.bfloat16)
+def test_a_gradient_of_another_dtype_keeps_it(device):
+    state = torch.tensor([-1.0, 0.3, 0.7, 2.0], device=device)
+    gradient = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.bfloat16, device=device)
     for pulled in (Spike().pull_back(state, gradient), Spike().code(state).pull_back(gradient)):
         assert pulled.dtype == torch.bfloat16
         assert pulled.tolist() == [0, 2, 3, 0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nan_stays_nan_and_infinity_is_a_number(dtype):
-    v = torch.tensor([math.nan, -math.nan, 0.7, 0.3, math.inf, -math.inf, -0.0], dtype=dtype)
+def test_nan_stays_nan_and_infinity_is_a_number(device, dtype):
+    v = torch.tensor([math.nan, -math.nan, 0.7, 0.3, math.inf, -math.inf, -0.0], dtype=dtype, device=device)
     for s in (
         Spike()(v),
         Spike().fire(v),
@@ -128,15 +130,15 @@ def test_nan_stays_nan_and_infinity_is_a_number(dtype):
         assert s.tolist() == [1, 0, 0]
 
 
-def test_nan_in_a_code_is_a_silent_neuron_outside_of_the_window():
-    code = Spike().code(torch.tensor([math.nan, 0.7]))
+def test_nan_in_a_code_is_a_silent_neuron_outside_of_the_window(device):
+    code = Spike().code(torch.tensor([math.nan, 0.7], device=device))
     assert code.seen().tolist() == [0, 1]
-    assert code.pull_back(torch.ones(2)).tolist() == [0, 1]
+    assert code.pull_back(torch.ones(2, device=device)).tolist() == [0, 1]
     assert code.decode()[0] < 0
 
 
-def test_second_derivatives_are_those_of_a_constant():
-    v = torch.tensor([-0.5, 0.2, 0.7, 1.5], requires_grad=True)
+def test_second_derivatives_are_those_of_a_constant(device):
+    v = torch.tensor([-0.5, 0.2, 0.7, 1.5], device=device, requires_grad=True)
     neuron = Spike(height=2.0)
     (first,) = torch.autograd.grad((neuron(v) * v**2).sum(), v, create_graph=True)
     # d/dv (s v^2) = s' v^2 + 2 s v, with s' constant: s' 2v + 2 s' v + 2 s
@@ -145,29 +147,29 @@ def test_second_derivatives_are_those_of_a_constant():
     assert second.tolist() == pytest.approx([0, 8 * 0.2, 8 * 0.7 + 2, 2])
 
 
-def test_function_transforms():
-    v = torch.tensor([[-0.5, 0.2, 0.7, 1.5], [0.5, 1.0, 0.0, -0.1]])
-    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+def test_function_transforms(device):
+    v = torch.tensor([[-0.5, 0.2, 0.7, 1.5], [0.5, 1.0, 0.0, -0.1]], device=device)
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0], device=device)
 
     def loss(v):
         return (Spike(height=0.5)(v) * weights).sum()
 
-    expected = torch.tensor([[0.0, 1.0, 1.5, 0.0], [0.5, 1.0, 1.5, 0.0]])
+    expected = torch.tensor([[0.0, 1.0, 1.5, 0.0], [0.5, 1.0, 1.5, 0.0]], device=device)
     assert torch.equal(grad(loss)(v[0]), expected[0])
     assert torch.equal(vmap(grad(loss))(v), expected)
-    assert torch.equal(jacrev(Spike(height=0.5))(v[0]), torch.diag(torch.tensor([0.0, 0.5, 0.5, 0.0])))
+    assert torch.equal(jacrev(Spike(height=0.5))(v[0]).cpu(), torch.diag(torch.tensor([0.0, 0.5, 0.5, 0.0])))
     assert torch.equal(vmap(jacrev(loss))(v), expected)
     assert torch.equal(vmap(Spike(), in_dims=1, out_dims=1)(v), Spike()(v))
     assert torch.equal(vmap(vmap(Spike()))(v), Spike()(v))
     assert torch.equal(
-        jacrev(grad(lambda v: (Spike()(v) * v).sum()))(v[0]).diagonal(), torch.tensor([0.0, 2.0, 2.0, 0.0])
+        jacrev(grad(lambda v: (Spike()(v) * v).sum()))(v[0]).diagonal().cpu(), torch.tensor([0.0, 2.0, 2.0, 0.0])
     )
 
 
-def test_one_compiled_graph():
-    v = torch.tensor([-0.5, 0.2, 0.7, math.nan], requires_grad=True)
+def test_one_compiled_graph(device):
+    v = torch.tensor([-0.5, 0.2, 0.7, math.nan], device=device, requires_grad=True)
     s = torch.compile(Spike(0.1, -1.0, 0.5), backend="aot_eager", fullgraph=True)(v)
-    assert torch.equal(s.nan_to_num(9), torch.tensor([0.0, 1, 1, 9]))
+    assert s.nan_to_num(9).tolist() == [0, 1, 1, 9]
     s[:3].sum().backward()
     assert v.grad is not None
     assert v.grad.tolist() == [1, 1, 0, 0]

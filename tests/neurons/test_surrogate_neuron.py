@@ -8,15 +8,23 @@ from torch.func import grad, jacrev, vmap
 from trevsnn.neurons import Spike, SurrogateSpike, atan, sigmoid, triangle
 
 NEURONS = [SurrogateSpike(0.5, atan()), SurrogateSpike(-0.2, sigmoid(3.0)), SurrogateSpike(1.0, triangle(0.8))]
-V = torch.tensor([-1.3, -0.25, 0.0, 0.4, 0.5, 0.9, 1.0, 1.6], dtype=torch.float64)
+EDGES = torch.tensor([-1.3, -0.25, 0.0, 0.4, 0.5, 0.9, 1.0, 1.6], dtype=torch.float64)
 
 
-def test_derivatives_are_those_of_their_primitives():
+def test_derivatives_are_those_of_their_primitives(device64):
+    V = EDGES.to(device64)
     x = V.clone().requires_grad_()
     y = torch.atan(math.pi / 2 * 3.0 * x) / math.pi
     assert torch.allclose(atan(3.0)(V), torch.autograd.grad(y.sum(), x)[0])
     assert torch.allclose(sigmoid(3.0)(V), torch.autograd.grad(torch.sigmoid(3 * x).sum(), x)[0])
-    assert triangle(0.5)(torch.tensor([-0.6, -0.5, -0.25, 0.0, 0.25, 0.5])).tolist() == [0, 0, 1, 2, 1, 0]
+    assert triangle(0.5)(torch.tensor([-0.6, -0.5, -0.25, 0.0, 0.25, 0.5], device=device64)).tolist() == [
+        0,
+        0,
+        1,
+        2,
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -40,11 +48,12 @@ def test_the_same_gradients_as_spikingjelly(name, theirs, ours):
 
 
 @pytest.mark.parametrize("neuron", NEURONS)
-def test_spikes_gradients_and_codes(neuron):
+def test_spikes_gradients_and_codes(device64, neuron):
+    V = EDGES.to(device64)
     v = V.clone().requires_grad_()
     s = neuron(v)
     assert torch.equal(s, (neuron.threshold <= V).double())
-    weights = torch.arange(1.0, 9.0, dtype=torch.float64)
+    weights = torch.arange(1.0, 9.0, dtype=torch.float64, device=device64)
     (s * weights).sum().backward()
     expected = neuron.derivative(V - neuron.threshold) * weights
     assert torch.equal(v.grad, expected)
@@ -62,7 +71,8 @@ def test_spikes_gradients_and_codes(neuron):
     assert neuron.bits(torch.bfloat16) == 16
 
 
-def test_second_derivative_is_that_of_the_derivative():
+def test_second_derivative_is_that_of_the_derivative(device64):
+    V = EDGES.to(device64)
     neuron = SurrogateSpike(0.5, sigmoid(4.0))
     v = V.clone().requires_grad_()
     (first,) = torch.autograd.grad(neuron(v).sum(), v, create_graph=True)
@@ -75,7 +85,8 @@ def test_second_derivative_is_that_of_the_derivative():
 
 
 @pytest.mark.parametrize("neuron", NEURONS)
-def test_function_transforms(neuron):
+def test_function_transforms(device64, neuron):
+    V = EDGES.to(device64)
     slope = neuron.derivative(V - neuron.threshold)
     assert torch.equal(grad(lambda v: neuron(v).sum())(V), slope)
     assert torch.equal(jacrev(neuron)(V), torch.diag(slope))
@@ -83,8 +94,8 @@ def test_function_transforms(neuron):
     assert torch.equal(vmap(neuron)(V), neuron(V))
 
 
-def test_nan_stays_nan():
-    v = torch.tensor([math.nan, 0.7, -math.inf, math.inf], requires_grad=True)
+def test_nan_stays_nan(device):
+    v = torch.tensor([math.nan, 0.7, -math.inf, math.inf], device=device, requires_grad=True)
     s = NEURONS[0](v)
     assert s.isnan().tolist() == [True, False, False, False]
     assert s[1:].tolist() == [1, 0, 1]
@@ -93,7 +104,7 @@ def test_nan_stays_nan():
 
 def test_neurons_are_pickled():
     again = pickle.loads(pickle.dumps(NEURONS[0]))
-    assert torch.equal(again.derivative(V), NEURONS[0].derivative(V))
+    assert torch.equal(again.derivative(EDGES), NEURONS[0].derivative(EDGES))
 
 
 def test_a_threshold_that_is_no_number_is_refused():

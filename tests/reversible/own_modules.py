@@ -18,8 +18,9 @@ class Of(nn.Module):
 
 
 def run_of(module, *, mode="exact", timesteps=3, x=None, **options):
-    x = torch.ones(5, 4) if x is None else x
-    alphas = [[torch.full((4,), 0.5)]] * timesteps
+    device = next(iter(module.parameters())).device
+    x = torch.ones(5, 4, device=device) if x is None else x
+    alphas = [[torch.full((4,), 0.5, device=device)]] * timesteps
     return run([[module]] * timesteps, alphas, [x] * timesteps, backprop=mode, **options)
 
 
@@ -27,14 +28,14 @@ def loss_of(module, **options):
     return run_of(module, **options)[0][0].square().sum()
 
 
-def assert_same_gradients(make, between=lambda module: None):
+def assert_same_gradients(make, between=lambda module: None, device="cpu"):
     """In exact as in autograd mode, whatever is done to the module between the passes."""
     found = []
     for mode in ("autograd", "exact"):
         torch.manual_seed(0)
-        module = make()
+        module = make().to(device)
         parameters = list(module.parameters())
-        loss = loss_of(module, mode=mode, x=torch.randn(5, 4))
+        loss = loss_of(module, mode=mode, x=torch.randn(5, 4).to(device))
         between(module)
         loss.backward()
         found.append([p.grad for p in parameters])

@@ -22,14 +22,19 @@ class Smooth(nn.Module):
         return self.dropout(torch.tanh(value if above is None else value + self.above(above)))
 
 
-def build(kind, timesteps, levels, dtype, *, initial=False, dropout=0.0, alpha=0.6, seed=0):
+def build(kind, timesteps, levels, dtype, *, initial=False, dropout=0.0, alpha=0.6, seed=0, device="cpu"):
     torch.manual_seed(seed)
     transforms = [[kind(6, dropout).to(dtype) for _ in range(levels)] for _ in range(timesteps)]
     for row in transforms[1:]:
         row[0].below = transforms[0][0].below  # shared over time
-    alphas = [[nn.Parameter((alpha + 0.1 * torch.randn(6)).to(dtype)) for _ in range(levels)] for _ in range(timesteps)]
-    inputs = [torch.randn(8, 6, dtype=dtype, requires_grad=True)] * timesteps  # one map for all steps
-    states = [torch.randn(8, 6, dtype=dtype, requires_grad=True) for _ in range(levels)] if initial else None
+    for module in (module for row in transforms for module in row):
+        module.to(device)
+    alphas = [
+        [nn.Parameter((alpha + 0.1 * torch.randn(6)).to(device, dtype)) for _ in range(levels)]
+        for _ in range(timesteps)
+    ]
+    inputs = [torch.randn(8, 6, dtype=dtype).to(device).requires_grad_()] * timesteps  # one map for all steps
+    states = [torch.randn(8, 6, dtype=dtype).to(device).requires_grad_() for _ in range(levels)] if initial else None
     return transforms, alphas, inputs, states
 
 

@@ -38,8 +38,8 @@ class Options(nn.Module):
     ids=["mode", "number", "power", "dropout", "eps", "submodule", "frozen", "another pass"],
 )
 @pytest.mark.parametrize("training", [True, False])
-def test_what_changes_between_the_passes_does_not_matter(change, training):
-    assert_same_gradients(lambda: Options().train(training), change)
+def test_what_changes_between_the_passes_does_not_matter(device64, change, training):
+    assert_same_gradients(lambda: Options().train(training), change, device64)
 
 
 class Average(nn.Module):
@@ -58,9 +58,9 @@ class Average(nn.Module):
         return torch.tanh(value + self.mean) / self.calls
 
 
-def test_a_buffer_that_is_read_and_changed_and_a_counter_are_replayed():
-    assert_same_gradients(Average)
-    module = Average()
+def test_a_buffer_that_is_read_and_changed_and_a_counter_are_replayed(device64):
+    assert_same_gradients(Average, device=device64)
+    module = Average().to(device64)
     loss = loss_of(module)
     mean = module.mean.clone()
     loss.backward()
@@ -68,9 +68,9 @@ def test_a_buffer_that_is_read_and_changed_and_a_counter_are_replayed():
     assert torch.equal(module.mean, mean)
 
 
-def test_weights_given_by_functional_call_get_the_gradient():
-    module = Of()
-    x = torch.randn(5, 4)
+def test_weights_given_by_functional_call_get_the_gradient(device64):
+    module = Of().to(device64)
+    x = torch.randn(5, 4).to(device64)
 
     class Network(nn.Module):
         def __init__(self):
@@ -91,11 +91,11 @@ def test_weights_given_by_functional_call_get_the_gradient():
     assert all(p.grad is None for p in module.parameters())
 
 
-def test_a_readout_may_have_parameters():
+def test_a_readout_may_have_parameters(device64):
     found = []
     for mode in ("autograd", "exact"):
         torch.manual_seed(0)
-        module, head = Of(), nn.Linear(4, 2)
+        module, head = Of().to(device64), nn.Linear(4, 2).to(device64)
         _, read = run_of(module, mode=mode, readouts=[(0, head), (2, head)], once=True)
         found.append(
             torch.autograd.grad(read[0].sum() + read[1].square().sum(), [*module.parameters(), *head.parameters()])
@@ -161,3 +161,35 @@ def test_an_attribute_that_a_first_call_makes_is_not_there_in_the_second_pass():
             return super().forward(below, above) / self.calls
 
     assert_same_gradients(Counting)
+
+
+class Cell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 4)
+
+    def forward(self, below, above):
+        return self.lstm(below)[0]
+
+
+def test_a_recurrent_layer_does_not_move_the_weights_that_stand_in_for_its_own(device64, monkeypatch):
+    def move(self):  # as cuDNN's does into one piece of memory, on CUDA
+        with torch.no_grad():
+            for weight in self._flat_weights:
+                weight.set_(weight.clone())
+
+    found = []
+    for mode in ("autograd", "exact"):
+        torch.manual_seed(0)
+        module = Cell().to(device64)
+        if device64.type == "cpu":
+            monkeypatch.setattr(nn.LSTM, "flatten_parameters", move)
+        parameters = list(module.parameters())
+        places = [p.data_ptr() for p in parameters]
+        loss = loss_of(module, mode=mode)
+        module(torch.ones(5, 4, device=device64), None)  # an evaluation between the passes
+        found.append(torch.autograd.grad(loss, parameters))
+        assert [p.data_ptr() for p in parameters] == places
+        assert all(ours is p for ours, p in zip(module.lstm._flat_weights, parameters, strict=True))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)

@@ -48,11 +48,11 @@ class Attached(Membrane):
     ],
     ids=["detached state", "attached state", "random", "numpy", "permuted rows", "flipped columns"],
 )
-def test_a_module_that_is_not_replayable_is_named(make):
-    module = make()
+def test_a_module_that_is_not_replayable_is_named(device64, make):
+    module = make().to(device64)
     random.seed(3)
     with pytest.raises(ReplayError, match=rf"level 0 at timestep \d \({type(module).__name__}\)"):
-        loss_of(module, x=torch.randn(5, 4)).backward()
+        loss_of(module, x=torch.randn(5, 4, device=device64)).backward()
 
 
 def test_the_check_can_be_left_out():
@@ -141,20 +141,20 @@ def test_what_the_caller_does_with_lists_and_values_does_not_matter():
             assert torch.allclose(a, b, rtol=1e-10)
 
 
-def test_a_readout_that_is_the_state_is_the_user_s_own():
-    _, read = run_of(Of(), readouts=[(2, lambda c: c)], once=True, views=[Spike()])
+def test_a_readout_that_is_the_state_is_the_user_s_own(device64):
+    _, read = run_of(Of().to(device64), readouts=[(2, lambda c: c)], once=True, views=[Spike()])
     value = read[0].detach().clone()
     read[0].sum().backward()
     assert torch.equal(read[0], value)
 
 
-def test_gradients_that_backward_hooks_keep_stay_as_they_were():
+def test_gradients_that_backward_hooks_keep_stay_as_they_were(device64):
     kept = {}
     for mode in ("autograd", "exact"):
         torch.manual_seed(0)
-        module, kept[mode] = Of(), []
+        module, kept[mode] = Of().to(device64), []
         module.register_full_backward_hook(lambda m, given, out, mode=mode: kept[mode].append(out[0]))
-        loss_of(module, mode=mode, x=torch.randn(5, 4, requires_grad=True)).backward()
+        loss_of(module, mode=mode, x=torch.randn(5, 4).to(device64).requires_grad_()).backward()
     for a, b in zip(kept["exact"], kept["autograd"], strict=True):
         assert torch.allclose(a, b, rtol=1e-12)
 
@@ -170,10 +170,10 @@ def test_steps_leave_nothing_alive():
         assert reference() is None
 
 
-def test_a_number_0_as_alpha_forgets_what_is_not_finite():
+def test_a_number_0_as_alpha_forgets_what_is_not_finite(device64):
     for mode in ("autograd", "exact"):
-        rows = [[Of(lambda x: x - torch.inf)], [Of()]]
-        (last,), _ = run(rows, [None, [0.0]], [torch.ones(5, 4)] * 2, backprop=mode)
+        rows = [[Of(lambda x: x - torch.inf).to(device64)], [Of().to(device64)]]
+        (last,), _ = run(rows, [None, [0.0]], [torch.ones(5, 4, device=device64)] * 2, backprop=mode)
         last.sum().backward()
         assert last.isfinite().all()
         assert rows[1][0].linear.weight.grad.isfinite().all()
@@ -223,8 +223,8 @@ def test_a_level_that_sees_only_itself_begins_from_nothing():
         assert torch.allclose(a, b, rtol=1e-12)
 
 
-def test_nan_is_not_taken_for_another_value():
-    module = Of()
+def test_nan_is_not_taken_for_another_value(device64):
+    module = Of().to(device64)
     with torch.no_grad():
         module.linear.weight[0, 0] = torch.nan
     loss_of(module, views=[Spike()], sees=[Sees((-1,), (1,), own=False)]).backward()

@@ -12,19 +12,19 @@ from trevsnn.reversible import run
 from trevsnn.reversible.inversion import ReversibilityError, inversion_error, plan_anchors, read_alpha
 
 
-def test_inversion_error_bounds_the_error_seen():
+def test_inversion_error_bounds_the_error_seen(device):
     torch.manual_seed(0)
-    alphas = [torch.empty(64).uniform_(0.3, 0.9) for _ in range(9)]
-    terms = [torch.randn(64) for _ in range(10)]
+    alphas = [torch.empty(64).uniform_(0.3, 0.9).to(device) for _ in range(9)]
+    terms = [torch.randn(64).to(device) for _ in range(10)]
     states = [terms[0]]
     for alpha, term in zip(alphas, terms[1:], strict=True):
         states.append(alpha * states[-1] + term)
-    largest = torch.stack(states).abs().max(0).values.double()
+    largest = torch.stack(states).abs().max(0).values.cpu().double()
     bound, state = 0.0, states[-1]
     for step in reversed(range(9)):
         state = (state - terms[step + 1]) / alphas[step]
         bound = inversion_error(bound, read_alpha(alphas[step]), torch.float32)
-        assert ((state - states[step]).abs().double() <= torch.from_numpy(bound) * largest).all()
+        assert ((state - states[step]).abs().cpu().double() <= torch.from_numpy(bound) * largest).all()
 
 
 def test_anchors_are_where_the_bound_would_fail():
@@ -36,15 +36,15 @@ def test_anchors_are_where_the_bound_would_fail():
     assert not any(mask.any() for mask in plan_anchors([np.ones(3)] * 15, torch.float64))
 
 
-def test_reversible_refuses_where_its_bound_fails_and_says_why():
-    transforms, alphas, inputs, _ = build(Smooth, 16, 2, torch.float32, alpha=0.5)
+def test_reversible_refuses_where_its_bound_fails_and_says_why(device):
+    transforms, alphas, inputs, _ = build(Smooth, 16, 2, torch.float32, alpha=0.5, device=device)
     last, _ = run(transforms, alphas, inputs, backprop="reversible")
     with pytest.raises(ReversibilityError, match=r"inverting 15 steps in float32 .* use backprop='exact'"):
         last[-1].sum().backward()
 
 
-def test_a_tiny_alpha_leaves_exact_exact():
-    case = build(Smooth, 6, 3, torch.float64)
+def test_a_tiny_alpha_leaves_exact_exact(device64):
+    case = build(Smooth, 6, 3, torch.float64, device=device64)
     with torch.no_grad():
         for row in case[1]:
             for alpha in row:
@@ -55,9 +55,9 @@ def test_a_tiny_alpha_leaves_exact_exact():
 
 
 @pytest.mark.parametrize("view", [None, SPIKE])
-def test_an_alpha_of_zero_is_never_inverted(view):
+def test_an_alpha_of_zero_is_never_inverted(device64, view):
     """What it multiplied is lost: ``exact`` keeps it, ``reversible`` refuses."""
-    case = build(Smooth, 4, 2, torch.float64)
+    case = build(Smooth, 4, 2, torch.float64, device=device64)
     with torch.no_grad():
         for row in case[1]:
             for alpha in row:

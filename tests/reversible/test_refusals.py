@@ -18,12 +18,12 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 @pytest.mark.parametrize("what", ["input", "initial state", "frozen weight", "weight", "large buffer", "alpha"])
 @pytest.mark.parametrize("mode", ["exact", "reversible"])
-def test_what_is_changed_in_place_is_noticed(what, mode):
-    module = Of()
-    module.register_buffer("table", torch.zeros(2**17))
+def test_what_is_changed_in_place_is_noticed(device64, what, mode):
+    module = Of().to(device64)
+    module.register_buffer("table", torch.zeros(2**17, device=device64))
     module.linear.bias.requires_grad_(False)
-    x, c = torch.randn(5, 4), torch.randn(5, 4)
-    alpha = torch.full((4,), 0.9)
+    x, c = torch.randn(5, 4, device=device64), torch.randn(5, 4, device=device64)
+    alpha = torch.full((4,), 0.9, device=device64)
     (last,), _ = run([[module]] * 2, [[alpha]] * 2, [x] * 2, [c], backprop=mode)
     changed = {
         "input": x, "initial state": c, "frozen weight": module.linear.bias, "weight": module.linear.weight,
@@ -47,15 +47,17 @@ def test_a_readout_gives_one_tensor():
             run_of(Of(), mode=mode, readouts=[(1, lambda c: (c, c))])
 
 
-def test_a_readout_of_what_is_seen_is_that_of_its_spikes():
-    found = []
+def test_a_readout_of_what_is_seen_is_that_of_its_spikes(device64):
+    found, weights = [], torch.linspace(-1, 2, 4, device=device64)
     for mode in ("autograd", "exact", "reversible"):
         torch.manual_seed(0)
-        module = Of()
+        module = Of().to(device64)
         readouts = [Readout(t, torch.sin, seen=True) for t in range(3)]
         _, read = run_of(module, mode=mode, readouts=readouts, views=[Spike(0.1, -1, 1)], once=True)
-        assert all(set(value.unique().tolist()) <= {0.0, math.sin(1)} for value in read)
-        loss = sum((value * torch.linspace(-1, 2, 4)).sum() for value in read)
+        sine = torch.ones((), device=device64).sin().item()  # its last bit is the device's
+        assert sine == pytest.approx(math.sin(1), rel=1e-15)
+        assert all(set(value.unique().tolist()) <= {0.0, sine} for value in read)
+        loss = sum((value * weights).sum() for value in read)
         found.append(torch.autograd.grad(loss, [*module.parameters()]))
     for grads in found[1:]:
         for a, b in zip(grads, found[0], strict=True):
@@ -63,8 +65,8 @@ def test_a_readout_of_what_is_seen_is_that_of_its_spikes():
 
 
 @pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
-def test_inference_mode_has_the_values(mode):
-    module = Of()
+def test_inference_mode_has_the_values(device64, mode):
+    module = Of().to(device64)
     options = {"mode": mode, "views": [Spike()], "readouts": [Readout(2, torch.sin), Readout(1, torch.cos, seen=True)]}
     (last,), read = run_of(module, **options)
     with torch.inference_mode():
@@ -73,7 +75,7 @@ def test_inference_mode_has_the_values(mode):
     assert all(torch.equal(a, b) for a, b in zip(values, read, strict=True))
 
 
-def test_what_a_view_shows_may_be_changed_in_place_a_state_or_input_may_not():
+def test_what_a_view_shows_may_be_changed_in_place_a_state_or_input_may_not(device64):
     class InPlace(Of):
         def forward(self, below, above):
             return self.linear(below.mul_(2))
@@ -81,7 +83,7 @@ def test_what_a_view_shows_may_be_changed_in_place_a_state_or_input_may_not():
     found = []
     for mode in ("autograd", "exact"):
         torch.manual_seed(0)
-        one, two, x = Of(), InPlace(), torch.randn(5, 4)
+        one, two, x = Of().to(device64), InPlace().to(device64), torch.randn(5, 4).to(device64)
         last, _ = run([[one, two]] * 3, [[0.5, 0.5]] * 3, [x] * 3, views=[Spike(), None], backprop=mode)
         found.append(torch.autograd.grad(last[1].square().sum(), [*one.parameters(), *two.parameters()]))
     for a, b in zip(*found, strict=True):
@@ -102,9 +104,9 @@ def test_an_error_inside_a_module_says_where_it_was():
 
 
 @pytest.mark.parametrize("mode", ["exact", "reversible"])
-def test_second_derivatives_and_function_transforms_are_refused(mode):
-    x = torch.randn(5, 4, requires_grad=True)
-    module = Of()
+def test_second_derivatives_and_function_transforms_are_refused(device64, mode):
+    x = torch.randn(5, 4, device=device64, requires_grad=True)
+    module = Of().to(device64)
     with pytest.raises(RuntimeError, match=r"create_graph=True.*use backprop='autograd'"):
         torch.autograd.grad(loss_of(module, mode=mode, x=x), x, create_graph=True)
     with pytest.raises(RuntimeError, match=r"torch.func transforms cannot go through"):

@@ -8,25 +8,26 @@ from trevsnn.reversible import run
 
 
 @pytest.mark.parametrize("mode", ["exact", "reversible"])
-def test_random_state_is_replayed_and_left_as_the_forward_pass_left_it(mode):
-    case = build(Smooth, 3, 2, torch.float64, dropout=0.5)
+def test_random_state_is_replayed_and_left_as_the_forward_pass_left_it(device64, mode):
+    case = build(Smooth, 3, 2, torch.float64, dropout=0.5, device=device64)
     _, reference = everything(*case, backprop="autograd")
-    after = torch.rand(1)
+    after = torch.rand(1), torch.rand(1, device=device64)
     _, grads = everything(*case, backprop=mode)
-    assert torch.equal(torch.rand(1), after)
+    assert torch.equal(torch.rand(1), after[0])
+    assert torch.equal(torch.rand(1, device=device64), after[1])
     assert_close(grads, reference, 1e-12)
 
 
 @pytest.mark.parametrize("mode", ["exact", "reversible"])
-def test_autocast_is_replayed(mode):
-    case = build(Smooth, 3, 2, torch.float32, alpha=0.9)
-    with torch.autocast("cpu", torch.bfloat16):
+def test_autocast_is_replayed(device, mode):
+    case = build(Smooth, 3, 2, torch.float32, alpha=0.9, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
         outputs, reference = everything(*case, backprop="autograd")
         got, grads = everything(*case, backprop=mode)
     dtypes = []
     handle = case[0][1][0].below.register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
     torch.manual_seed(1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         last, _ = run(*case, backprop=mode)
     last[-1].float().square().sum().backward()  # outside autocast, as one does
     handle.remove()
@@ -36,8 +37,8 @@ def test_autocast_is_replayed(mode):
 
 
 @pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
-def test_batch_statistics_change_once_per_step(mode):
-    transforms, alphas, inputs, states = build(Smooth, 3, 2, torch.float64)
+def test_batch_statistics_change_once_per_step(device64, mode):
+    transforms, alphas, inputs, states = build(Smooth, 3, 2, torch.float64, device=device64)
     expected = []
     with torch.no_grad():
         run(transforms, alphas, inputs)
@@ -51,8 +52,8 @@ def test_batch_statistics_change_once_per_step(mode):
 
 
 @pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
-def test_hooks_on_parameters_see_the_whole_gradient_once(mode):
-    transforms, alphas, inputs, _ = build(Smooth, 4, 2, torch.float64)
+def test_hooks_on_parameters_see_the_whole_gradient_once(device64, mode):
+    transforms, alphas, inputs, _ = build(Smooth, 4, 2, torch.float64, device=device64)
     shared = transforms[0][0].below.weight
     calls = []
     shared.register_hook(lambda grad: calls.append(grad.clone()))

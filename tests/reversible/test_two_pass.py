@@ -10,8 +10,9 @@ from trevsnn import reversible
 class Linear:
     """F(below, above) = below A + above B, both passes by hand."""
 
-    def __init__(self, width: int) -> None:
-        self.a, self.b = (nn.Parameter(0.3 * torch.randn(width, width, dtype=torch.float64)) for _ in range(2))
+    def __init__(self, width: int, device: torch.device) -> None:
+        weights = (0.3 * torch.randn(width, width, dtype=torch.float64) for _ in range(2))
+        self.a, self.b = (nn.Parameter(weight.to(device)) for weight in weights)
         self.second_passes = 0
 
     def parameters(self):
@@ -52,12 +53,13 @@ class Replayed(nn.Module):
 
 @pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
 @pytest.mark.parametrize("shared", [False, True])
-def test_an_object_with_two_passes_has_the_gradients_of_a_module(mode, shared):
+def test_an_object_with_two_passes_has_the_gradients_of_a_module(device64, mode, shared):
     torch.manual_seed(0)
-    one = Linear(4)
-    objects = [[one if shared else Linear(4) for _ in range(3)] for _ in range(5)]
-    alphas = [[nn.Parameter(torch.full((4,), 0.8, dtype=torch.float64)) for _ in range(3)] for _ in range(5)]
-    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    one = Linear(4, device64)
+    objects = [[one if shared else Linear(4, device64) for _ in range(3)] for _ in range(5)]
+    alpha = torch.full((4,), 0.8, dtype=torch.float64, device=device64)
+    alphas = [[nn.Parameter(alpha.clone()) for _ in range(3)] for _ in range(5)]
+    x = torch.randn(6, 4, dtype=torch.float64).to(device64).requires_grad_()
     parameters = list(dict.fromkeys(p for row in objects for f in row for p in f.parameters()))
     sources = [x, *(a for row in alphas[1:] for a in row), *parameters]
     results = []

@@ -112,15 +112,16 @@ def test_slopes_are_those_that_the_published_training_printed():
 
 @pytest.mark.parametrize("gain", [False, True], ids=["weight", "gain"])
 @pytest.mark.parametrize("scale", [1e-3, 30.0], ids=["trust ratio under 1", "trust ratio clipped"])
-def test_a_step_of_lamb_is_that_of_its_equations(float64, gain, scale):
+def test_a_step_of_lamb_is_that_of_its_equations(float64, device64, gain, scale):
     """m = (1 - b1) g', v = (1 - b2) g'^2, u = m^ / (sqrt(v^) + eps) + decay w, w <- w - lr min(1, |w| / |u|) u."""
     generator = torch.Generator().manual_seed(3)
     shape = (6, 1, 1, 1) if gain else (6, 5, 3, 3)
-    before = scale * torch.randn(shape, generator=generator)
+    before = (scale * torch.randn(shape, generator=generator)).to(device64)
     parameter = nn.Parameter(before.clone())
-    other = nn.Parameter(torch.ones(7))  # a vector, which does not decay and is not adapted
+    other = nn.Parameter(torch.ones(7, device=device64))  # a vector, which does not decay and is not adapted
     optimizer = build_optimizer(nn.ParameterList([parameter, other]), published())
-    parameter.grad, other.grad = torch.randn(shape, generator=generator), torch.full((7,), 2.0)
+    parameter.grad = torch.randn(shape, generator=generator).to(device64)
+    other.grad = torch.full((7,), 2.0, device=device64)
     grad = parameter.grad / max(1.0, math.sqrt(float((parameter.grad**2).sum()) + 28.0))  # whole gradient of norm 1
     optimizer.step()
     moment, square = 0.1 * grad, 0.001 * grad**2
@@ -128,12 +129,12 @@ def test_a_step_of_lamb_is_that_of_its_equations(float64, gain, scale):
     ratio = float(before.norm() / update.norm())
     assert (ratio > 1) == (scale > 1)
     assert torch.allclose(parameter.detach(), before - 0.008 * min(1.0, ratio) * update, rtol=1e-12, atol=1e-15)
-    assert torch.allclose(other.detach(), torch.full((7,), 1 - 0.008), rtol=1e-7)
+    assert torch.allclose(other.detach(), torch.full_like(other, 1 - 0.008), rtol=1e-7)
 
 
-def test_adaptive_clipping_takes_in_every_parameter():
+def test_adaptive_clipping_takes_in_every_parameter(device):
     """Each unit's gradient to 0.02 of its weights' norm, at least 1e-3; a bias is one unit, a gain of each channel its own."""
-    model = small_network()
+    model = small_network().to(device)
     torch.manual_seed(0)
     for value in model.parameters():
         value.grad = 10 * torch.randn_like(value)
@@ -169,11 +170,11 @@ def test_every_parameter_starts_as_published():
 
 
 @pytest.mark.parametrize("start", ["derived", "published"])
-def test_a_run_begins_from_the_start_that_it_names(tmp_path, start):
+def test_a_run_begins_from_the_start_that_it_names(device, tmp_path, start):
     """Learning rates of 0 leave the weights as they began."""
     config = RunConfig(
         model=TRevSNNConfig(channels=(8, 16), timesteps=2, num_classes=10, in_chans=1, encoder_stride=1),
-        data=DataConfig(name="digits", image_size=8), epochs=1, batch_size=718, accelerator="cpu", start=start,
+        data=DataConfig(name="digits", image_size=8), epochs=1, batch_size=718, accelerator=device.type, start=start,
         optim=OptimConfig(lr=0.0, min_lr=0.0, warmup_lr=0.0, warmup_epochs=0),
     )  # fmt: skip
     train(config, tmp_path / "run", Console(quiet=True))
@@ -187,12 +188,14 @@ def test_a_run_begins_from_the_start_that_it_names(tmp_path, start):
 
 
 @pytest.mark.parametrize("warmup", [False, True])
-def test_averaged_weights_follow_at_once_or_after_a_warm_up(warmup):
+def test_averaged_weights_follow_at_once_or_after_a_warm_up(device, warmup):
     """Published: e <- 0.9992 e + 0.0008 w from the first step on. Ours begins with e = w, timm's warm-up."""
-    model = small_network()
+    model = small_network().to(device)
     config = RunConfig(model=model.config, ema_decay=0.9992, ema_warmup=warmup)
     about = About(classes=["0"], channels=3, mean=[0.0], std=[1.0])
-    state = TrainingState(config, Fabric(accelerator="cpu"), model, build_optimizer(model, config), about)
+    state = TrainingState(
+        config, Fabric(accelerator=device.type, devices=1), model, build_optimizer(model, config), about
+    )
     gamma, averaged = model.levels[0].steps[0].gamma, state.evaluated.levels[0].steps[0].gamma
     nn.init.constant_(gamma, 2.0)
     expected = 1.0

@@ -20,10 +20,11 @@ def start(*arguments: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", "trevsnn", *arguments], stdout=subprocess.DEVNULL)
 
 
-def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
+def test_killed_and_resumed_equals_uninterrupted(trained, device, tmp_path):
     """kill -9 at arbitrary moments of a run that saves after every step: most of them hit the writing."""
     run = tmp_path / "killed"
-    process = start("train", *SMALL, "--slope_epochs", "2", "--run", str(run), "--checkpoint_seconds", "0")
+    options = ["--slope_epochs", "2", "--checkpoint_seconds", "0", "--accelerator", device.type]
+    process = start("train", *SMALL, *options, "--run", str(run))
     dice = random.Random(0)
     for after in (2, 17):
         deadline = time.monotonic() + 120
@@ -39,11 +40,11 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
             process = start("train", "--resume", str(run))
     assert not (run / "summary.json").exists()
     assert main(["train", "--resume", str(run)]) == 0
-    assert_same(finished, run)
-    ours, theirs = (json.loads((r / "summary.json").read_text()) for r in (run, finished))
+    assert_same(trained, run)
+    ours, theirs = (json.loads((r / "summary.json").read_text()) for r in (run, trained))
     for name in ("last_accuracy", "best_accuracy", "best_epoch", "steps", "firing_rates"):
         assert ours[name] == theirs[name]
-    best = [load_file(max((r / "checkpoints").glob("best-*")) / "model.safetensors") for r in (run, finished)]
+    best = [load_file(max((r / "checkpoints").glob("best-*")) / "model.safetensors") for r in (run, trained)]
     assert all(torch.equal(tensor, best[1][name]) for name, tensor in best[0].items())
 
 
@@ -57,8 +58,8 @@ def unfinish(run: Path, copy: Path, *, keep: int = 2) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "all"])
-def test_a_damaged_checkpoint_is_said_and_the_one_before_used(finished, tmp_path, capsys, damage):
-    run = unfinish(finished, tmp_path / "damaged")
+def test_a_damaged_checkpoint_is_said_and_the_one_before_used(trained, tmp_path, capsys, damage):
+    run = unfinish(trained, tmp_path / "damaged")
     earlier, latest = sorted((run / "checkpoints").glob("step-*"))
     file = latest / "model.safetensors"
     if damage == "flip":
@@ -77,40 +78,40 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_used(finished, tmp_path
     printed = " ".join(capsys.readouterr().out.split())
     assert f"{latest.name} is damaged" in printed
     assert ("no intact checkpoint" if damage == "all" else f"going on from {earlier.name}") in printed
-    assert_same(finished, run)
+    assert_same(trained, run)
 
 
-def test_an_interrupted_writing_leaves_nothing_behind(finished, tmp_path):
-    run = unfinish(finished, tmp_path / "half", keep=1)
+def test_an_interrupted_writing_leaves_nothing_behind(trained, tmp_path):
+    run = unfinish(trained, tmp_path / "half", keep=1)
     half = run / "checkpoints" / ".step-000000099.part"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
     assert main(["train", "--resume", str(run)]) == 0
     assert not half.exists()
-    assert_same(finished, run)
+    assert_same(trained, run)
 
 
-def test_resuming_before_the_first_checkpoint_begins_anew(finished, tmp_path, capsys):
-    run = unfinish(finished, tmp_path / "none", keep=0)
+def test_resuming_before_the_first_checkpoint_begins_anew(trained, tmp_path, capsys):
+    run = unfinish(trained, tmp_path / "none", keep=0)
     assert main(["train", "--resume", str(run)]) == 0
     assert "starting from the beginning" in capsys.readouterr().out
-    assert_same(finished, run)
+    assert_same(trained, run)
 
 
-def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(trained, tmp_path):
     run = tmp_path / "done"
-    shutil.copytree(finished, run)
+    shutil.copytree(trained, run)
     assert main(["train", "--resume", str(run)]) == 0
-    assert_same(finished, run)
-    accuracies = [json.loads((r / "summary.json").read_text())["last_accuracy"] for r in (run, finished)]
+    assert_same(trained, run)
+    accuracies = [json.loads((r / "summary.json").read_text())["last_accuracy"] for r in (run, trained)]
     assert accuracies[0] == accuracies[1]
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("muon", "0.02"), ("adamw", "0.01"), ("lamb", "0.02")])
-def test_every_optimizer_trains_and_resumes(tmp_path, optimizer, lr):
+def test_every_optimizer_trains_and_resumes(device, tmp_path, optimizer, lr):
     """AdamW in one pass reads weights and moments by address: moments in another memory format go to other weights."""
     whole = tmp_path / "whole"
-    train("--run", str(whole), "--optim.name", optimizer, "--optim.lr", lr)
+    train("--run", str(whole), "--optim.name", optimizer, "--optim.lr", lr, accelerator=device.type)
     loss = [float(row["train_loss"]) for row in metrics(whole)]
     assert loss[2] < loss[0]
     run = unfinish(whole, tmp_path / "resumed", keep=1)

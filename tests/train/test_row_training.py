@@ -22,9 +22,9 @@ ROWS = [
 
 
 @pytest.mark.parametrize("links", ["adjacent", "all"])
-def test_maps_one_pixel_high_have_the_same_gradients_in_every_mode(small_model, links):
+def test_maps_one_pixel_high_have_the_same_gradients_in_every_mode(small_model, device, links):
     model = small_model(torch.float64, input="event", in_chans=1, timesteps=28, channels=(8, 12, 16), links=links)
-    x, y = torch.randn(6, 28, 1, 1, 28, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 0])
+    x, y = torch.randn(6, 28, 1, 1, 28, dtype=torch.float64).to(device), torch.tensor([0, 1, 2, 3, 4, 0]).to(device)
     found = {}
     for mode in ("autograd", "exact", "reversible"):
         model.set_backprop(mode)

@@ -18,15 +18,15 @@ from trevsnn.run.config import OptimConfig, RunConfig
 from trevsnn.train.train import train as train_run
 
 
-def test_a_run_folder_holds_everything(finished):
-    summary = json.loads((finished / "summary.json").read_text())
-    rows = metrics(finished)
+def test_a_run_folder_holds_everything(trained, device):
+    summary = json.loads((trained / "summary.json").read_text())
+    rows = metrics(trained)
     accuracies = [float(row["val_accuracy"]) for row in rows]
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
     assert summary["last_accuracy"] == accuracies[-1]
     assert summary["best_accuracy"] == max(accuracies)
     assert summary["parameters"] == sum(
-        t.numel() for n, t in final_weights(finished).items()
+        t.numel() for n, t in final_weights(trained).items()
         if n.startswith("model.safetensors/") and not n.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )  # fmt: skip
     assert summary["items"] == {"train": 1437, "val": 360}
@@ -36,33 +36,36 @@ def test_a_run_folder_holds_everything(finished):
     assert summary["hidden_rates"][1][0] == float(rows[-1]["rate_hidden1_1"])
     assert all(0.001 < rate < 0.99 for row in summary["hidden_rates"] for rate in row)
     assert summary["seconds"] > 0
-    assert summary["peak_memory_bytes"] > 50e6
-    config = yaml.safe_load((finished / "config.yaml").read_text())
+    on_cuda = device.type == "cuda"
+    assert summary["peak_memory_of"] == ("tensors on the device" if on_cuda else "process")
+    assert summary["peak_memory_bytes"] > (1e6 if on_cuda else 50e6)  # two hidden maps of a batch
+    assert summary["device"].startswith(device.type)
+    config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config == summary["config"]
     assert config["model"]["channels"] == [4, 8]
     assert config["optim"]["lr"] == 0.02  # of the recipe
-    with Image.open(finished / "curves.png") as picture:
+    with Image.open(trained / "curves.png") as picture:
         assert picture.format == "PNG"
         assert len(set(np.asarray(picture.convert("L")).ravel().tolist())) > 20
-    events = EventAccumulator(str(finished / "tensorboard")).Reload()
+    events = EventAccumulator(str(trained / "tensorboard")).Reload()
     assert [round(e.value, 6) for e in events.Scalars("val_accuracy")] == [round(a, 6) for a in accuracies]
-    assert len(list((finished / "checkpoints").glob("step-*"))) == 2
-    assert len(list((finished / "checkpoints").glob("best-*"))) == 1
+    assert len(list((trained / "checkpoints").glob("step-*"))) == 2
+    assert len(list((trained / "checkpoints").glob("best-*"))) == 1
 
 
-def test_training_learns_and_two_trainings_are_the_same(finished, tmp_path):
-    train("--run", str(tmp_path / "again"), "--slope_epochs", "2")
-    assert_same(finished, tmp_path / "again")
-    loss = [float(row["train_loss"]) for row in metrics(finished)]
+def test_training_learns_and_two_trainings_are_the_same(trained, device, tmp_path):
+    train("--run", str(tmp_path / "again"), "--slope_epochs", "2", accelerator=device.type)
+    assert_same(trained, tmp_path / "again")
+    loss = [float(row["train_loss"]) for row in metrics(trained)]
     assert max(loss[1:]) < loss[0]
-    train("--run", str(tmp_path / "other"), "--slope_epochs", "2", "--seed", "1")
-    one, other = final_weights(finished), final_weights(tmp_path / "other")
+    train("--run", str(tmp_path / "other"), "--slope_epochs", "2", "--seed", "1", accelerator=device.type)
+    one, other = final_weights(trained), final_weights(tmp_path / "other")
     name = "model.safetensors/levels.0.steps.0.expand1.pw1.weight"
     assert not torch.equal(one[name], other[name])
 
 
 @pytest.mark.parametrize("loss", ["deep_supervision", "temporal"])
-def test_training_asks_for_what_its_loss_needs_through_forward(tmp_path, loss):
+def test_training_asks_for_what_its_loss_needs_through_forward(device, tmp_path, loss):
     """All heads, so that what is wrapped around forward applies; after every timestep, which forward does not give."""
     seen = []
 
@@ -73,7 +76,7 @@ def test_training_asks_for_what_its_loss_needs_through_forward(tmp_path, loss):
 
     config = RunConfig(
         model=TRevSNNConfig(channels=(4, 4), timesteps=2, num_classes=10, in_chans=1, encoder_stride=1),
-        data=DataConfig(name="digits", image_size=8), epochs=1, batch_size=718, accelerator="cpu", loss=loss,
+        data=DataConfig(name="digits", image_size=8), epochs=1, batch_size=718, accelerator=device.type, loss=loss,
         optim=OptimConfig(warmup_epochs=0),
     )  # fmt: skip
     assert train_run(config, tmp_path / "run", Console(quiet=True), build)["steps"] == 2
@@ -81,15 +84,16 @@ def test_training_asks_for_what_its_loss_needs_through_forward(tmp_path, loss):
     assert [[tuple(head.shape) for head in heads] for heads in seen] == expected
 
 
-def test_training_is_deterministic_without_filling_new_memory(finished):
-    assert finished.exists()
+def test_training_is_deterministic_without_filling_new_memory(trained):
+    assert trained.exists()
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
 
-def test_workers_change_nothing(finished, tmp_path):
-    train("--run", str(tmp_path / "workers"), "--slope_epochs", "2", "--data.workers", "2")
-    assert_same(finished, tmp_path / "workers")
+def test_workers_change_nothing(trained, device, tmp_path):
+    run = tmp_path / "workers"
+    train("--run", str(run), "--slope_epochs", "2", "--data.workers", "2", accelerator=device.type)
+    assert_same(trained, tmp_path / "workers")
 
 
 @pytest.mark.parametrize(
@@ -111,15 +115,17 @@ def test_workers_change_nothing(finished, tmp_path):
         ["--model.encoding", "grouped", "--data.rotation", "10", "--data.erasing", "0.2", "--data.flip", "true"],
     ],
 )
-def test_other_ways_to_train(tmp_path, options):
+def test_other_ways_to_train(device, tmp_path, options):
+    if device.type == "mps" and "64-true" in options:
+        pytest.skip("MPS has no float64")
     run = tmp_path / "run"
-    train("--run", str(run), "--epochs", "2", *options)
+    train("--run", str(run), "--epochs", "2", *options, accelerator=device.type)
     rows = metrics(run)
     assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
-    assert main(["evaluate", str(run)]) == 0
+    assert main(["evaluate", str(run), "--accelerator", device.type]) == 0
 
 
-def test_mixup_trains(tmp_path):
+def test_mixup_trains(device, tmp_path):
     run = tmp_path / "run"
     train(
         "--run",
@@ -132,6 +138,7 @@ def test_mixup_trains(tmp_path):
         "agc",
         "--optim.clip",
         "0.1",
+        accelerator=device.type,
     )
     losses = [float(row["train_loss"]) for row in metrics(run)]
     assert losses[-1] < losses[0]

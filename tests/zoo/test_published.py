@@ -26,9 +26,11 @@ def relative(ours, theirs):
 
 @pytest.mark.parametrize("mode", ["exact", "reversible", "autograd"])
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_logits_and_every_gradient(kind, name, mode):
+def test_logits_and_every_gradient(device64, kind, name, mode):
     tensors, weights = golden(name)
-    model = trevsnn.from_published({k: w.double() for k, w in weights.items()}, input=kind, backprop=mode).train()
+    tensors = {key: tensor.to(device64) for key, tensor in tensors.items()}
+    model = trevsnn.from_published({k: w.double() for k, w in weights.items()}, input=kind, backprop=mode)
+    model = model.to(device64).train()
     names = trevsnn.published_names(model)
     x, target = tensors["input"].double(), tensors["target"]
     heads = model.forward_heads(x)

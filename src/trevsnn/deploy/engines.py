@@ -14,11 +14,17 @@ from trevsnn.deploy.onnx.model import OnnxModel
 from trevsnn.deploy.quantised import load_quantised
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
+from trevsnn.run.config import Accelerator
 from trevsnn.zoo.presets import pretrained_folder
 
 _FILES = {
     "onnx": "model.onnx", "int8": "model-int8.safetensors", "onnx-int8": "model-int8.onnx", "spikes": "model-int8.onnx",
 }  # fmt: skip
+
+
+def accelerator_for(engine: Engine, accelerator: Accelerator) -> Accelerator:
+    """Where the network of an engine goes: to the CPU where the engine knows no other device."""
+    return accelerator if engine in ("eager", "folded") else "cpu"
 
 
 def make_engine(name: Engine, model: TRevSNN, folder: Path) -> Callable[[Tensor], Tensor]:

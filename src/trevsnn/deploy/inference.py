@@ -13,7 +13,7 @@ from trevsnn.data.config import Split
 from trevsnn.data.files import read_inputs
 from trevsnn.data.sets import load, splits
 from trevsnn.deploy import Engine
-from trevsnn.deploy.engines import make_engine
+from trevsnn.deploy.engines import accelerator_for, make_engine
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.config import Accelerator, RunConfig
@@ -31,7 +31,7 @@ def evaluate_run(
         path: of the run, of an export, or the name of a network that comes with the package.
         split: the part; None for the last one there is: test, else val.
         weights: which of the run's.
-        accelerator: that the model runs on.
+        accelerator: that the model runs on; engines other than "eager" and "folded" run on the CPU.
         engine: that computes the logits.
 
     Returns:
@@ -48,7 +48,7 @@ def evaluate_run(
     chosen = split or available[-1]
     if chosen not in available:
         raise UsageError(f"{config.data.name} has no part {chosen!r}; it has {', '.join(available)}.")
-    fabric = make_fabric(replace(config, accelerator=accelerator))
+    fabric = make_fabric(replace(config, accelerator=accelerator_for(engine, accelerator)))
     part = load(config.data, chosen, config.model.timesteps)
     model = _place(model, fabric, config)
     other = None if engine == "eager" else make_engine(engine, model, path)  # None: the network, with its firing rates
@@ -79,7 +79,7 @@ def predict_run(
     """
     model, config, about, _ = load_run(path, weights)
     inputs = read_inputs(files, config.data, about, config.model.timesteps)
-    fabric = make_fabric(replace(config, accelerator=accelerator))
+    fabric = make_fabric(replace(config, accelerator=accelerator_for(engine, accelerator)))
     model = _place(model, fabric, config)
     inputs = place_inputs(inputs.to(fabric.device), next(model.parameters()).dtype)
     with fabric.autocast():

@@ -13,9 +13,10 @@ Encoding = Literal["shared", "grouped"]
 Links = Literal["adjacent", "all"]
 Alphas = Literal["learned", "one"]
 EventReadout = Literal["last", "mean"]
+Kernels = Literal["auto", "eager", "triton"]
 
 #: Fields that say how a network is computed, not what: results do not depend on them.
-CIRCUMSTANCES = ("backprop", "slice_bytes")
+CIRCUMSTANCES = ("backprop", "slice_bytes", "kernels")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ class TRevSNNConfig:
         backprop: "exact", "reversible" or "autograd"; see :func:`trevsnn.reversible.run`.
         slice_bytes: what the widest map of one slice of the batch may take, in every mode and in evaluation; a slice is
             one item at least. A backward pass needs about three times as much for a moment. Smaller slices need less
-            memory, larger ones fewer calls; results differ by rounding alone. None for 3.25 MiB on a CPU and 128 MiB
+            memory, larger ones fewer calls; results differ by rounding alone. None for 3.25 MiB on a CPU and 512 MiB
             elsewhere.
+        kernels: what computes the blocks in "exact" and "reversible": "auto", Triton kernels on a CUDA device in bfloat16 or
+            float16, else plain operations; "eager", always these; "triton", kernels or an error. Results differ by rounding.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 384)
@@ -61,6 +64,7 @@ class TRevSNNConfig:
     readout: EventReadout = "last"
     backprop: Backprop = "exact"
     slice_bytes: int | None = None
+    kernels: Kernels = "auto"
 
     def __post_init__(self) -> None:
         choice("input", self.input, get_args(Input))
@@ -69,6 +73,7 @@ class TRevSNNConfig:
         choice("alphas", self.alphas, get_args(Alphas))
         choice("readout", self.readout, get_args(EventReadout))
         choice("backprop", self.backprop, BACKPROP_MODES)
+        choice("kernels", self.kernels, get_args(Kernels))
         if not isinstance(self.channels, list | tuple):
             raise ValueError(f"channels is {self.channels!r}; give a list of positive integers, lowest level first.")
         image = self.input == "image"

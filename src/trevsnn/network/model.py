@@ -18,7 +18,7 @@ from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
 from trevsnn.network.heads import AuxiliaryHead, LastHead, mean_over_time, reads_plain_spikes
 from trevsnn.network.hub import HubModel
-from trevsnn.network.rates import FiringRates, counting_hidden_spikes
+from trevsnn.network.rates import FiringRates, counting_hidden_spikes, share
 from trevsnn.network.slicing import (
     encoder_slices,
     fast_layout,
@@ -168,7 +168,7 @@ class TRevSNN(nn.Module, HubModel):
             for t, states in enumerate(unroll(transforms, alphas, inputs, sees=self._sees)):
                 if t in self.config.read_timesteps:
                     logits.append(head(_pool_of(head)(states[-1])))
-                rates.append(torch.stack([spike(state).double().mean() for state in states]))
+                rates.append(torch.stack([share(spike(state)) for state in states]))
         hidden = [torch.stack([count.rate() for blocks in level for count in blocks]) for level in counts_LTN]
         hidden_LTN = torch.stack(hidden).unflatten(1, (self.config.timesteps, -1))
         return mean_over_time(logits), FiringRates(torch.stack(rates, dim=1), hidden_LTN)
@@ -242,10 +242,10 @@ class TRevSNN(nn.Module, HubModel):
         """F[l,t] and alpha[l,t] of all timesteps, the alphas kept away from 0."""
         levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
         timesteps = range(self.config.timesteps)
-        slice_bytes = self.config.slice_bytes
+        slice_bytes, kernels = self.config.slice_bytes, self.config.kernels
         transforms = [
             [
-                Transform(level.steps[t], level.shared, slice_bytes, f"levels.{i}.steps.{t}")  # type: ignore[arg-type]
+                Transform(level.steps[t], level.shared, slice_bytes, kernels, f"levels.{i}.steps.{t}")  # type: ignore[arg-type]
                 for i, level in enumerate(levels)
             ]
             for t in timesteps

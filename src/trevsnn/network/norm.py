@@ -49,6 +49,7 @@ def normalise_backward(
     mean, var, of_batch, shared = by
     invstd = (var + eps).rsqrt()
     if not shared:
+        weight = torch.ones_like(invstd) if weight is None else weight  # CUDA's operation has no case without
         return torch.ops.aten.native_batch_norm_backward(
             grad, maps, weight, mean, var, mean, invstd, of_batch, eps, [True, True, True]
         )
@@ -121,9 +122,9 @@ class BatchNorm(nn.BatchNorm2d):
                 "larger batch or larger pictures, or model.eval() with running statistics."
             )
         factor, running = self._update_factor(), (self.running_mean, self.running_var)
-        # The operation returns statistics of the dtype of those that it updates: float32 for bfloat16 maps.
-        like = self.running_mean if self.weight is None else self.weight
-        none = None if like is None else torch.zeros_like(like)
+        # The operation returns statistics of the dtype of those that it updates: float32 for 16-bit maps.
+        wide = torch.float64 if maps.dtype is torch.float64 else torch.float32
+        none = torch.zeros(maps.shape[1], dtype=wide, device=maps.device)
         if not (self.shared and self.training):
             mean, var = torch.batch_norm_update_stats(maps, *(running if factor else (none, none)), factor)
             return Statistics(mean, var, of_batch=True, shared=False)

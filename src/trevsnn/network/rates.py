@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand
+from trevsnn.reversible.precision import widest
 
 
 class FiringRates(NamedTuple):
-    """Shares of spikes in [0, 1], float64, over a batch, all channels and pixels.
+    """Shares of spikes in [0, 1], float64 (float32 on MPS), over a batch, all channels and pixels.
 
     Attributes:
         states_LT: of s(c[l,t]), by level and timestep.
@@ -26,6 +27,11 @@ class FiringRates(NamedTuple):
     def by_level(self) -> list[list[float]]:
         """For each level its state's rate and those of its two blocks, means over the timesteps."""
         return torch.cat([self.states_LT[..., None], self.hidden_LTN], dim=2).mean(1).tolist()
+
+
+def share(spikes: Tensor) -> Tensor:
+    """Of spikes among neurons, a scalar, float64 (float32 on MPS)."""
+    return spikes.mean(dtype=widest(spikes.device))
 
 
 @contextmanager
@@ -46,14 +52,15 @@ class SpikeCounter:
     """Adds up the spikes of one block's hidden neurons, which come in slices of the batch."""
 
     def __init__(self, expand: Expand) -> None:
-        self.spikes = torch.zeros((), dtype=torch.float64)
+        self.spikes: Tensor | int = 0
         self.neurons = 0
         self.handle = expand.register_forward_hook(self._add)
 
     def _add(self, module: nn.Module, inputs: object, spikes: Tensor) -> None:
-        self.spikes = self.spikes.to(spikes.device) + spikes.sum(dtype=torch.float64)
+        self.spikes = self.spikes + spikes.sum(dtype=widest(spikes.device))
         self.neurons += spikes.numel()
 
     def rate(self) -> Tensor:
-        """Share of spikes, a float64 scalar."""
+        """Share of spikes, a scalar, once there were any maps."""
+        assert isinstance(self.spikes, Tensor)
         return self.spikes / self.neurons

@@ -28,7 +28,7 @@ from trevsnn.reversible.replay import refuse_function_transforms, refuse_second_
 from trevsnn.reversible.two_pass import add_up
 
 #: Default of ``TRevSNNConfig.slice_bytes``: about a CPU's cache, and enough work to fill a GPU.
-SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 13 * 2**18, 128 * 2**20
+SLICE_BYTES_CPU, SLICE_BYTES_ACCELERATOR = 13 * 2**18, 512 * 2**20
 
 _CONVS = (nn.Conv2d, ScaledStdConv2d)
 #: What the parts of a step may be, by their names in it.
@@ -78,8 +78,8 @@ def gather(parts: Iterator[tuple[slice, Tensor]], batch: int) -> Tensor:
 
 
 def fast_layout(maps: Tensor) -> Tensor:
-    """(B, C, H, W) in the memory layout this device is fastest in: channels-last on a CPU, the given one elsewhere."""
-    if maps.device.type != "cpu" or torch._C._are_functorch_transforms_active():  # vmap knows no layouts
+    """(B, C, H, W) in the memory layout that CPUs and CUDA devices are fastest in: channels-last."""
+    if maps.device.type == "mps" or torch._C._are_functorch_transforms_active():  # vmap knows no layouts
         return maps
     return maps.contiguous(memory_format=torch.channels_last)
 

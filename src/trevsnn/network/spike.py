@@ -23,7 +23,7 @@ def pack(state: Tensor) -> PackedState:
 
 def spikes_of(state: Tensor | PackedState, dtype: torch.dtype) -> Tensor:
     """s(v) of a state or of its code as zeros and ones of ``dtype``, outside autograd."""
-    return state.spikes(dtype) if isinstance(state, PackedState) else SPIKE.fire(state).to(dtype)
+    return state.spikes(dtype) if isinstance(state, PackedState) else SPIKE.spikes(state, dtype)
 
 
 def pull_back(state: Tensor | PackedState, gradient: Tensor) -> Tensor:

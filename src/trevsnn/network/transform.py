@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, PointwiseDepthwise
-from trevsnn.network.config import TRevSNNConfig
+from trevsnn.network.config import Kernels, TRevSNNConfig
 from trevsnn.network.lean.step import LeanStep, is_lean
 from trevsnn.network.slicing import plain_step
 from trevsnn.reversible import Replay, SecondPass, Sees, adjacent
@@ -31,11 +31,14 @@ class Transform:
         step: the level's modules at one timestep.
         shared: PW2 and DW2 of the second block.
         slice_bytes: for the hidden map of one slice; None for the default.
+        kernels: what computes the blocks in the lean passes.
         name: in errors.
     """
 
-    def __init__(self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, name: str) -> None:
-        self.step, self.shared, self.slice_bytes, self.name = step, shared, slice_bytes, name
+    def __init__(
+        self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, kernels: Kernels, name: str
+    ) -> None:
+        self.step, self.shared, self.slice_bytes, self.kernels, self.name = step, shared, slice_bytes, kernels, name
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Those of the step and of the shared half, each once."""
@@ -48,6 +51,7 @@ class Transform:
     def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
         """The lean way, or, where somebody changed the modules, the same operations replayed under autograd."""
         if is_lean(self.step, self.shared):
-            return LeanStep(self.step, self.shared, self.slice_bytes).first_pass(*states)  # type: ignore[arg-type]
+            lean = LeanStep(self.step, self.shared, self.slice_bytes, self.kernels)
+            return lean.first_pass(*states)  # type: ignore[arg-type]
         plain = plain_step(self.step, self.shared, self.slice_bytes)
         return Replay(plain, self.step, self.shared, name=self.name).first_pass(*states)

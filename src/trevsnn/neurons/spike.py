@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trevsnn.accelerator import takes_kernels
 from trevsnn.neurons.fire import fire, fire_, just_above, just_below, rounded
 
 _PACK_ELEMENTS = 2**21  # at a time, so that the floats in between stay small
@@ -68,8 +69,21 @@ class Spike:
         """s(v) outside autograd."""
         return fire(potential, self.threshold)
 
+    def spikes(self, potential: Tensor, dtype: torch.dtype) -> Tensor:
+        """s(v) as zeros and ones of ``dtype``, outside autograd."""
+        if takes_kernels(potential) and _is_dense(potential):
+            from trevsnn.neurons import kernels  # Triton is not everywhere
+
+            out = torch.empty_like(potential, dtype=dtype)
+            return kernels.fire(potential, rounded(self.threshold, potential.dtype), out)
+        return self.fire(potential).to(dtype)
+
     def fire_(self, potential: Tensor) -> Tensor:
         """s(v) in place, outside autograd."""
+        if takes_kernels(potential) and _is_dense(potential):
+            from trevsnn.neurons import kernels  # Triton is not everywhere
+
+            return kernels.fire(potential, rounded(self.threshold, potential.dtype), potential)
         return fire_(potential, self.threshold)
 
     def pull_back(self, potential: Tensor, gradient: Tensor) -> Tensor:
@@ -148,7 +162,10 @@ class PackedState:
 
     def pull_back(self, gradient: Tensor) -> Tensor:
         """``(ds/dv)^T gradient = height * window * gradient``, of the gradient's dtype."""
-        through = self.window(gradient.dtype).mul_(gradient)
+        if gradient.shape == self.shape and _memory_format(gradient) is self.memory_format:
+            through = self._bit(1, gradient.dtype, gradient)
+        else:
+            through = self.window(gradient.dtype).mul_(gradient)
         return through if self.neuron.height == 1 else through.mul_(self.neuron.height)
 
     def decode(self) -> Tensor:
@@ -168,27 +185,41 @@ class PackedState:
         """Whether low <= v <= high, as zeros and ones of ``dtype``."""
         return self._bit(1, dtype)
 
-    def _bit(self, place: int, dtype: torch.dtype) -> Tensor:
+    def _bit(self, place: int, dtype: torch.dtype, times: Tensor | None = None) -> Tensor:
+        """One bit of each code as a number, or times a tensor of the state's shape and layout."""
+        elements = self.shape.numel() // max(1, self.bits.shape[0])
+        if takes_kernels(self.bits, dtype):
+            from trevsnn.neurons import kernels  # Triton is not everywhere
+
+            rows = None if times is None else _rows(times).contiguous()
+            return self._laid_out(kernels.decode(self.bits, elements, place, dtype, rows))
         shifts = torch.arange(place, 8, 2, dtype=torch.uint8, device=self.bits.device).view(4, 1)
         rows = (self.bits[:, None] >> shifts).bitwise_and_(1).flatten(1)
-        elements = rows[:, : self.shape.numel() // max(1, rows.shape[0])]  # the rest fills a row's last byte
-        values = elements.to(dtype, memory_format=torch.contiguous_format)
+        # What is left fills a row's last byte.
+        values = self._laid_out(rows[:, :elements].to(dtype, memory_format=torch.contiguous_format))
+        return values if times is None else values.mul_(times)
+
+    def _laid_out(self, rows: Tensor) -> Tensor:
         if self.memory_format is torch.channels_last:
             batch, channels, height, width = self.shape
-            return values.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        return values.reshape(self.shape)
+            return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        return rows.reshape(self.shape)
 
 
 def _pack(neuron: Spike, state: Tensor) -> PackedState:
     """A code is s(v) plus twice whether v lies in the window. Every row of the first axis takes a quarter of its elements
     in bytes, rounded up."""
-    memory_format = _memory_format(state)
-    rows = state.permute(0, 2, 3, 1) if memory_format is torch.channels_last else state
-    rows = rows.flatten(1) if state.dim() > 1 else rows.reshape(1, -1)
-    at_a_time = max(1, _PACK_ELEMENTS // max(1, rows.shape[1]))
-    parts = [_pack_rows(neuron, part) for part in rows.split(at_a_time)]
-    bits = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return PackedState(neuron, bits, state.shape, state.dtype, memory_format)
+    rows = _rows(state)
+    if takes_kernels(state):
+        from trevsnn.neurons import kernels  # Triton is not everywhere
+
+        bounds = (rounded(bound, state.dtype) for bound in (neuron.threshold, neuron.low, neuron.high))
+        bits = kernels.code(rows.contiguous(), *bounds)
+    else:
+        at_a_time = max(1, _PACK_ELEMENTS // max(1, rows.shape[1]))
+        parts = [_pack_rows(neuron, part) for part in rows.split(at_a_time)]
+        bits = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return PackedState(neuron, bits, state.shape, state.dtype, _memory_format(state))
 
 
 def _pack_rows(neuron: Spike, rows: Tensor) -> Tensor:
@@ -218,6 +249,16 @@ def _in_window(gradient: Tensor, potential: Tensor, low: float, high: float) -> 
     """The gradient where low <= v <= high, else 0, in one pass. PyTorch's window is open, hence the neighbours."""
     dtype = potential.dtype
     return torch.ops.aten.hardtanh_backward(gradient, potential, just_below(low, dtype), just_above(high, dtype))
+
+
+def _rows(state: Tensor) -> Tensor:
+    """A row for each of the first axis, in the order of memory; one row of a state with fewer than two axes."""
+    rows = state.permute(0, 2, 3, 1) if _memory_format(state) is torch.channels_last else state
+    return rows.flatten(1) if state.dim() > 1 else rows.reshape(1, -1)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _memory_format(tensor: Tensor) -> torch.memory_format:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trevsnn.reversible.precision import widest
+
 #: Columns of the sums: a prime, so that rows, channels or pictures that changed places change a sum.
 _COLUMNS = 1021
 
@@ -37,7 +39,8 @@ class Checksum:
         """The largest difference of the elements, relative to the largest of them; NaN where only one is NaN."""
         before, now = self.samples, self._samples(tensor)
         difference = (before - now).abs().masked_fill((before == now) | (before.isnan() & now.isnan()), 0).max()
-        return float(difference / torch.stack([before, now]).abs().nan_to_num().max().clamp_min(1e-300))
+        largest = torch.stack([before, now]).abs().nan_to_num().max()
+        return float(difference / largest.clamp_min(torch.finfo(largest.dtype).tiny))
 
     def _sum_of_bits(self, tensor: Tensor) -> Tensor:
         flat = self._flat(tensor)
@@ -53,7 +56,8 @@ class Checksum:
 
     def _samples(self, tensor: Tensor) -> Tensor:
         flat = self._flat(tensor)
-        return flat[:: max(1, -(-len(flat) // _SAMPLES))].double() if len(flat) else flat.new_zeros(1).double()
+        some = flat[:: max(1, -(-len(flat) // _SAMPLES))] if len(flat) else flat.new_zeros(1)
+        return some.to(widest(tensor.device))
 
     def _flat(self, tensor: Tensor) -> Tensor:
         """All elements in one axis, in the order that the first tensor had in memory, from an address that is a multiple of 8: not copied, where the tensor is dense."""

@@ -111,13 +111,14 @@ class Circumstances:
     @contextlib.contextmanager
     def with_parameters(self, stand_ins: Mapping[Tensor, Tensor]) -> Iterator[None]:
         """Within it ``stand_ins`` are in place of the modules' parameters; nothing else is touched."""
-        try:
-            for contents in self._contents:
-                contents.module._parameters.update(_replaced(contents.parameters, stand_ins))
-            yield
-        finally:
-            for contents in self._contents:
-                contents.module._parameters.update(contents.parameters)
+        with self._weights_stay_where_they_are():
+            try:
+                for contents in self._contents:
+                    contents.module._parameters.update(_replaced(contents.parameters, stand_ins))
+                yield
+            finally:
+                for contents in self._contents:
+                    contents.module._parameters.update(contents.parameters)
 
     @contextlib.contextmanager
     def restored(self, stand_ins: Mapping[Tensor, Tensor] | None = None) -> Iterator[None]:
@@ -137,10 +138,27 @@ class Circumstances:
                 }
                 parameters = _replaced(contents.parameters, stand_ins or {})
                 contents._replace(parameters=parameters, buffers=buffers).put_back()
-            yield
+            with self._weights_stay_where_they_are():
+                yield
         finally:
             for held, copy in zip(present, copies, strict=True):
                 _refill(held, copy)
+
+    @contextlib.contextmanager
+    def _weights_stay_where_they_are(self) -> Iterator[None]:
+        """Within it no recurrent layer moves its weights into one piece of memory, as on CUDA it does with those it has
+        not seen before: stand-ins lie where the parameters do, and must not leave. Then it has its own list of them again.
+        """
+        cells = [contents.module for contents in self._contents if isinstance(contents.module, nn.RNNBase)]
+        lists = [{name: vars(cell)[name] for name in ("_flat_weights", "_flat_weight_refs")} for cell in cells]
+        for cell in cells:
+            vars(cell)["flatten_parameters"] = lambda: None
+        try:
+            yield
+        finally:
+            for cell, own in zip(cells, lists, strict=True):
+                vars(cell).pop("flatten_parameters", None)
+                vars(cell).update(own)
 
     def check_unchanged(self, changer: str | None = None) -> None:
         """Raise RuntimeError where a parameter or a large buffer was changed in place: by a function of that name in its own
@@ -173,10 +191,14 @@ def _replaced(parameters: Mapping[str, Any], stand_ins: Mapping[Tensor, Tensor])
 
 def random_states(device: torch.device) -> list[Tensor]:
     """The states of the CPU's random generator and, where it is another, the device's."""
-    states = [torch.get_rng_state()]
+    own = [] if device.type == "cpu" else [getattr(torch, device.type).get_rng_state(device)]
+    return [torch.get_rng_state(), *own]
+
+
+def _set_random_states(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
     if device.type != "cpu":
-        states.append(getattr(torch, device.type).get_rng_state())
-    return states
+        getattr(torch, device.type).set_rng_state(states[1], device)
 
 
 @contextlib.contextmanager
@@ -185,9 +207,9 @@ def random_state(states: list[Tensor] | None, device: torch.device) -> Iterator[
     if states is None:
         yield
         return
-    accelerator = [] if device.type == "cpu" else [getattr(torch, device.type).current_device()]
-    with torch.random.fork_rng(accelerator, device_type=device.type if accelerator else "cuda"):
-        torch.set_rng_state(states[0])
-        if accelerator:
-            getattr(torch, device.type).set_rng_state(states[1])
+    present = random_states(device)
+    _set_random_states(states, device)
+    try:
         yield
+    finally:
+        _set_random_states(present, device)

@@ -24,7 +24,13 @@ class ReversibilityError(ValueError):
 
 
 def read_alpha(alpha: Tensor) -> NDArray[np.float64]:
-    """The numbers of an alpha, of its shape."""
+    """The numbers of an alpha, of its shape.
+
+    While a CUDA graph is captured none can be read, and those of a replay are not known: zeros stand for them, through which
+    nothing is inverted, so that ``exact`` keeps every float state and ``reversible`` refuses.
+    """
+    if alpha.is_cuda and torch.cuda.is_current_stream_capturing():
+        return np.zeros(alpha.shape)
     return alpha.detach().cpu().double().numpy()
 
 

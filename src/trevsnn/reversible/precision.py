@@ -8,6 +8,11 @@ from typing import Any, NamedTuple
 import torch
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 on MPS, which has no more."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Precision(NamedTuple):
     """The device of a pass and its autocast."""
 

@@ -17,6 +17,7 @@ from trevsnn.data.part import About
 from trevsnn.errors import RunError
 from trevsnn.network.encoders import slope_at
 from trevsnn.network.model import TRevSNN
+from trevsnn.reversible.precision import widest
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.run.load import load_weights
@@ -41,7 +42,7 @@ class TrainingState:
         guard: counts the steps that were skipped.
         step: optimizer steps so far, skipped ones included.
         slope: negative slope of the leaky ReLUs in this epoch.
-        loss_sum: sum over the epoch's steps of this process's loss, float64.
+        loss_sum: sum over the epoch's steps of this process's loss, float64 (float32 on MPS).
         unreadable: items of the epoch that this process could not read.
         history: a row of metrics for each finished epoch.
         saved_at: when the latest checkpoint was written, ``time.monotonic()``.
@@ -53,7 +54,7 @@ class TrainingState:
         self.guard = StepGuard(model, config.max_nonfinite)
         self.step = 0
         self.slope = 1.0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
+        self.loss_sum = torch.zeros((), dtype=widest(fabric.device), device=fabric.device)
         self.unreadable = 0
         self.history: History = []
         self._seconds = 0.0

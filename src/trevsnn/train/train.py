@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -222,6 +223,8 @@ class _Training:
 
 
 def _make_deterministic(seed: int) -> None:
+    # cuBLAS sums in the same order every time with a workspace of its own only. It reads this when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Deterministic mode also fills new memory, to expose reads of what was never written: a fifth of a step's time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

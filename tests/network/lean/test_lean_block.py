@@ -6,11 +6,11 @@ from helpers import step_and_inputs
 from trevsnn.network.lean.block import LeanBlock
 
 
-def test_gradcheck_of_what_lies_behind_the_last_spike():
+def test_gradcheck_of_what_lies_behind_the_last_spike(device64):
     """Numbers of finite differences, where the surrogate plays no part: PW2, DW2, gamma and the identity path."""
     torch.manual_seed(0)
-    step, *_ = step_and_inputs(torch.float64)
-    potential, adjoint = torch.randn(2, 5, 4, 4, dtype=torch.float64), torch.randn(2, 5, 4, 4, dtype=torch.float64)
+    step, *_ = step_and_inputs(torch.float64, device=device64)
+    potential, adjoint = torch.randn(2, 2, 5, 4, 4, dtype=torch.float64).to(device64)
     smooth = [step.gamma, *step.project1.parameters()]
     with torch.no_grad():
         block = LeanBlock(step.expand1, step.project1, step.gamma, torch.float64, 32)

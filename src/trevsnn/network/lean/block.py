@@ -75,7 +75,12 @@ class LeanBlock:
         expand, project, gamma: the block's two halves, that :func:`is_lean_block` accepts, and its gamma if it has one.
         dtype: convolutions compute in.
         pixels: B * H * W of the whole batch.
+
+    Attributes:
+        kernels: whether Triton kernels compute it.
     """
+
+    kernels = False
 
     def __init__(
         self, expand: Expand, project: PointwiseDepthwise, gamma: nn.Parameter | None, dtype: torch.dtype, pixels: int

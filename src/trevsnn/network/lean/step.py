@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise, fuse
-from trevsnn.network.lean.block import LeanBlock, is_lean_block
+from trevsnn.network.config import Kernels
+from trevsnn.network.kernels.choice import block
+from trevsnn.network.lean.block import is_lean_block
 from trevsnn.network.lean.conv import is_lean_conv
 from trevsnn.network.lean.link import LeanInput, LeanLink
 from trevsnn.network.norm import Statistics
@@ -60,10 +62,13 @@ class LeanStep:
         step: the level's modules at one timestep.
         shared: PW2 and DW2 of the second block.
         slice_bytes: that the hidden map of one slice may take; a slice is one item at least. None for the default.
+        kernels: what computes the blocks.
     """
 
-    def __init__(self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None) -> None:
-        self.step, self.shared, self.slice_bytes = step, shared, slice_bytes
+    def __init__(
+        self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, kernels: Kernels = "auto"
+    ) -> None:
+        self.step, self.shared, self.slice_bytes, self.kernels = step, shared, slice_bytes, kernels
 
     def first_pass(self, below: Tensor, *above: Tensor | None) -> tuple[Tensor, SecondPass]:
         """F(below, above), (B, C, H, W), and the pass back through it."""
@@ -165,8 +170,9 @@ class _Layers:
         step, dtype = lean.step, precision.compute_dtype(below.dtype)
         size, self.rows = step_slices(step, below, precision, lean.slice_bytes)
         pixels = below.shape[0] * size[0] * size[1]
-        self.block1 = LeanBlock(step.expand1, step.project1, step.gamma, dtype, pixels)
-        self.block2 = LeanBlock(step.expand2, lean.shared, None, dtype, pixels)
+        kernels = lean.kernels
+        self.block1 = block(step.expand1, step.project1, step.gamma, dtype, pixels, kernels)
+        self.block2 = block(step.expand2, lean.shared, None, dtype, pixels, kernels)
         self.below = LeanLink(step.below, dtype) if isinstance(step.below, Link) else LeanInput(step.below, dtype)
         links = step.links_from_above(above)
         self.above = [(LeanLink(link, dtype), state) for link, state in links if isinstance(link, Link)]
@@ -176,11 +182,29 @@ class _Layers:
         above_statistics: Sequence[Statistics | None], rows: slice,
     ) -> Tensor:  # fmt: skip
         """``v``, a slice of the sum of what comes from below and from above."""
+        if self.block1.kernels and len(self.above) < 2:
+            return self._fused_by_kernel(below_maps, below_statistics, above_maps, above_statistics, rows)
         from_above = (
             link.forward(maps[rows], statistics)
             for (link, _), maps, statistics in zip(self.above, above_maps, above_statistics, strict=True)
         )
         return fuse(self.below.forward(below_maps[rows], below_statistics), *from_above)
+
+    def _fused_by_kernel(
+        self, below_maps: Tensor, below_statistics: Statistics | None, above_maps: Sequence[Tensor],
+        above_statistics: Sequence[Statistics | None], rows: slice,
+    ) -> Tensor:  # fmt: skip
+        from trevsnn.network.kernels.potential import potential  # Triton is not everywhere
+
+        if isinstance(self.below, LeanLink):
+            below = below_maps[rows], self.below.bn, below_statistics
+        else:
+            below = self.below.forward(below_maps[rows], None), None, None
+        upper = [
+            (maps[rows], link.bn, by)
+            for (link, _), maps, by in zip(self.above, above_maps, above_statistics, strict=True)
+        ]
+        return potential(below, upper[0] if upper else None)
 
     def release_blocks(self) -> Gradients:
         """Free the blocks, and return the gradients of their parameters."""

@@ -1,0 +1,118 @@
+"""Which blocks are computed by kernels, and which by plain operations."""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from trevsnn.accelerator import VARIABLE, has_triton
+from trevsnn.network.blocks import Expand, PointwiseDepthwise
+from trevsnn.network.config import Kernels
+from trevsnn.network.lean.block import LeanBlock
+
+
+def block(
+    expand: Expand,
+    project: PointwiseDepthwise,
+    gamma: nn.Parameter | None,
+    dtype: torch.dtype,
+    pixels: int,
+    kernels: Kernels,
+) -> LeanBlock:
+    """A block of these halves for one pass; see :class:`trevsnn.network.lean.block.LeanBlock`.
+
+    Raises:
+        RuntimeError: ``kernels`` is "triton", and they cannot compute it.
+    """
+    if kernels != "eager" and (why := _why_not(expand, project, dtype, forced=kernels == "triton")) is None:
+        from trevsnn.network.kernels.block import KernelBlock  # Triton is not everywhere
+
+        return KernelBlock(expand, project, gamma, dtype, pixels)
+    if kernels == "triton":
+        raise RuntimeError(f"kernels='triton', but {why}: use kernels='auto', which takes plain operations then.")
+    return LeanBlock(expand, project, gamma, dtype, pixels)
+
+
+#: How far, relative to the norm, kernels may lie from plain operations: a few roundings of bfloat16, and a spike or two.
+TOLERANCE = 0.02
+
+
+def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *, forced: bool) -> str | None:
+    """Why kernels cannot compute a block; None if they can."""
+    conv = expand.dw1
+    device = conv.weight.device
+    interpreted = forced and os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not interpreted:
+        return f"the network is on the device {device.type}, and they are for CUDA"
+    if not has_triton():
+        return "Triton is not installed"
+    if os.environ.get(VARIABLE) == "0":
+        return f"{VARIABLE}=0 turns them off"
+    from trevsnn.network.kernels.block import fits  # Triton is not everywhere
+
+    if not fits(expand, project, dtype):
+        return (
+            f"they are for the network's own blocks in bfloat16 or float16, not for {str(dtype).removeprefix('torch.')}"
+        )
+    if (
+        not interpreted
+        and (fault := fault_of_kernels(device, dtype, conv.in_channels, conv.kernel_size[0])) is not None
+    ):
+        return fault
+    return None
+
+
+@functools.cache
+def fault_of_kernels(device: torch.device, dtype: torch.dtype, channels: int, kernel_size: int) -> str | None:
+    """What is wrong with the kernels on a device, found out once by a small block that plain operations compute too; None if
+    nothing is. A fault is warned of, since plain operations take over."""
+    try:
+        difference = difference_of_kernels(device, dtype, channels, kernel_size)
+        fault = (
+            f"they lie {difference:.2g} from plain operations on this device" if not difference < TOLERANCE else None
+        )
+    except Exception as error:  # whatever a compiler or driver raises, there is another way
+        fault = f"they fail on this device ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    if fault is not None:
+        warnings.warn(f"Triton kernels for {channels} channels are not used: {fault}.", stacklevel=2)
+    return fault
+
+
+def difference_of_kernels(device: torch.device, dtype: torch.dtype, channels: int, kernel_size: int) -> float:
+    """The largest difference of values and gradients, relative to the norm, between kernels and plain operations.
+
+    Weights up to the threshold are small multiples of 1/4, and of these few, so that in any order and precision sums are
+    exact and the same spikes fire.
+    """
+    from trevsnn.network.kernels.block import KernelBlock  # Triton is not everywhere
+
+    dice = torch.Generator().manual_seed(0)
+
+    def draw(shape: torch.Size | tuple[int, ...], low: int, high: int, unit: float) -> Tensor:
+        return torch.randint(low, high + 1, shape, generator=dice) * unit
+
+    with torch.random.fork_rng([]), torch.no_grad():  # building modules draws from the CPU's generator
+        expand, project = Expand(channels, kernel_size), PointwiseDepthwise(channels, kernel_size)
+        expand.pw1 = nn.Conv2d(channels, expand.pw1.out_channels, 1)  # type: ignore[assignment]
+        for conv, few in ((expand.dw1, 1.0), (expand.pw1, min(1.0, 6 / channels))):
+            kept = torch.rand(conv.weight.shape, generator=dice) < few
+            conv.weight.copy_(draw(conv.weight.shape, -1, 1, 0.25) * kept)
+            conv.bias.copy_(draw(conv.bias.shape, -2, 2, 0.25))
+        for parameter in project.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=dice), alpha=0.3)
+        shape = (2, channels, 5, 9)
+        potential, grad = (torch.randn(shape, generator=dice).to(device) for _ in range(2))
+        gamma = nn.Parameter(torch.rand(1, channels, 1, 1, generator=dice).to(device))
+        expand.to(device), project.to(device)
+        results = []
+        for kind in (LeanBlock, KernelBlock):
+            own = kind(expand, project, gamma, dtype, potential[:, 0].numel())
+            value, trace = own.forward_traced(potential)
+            assert value is not None
+            results.append([value, own.forward(potential), own.backward(grad, trace), *(g for _, g in own.gradients())])
+    pairs = zip(*results, strict=True)
+    return max(float((ours - plain).norm() / plain.norm().clamp_min(1e-6)) for plain, ours in pairs)

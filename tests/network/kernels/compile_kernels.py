@@ -1,0 +1,55 @@
+"""Compiles every kernel for a card of an architecture, 80 or 90, without one: a name and its bytes of shared memory a line."""
+
+import sys
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from trevsnn.network.kernels import depthwise, hidden, potential
+from trevsnn.neurons import kernels
+
+INTEGERS = {"pixels", "tiles", "each", "height", "width", "height_a", "width_a", "elements", "quarter"}
+FLOATS = {"threshold", "low", "high", "eps_a", "eps_b"}
+FLOAT32 = {"v_ptr", "gamma_ptr", "outer_ptr", "sums1", "sums2", "sums_b", "sums_w", "sums_x"}
+FLOAT32 |= {f"{name}_{place}" for name in ("mean", "var", "weight", "bias") for place in "ab"}
+
+
+def compile_kernel(name, function, options, **constants):
+    constants |= {key: value for key, value in options.items() if key.startswith("BLOCK")}
+    signature = {}
+    for argument in function.arg_names:
+        if argument in constants:
+            signature[argument] = "constexpr"
+        elif argument in INTEGERS or argument in FLOATS:
+            signature[argument] = "i32" if argument in INTEGERS else "fp32"
+        else:
+            signature[argument] = "*u8" if argument == "bits_ptr" else "*fp32" if argument in FLOAT32 else "*bf16"
+    aligned = {(i,): [["tt.divisibility", 16]] for i, a in enumerate(function.arg_names) if signature[a][0] == "*"}
+    source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
+    target = GPUTarget("cuda", int(sys.argv[1]), 32)
+    run = {key: value for key, value in options.items() if key.startswith("num")}
+    compiled = triton.compile(source, target=target, options=run)
+    assert compiled.asm["cubin"]
+    print(f"{name} {compiled.metadata.shared}")
+
+
+for channels in (64, 128, 256):
+    size = {"C": channels, "D": 4 * channels, "BIAS1": True}
+    compile_kernel(f"hidden._forward-{channels}", hidden._forward, hidden._tile(channels), **size, BIAS2=True)
+    compile_kernel(f"hidden._backward_input-{channels}", hidden._backward_input, hidden._tile(channels), **size)
+    tile = hidden._tile(channels, weights=True)
+    compile_kernel(f"hidden._backward_weights-{channels}", hidden._backward_weights, tile, **size)
+for size in (3, 5):
+    shape = {"C": 64, "K": size}
+    tile, back = depthwise._tile(64, size), depthwise._tile_backward(64, size)
+    spikes, added = {"FIRE": True, "ADD": False, "GAMMA": False}, {"FIRE": False, "ADD": True, "GAMMA": True}
+    for options in (spikes, added):
+        compile_kernel(f"depthwise._forward-{size}", depthwise._forward, tile, **shape, BIAS=True, **options)
+    for options in ({"FIRE": True, "GAMMA": False}, {"FIRE": False, "GAMMA": True}):
+        compile_kernel(f"depthwise._backward-{size}", depthwise._backward, back, **shape, **options)
+flags = {"NORM": True, "AFFINE_A": True, "AFFINE_B": True, "ABOVE": True}
+compile_kernel("potential._potential", potential._potential, {"BLOCK_N": 32, "BLOCK_C": 64}, C=64, **flags)
+compile_kernel("codes._fire", kernels._fire, {"BLOCK": 1024})
+compile_kernel("codes._code", kernels._code, {"BLOCK": 1024})
+compile_kernel("codes._decode", kernels._decode, {"BLOCK": 1024}, PLACE=1, TIMES=True)

@@ -1,0 +1,141 @@
+"""Blocks by kernels against the plain passes, which choice is made where, and that every kernel compiles."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import step_and_inputs
+from trevsnn import create_model
+from trevsnn.network.blocks import Expand, PointwiseDepthwise
+from trevsnn.network.kernels import choice
+from trevsnn.network.lean.block import LeanBlock
+from trevsnn.network.lean.step import LeanStep
+from trevsnn.reversible import Neighbour
+from trevsnn.reversible.precision import Precision
+
+
+def both_passes(step, shared, seen, adjoint, precision, kernels):
+    """Value, what the second pass subtracts, and all gradients by name."""
+    step = copy.deepcopy(step)
+    named = {p: name for name, p in [*step.named_parameters(), *shared.named_parameters()]}
+    with precision.context(), torch.no_grad():
+        value, second_pass = LeanStep(step, shared, 1, kernels).first_pass(*seen)
+    sinks, state = [torch.ones_like(state) for state in seen], torch.zeros_like(value)
+    grads = {}
+    for parameter, grad in second_pass([Neighbour(*pair) for pair in zip(seen, sinks, strict=True)], adjoint, state):
+        grads[named[parameter]] = grads.get(named[parameter], 0) + grad
+    return value, -state, {"below": sinks[0] - 1, "above": sinks[1] - 1, **grads}
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_step_by_kernels_is_that_of_plain_operations(kernel_device, low, projection):
+    step, shared, *seen = step_and_inputs(torch.float32, projection=projection)
+    step.to(kernel_device), shared.to(kernel_device)
+    seen, adjoint = [x[:2].to(kernel_device) for x in seen], torch.randn(2, 5, 5, 6).to(kernel_device)
+    precision = Precision(kernel_device, True, low)
+    plain, ours = (both_passes(step, shared, seen, adjoint, precision, kind) for kind in ("eager", "triton"))
+    assert torch.equal(ours[1], ours[0])  # both passes see the same spikes
+    # On CUDA the plain convolution rounds before it adds its bias, so that a spike in some hundred falls otherwise.
+    flipped = 0.1 if kernel_device.type == "cuda" else 0.0
+    unit = torch.finfo(low).eps
+    assert (ours[0] - plain[0]).norm() <= (flipped + unit) * plain[0].norm()
+    assert ours[2].keys() == plain[2].keys()
+    for name, reference in plain[2].items():
+        assert (ours[2][name] - reference).norm() <= (4 * flipped + 8 * unit) * reference.norm() + unit, name
+
+
+@pytest.mark.parametrize("widest", [256, 8])
+def test_kernels_and_plain_operations_lie_within_rounding_on_sums_that_are_exact(
+    kernel_device, low, monkeypatch, widest
+):
+    from trevsnn.network.kernels import block
+
+    monkeypatch.setattr(block, "WIDEST", widest)  # wider blocks have their products from the library
+    assert choice.difference_of_kernels(kernel_device, low, 12, 3) < 4 * torch.finfo(low).eps
+
+
+def test_the_first_use_draws_nothing_from_the_random_generator(kernel_device, low):
+    state = torch.get_rng_state()
+    choice.difference_of_kernels(kernel_device, low, 8, 1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def halves(device="cpu"):
+    return Expand(8, 3).to(device), PointwiseDepthwise(8, 3).to(device)
+
+
+def test_plain_operations_are_chosen_where_kernels_cannot_run_and_kernels_refused(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert type(choice.block(*halves(), None, torch.bfloat16, 100, "auto")) is LeanBlock
+    with pytest.raises(
+        RuntimeError, match=r"kernels='triton', but the network is on the device cpu, and they are for CUDA"
+    ):
+        choice.block(*halves(), None, torch.bfloat16, 100, "triton")
+
+
+def test_float32_and_exchanged_convolutions_are_refused(kernel_device):
+    with pytest.raises(
+        RuntimeError, match=r"they are for the network's own blocks in bfloat16 or float16, not for float32"
+    ):
+        choice.block(*halves(kernel_device), None, torch.float32, 100, "triton")
+    expand, project = halves(kernel_device)
+    expand.pw1 = nn.Conv2d(8, 32, 3, padding=1).to(kernel_device)
+    with pytest.raises(RuntimeError, match=r"the network's own blocks"):
+        choice.block(expand, project, None, torch.float16, 100, "triton")
+
+
+def test_kernels_that_differ_are_warned_of_once_and_not_used(monkeypatch):
+    monkeypatch.setattr(choice, "difference_of_kernels", lambda *_: 0.5)
+    with pytest.warns(
+        UserWarning, match=r"Triton kernels for 7 channels are not used: they lie 0.5 from plain operations"
+    ):
+        fault = choice.fault_of_kernels(torch.device("cpu"), torch.float16, 7, 3)
+    assert choice.fault_of_kernels(torch.device("cpu"), torch.float16, 7, 3) == fault
+
+
+def test_kernels_that_fail_are_warned_of_and_not_used(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of resource: shared memory")
+
+    monkeypatch.setattr(choice, "difference_of_kernels", fail)
+    with pytest.warns(UserWarning, match=r"not used: they fail on this device \(RuntimeError: out of resource"):
+        choice.fault_of_kernels(torch.device("cpu"), torch.float16, 9, 3)
+
+
+def test_a_network_trains_a_step_by_kernels(kernel_device, low):
+    found = {}
+    for kernels in ("eager", "triton"):
+        torch.manual_seed(0)
+        options = {"channels": (4, 8), "timesteps": 2, "encoder_stride": 4, "kernels": kernels}
+        model = create_model("trevsnn_nano", **options).to(kernel_device).train()
+        x, target = torch.randn(2, 3, 12, 12).to(kernel_device), torch.tensor([0, 1]).to(kernel_device)
+        with torch.autocast(kernel_device.type, low):
+            loss = nn.functional.cross_entropy(model(x), target)
+        loss.backward()
+        found[kernels] = loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert found["triton"][0] == pytest.approx(found["eager"][0], rel=0.02)
+    # On CUDA spikes that fall otherwise, see above.
+    bound = 0.3 if kernel_device.type == "cuda" else 16 * torch.finfo(low).eps
+    assert (found["triton"][1] - found["eager"][1]).norm() <= bound * found["eager"][1].norm()
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_every_kernel_compiles_for_a_card_that_is_not_there(architecture):
+    pytest.importorskip("triton")
+    program = Path(__file__).with_name("compile_kernels.py")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run(
+        [sys.executable, str(program), str(architecture)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    shared = {line.split()[0]: int(line.split()[1]) for line in result.stdout.splitlines()}
+    assert shared.keys() >= {"hidden._forward-64", "hidden._backward_weights-128", "depthwise._backward-3"}
+    largest = max(nbytes for name, nbytes in shared.items() if not name.endswith("-256"))
+    assert largest <= 163 * 1024  # of a program, on an A100
+    assert max(shared.values()) <= 227 * 1024  # on an H100

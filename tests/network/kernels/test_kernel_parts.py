@@ -1,0 +1,152 @@
+"""Each kernel against its formula in float32, on odd sizes, where the sums before a threshold are exact in any order."""
+
+import pytest
+import torch
+from torch import nn
+
+from trevsnn.network.norm import BatchNorm, Statistics, normalise
+
+
+def whole(shape, low=-4, high=4, unit=0.25):
+    """Small multiples of 1/4: their products and sums are exact in 16 bits."""
+    return torch.randint(low, high + 1, shape) * unit
+
+
+def channels_last(maps, device, dtype=torch.float32):
+    return maps.to(device, dtype).contiguous(memory_format=torch.channels_last)
+
+
+def rows(maps):
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).float()
+
+
+def near(ours, reference, dtype):
+    """Up to the roundings of a result of this dtype."""
+    assert (ours.float() - reference.float()).norm() <= 2 * torch.finfo(dtype).eps * reference.float().norm()
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape", "bias"), [(16, (2, 5, 7), True), (24, (1, 3, 3), False), (80, (1, 9, 8), True)]
+)
+def test_the_hidden_map_is_computed_and_gone_back_through(kernel_device, low, channels, shape, bias):
+    from trevsnn.network.kernels.hidden import HiddenMap
+
+    torch.manual_seed(0)
+    size, units = (shape[0], channels, *shape[1:]), 4 * channels
+    u, grad = (channels_last(whole(size), kernel_device, low) for _ in range(2))
+    few = torch.rand(units, channels) < 8 / channels
+    w1 = (whole((units, channels), -2, 2) * few).to(kernel_device, low)
+    w2 = torch.randn(channels, units).to(kernel_device, low)
+    b1, b2 = whole((units,)).to(kernel_device, low), torch.randn(channels).to(kernel_device, low)
+    found = HiddenMap(
+        w1[..., None, None], b1 if bias else None, w2[..., None, None], b2 if bias else None, 0.5, 0.0, 1.0
+    )
+    h = rows(u) @ w1.float().t() + (b1.float() if bias else 0)
+    assert torch.equal(h, h.to(low).float())  # so that every order of sums gives these
+    spikes, inside = (h >= 0.5).float(), ((h >= 0) & (h <= 1)).float()
+    assert 0.1 < float(spikes.mean()) < 0.9
+    assert 0.05 < float(inside.mean()) < 0.9
+    grad_h = (inside * (rows(grad) @ w2.float())).to(low).float()
+    near(rows(found(u)), spikes @ w2.float().t() + (b2.float() if bias else 0), low)
+    near(rows(found.backward_input(u, grad)), grad_h @ w1.float(), low)
+    of_w1, of_b1, of_w2 = found.backward_weights(u, grad)
+    near(of_w1, grad_h.t() @ rows(u), low)
+    near(of_b1, grad_h.sum(0), low)
+    assert torch.equal(of_w2, rows(grad).t() @ spikes)  # the spikes, bit for bit
+
+
+def test_a_hidden_potential_that_is_no_number_stays_none(kernel_device, low):
+    from trevsnn.network.kernels.hidden import HiddenMap
+
+    u = channels_last(torch.zeros(1, 16, 2, 2), kernel_device, low)
+    u[0, 3, 1, 0] = float("nan")
+    ones = torch.ones(64, 16, 1, 1, device=kernel_device, dtype=low)
+    found = HiddenMap(ones, None, ones.view(16, 64, 1, 1), None, 0.5, 0.0, 1.0)(u)
+    assert found[0, :, 1, 0].isnan().all()
+    assert int(found.isnan().sum()) == 16
+
+
+@pytest.mark.parametrize(("channels", "size", "shape"), [(16, 3, (2, 5, 7)), (40, 5, (1, 5, 6)), (8, 1, (1, 4, 4))])
+def test_a_depthwise_convolution_with_what_stands_around_it(kernel_device, low, channels, size, shape):
+    from trevsnn.network.kernels.depthwise import Depthwise
+
+    torch.manual_seed(0)
+    dims = (shape[0], channels, *shape[1:])
+    v, grad = (channels_last(torch.randn(dims), kernel_device) for _ in range(2))
+    x, grad_y = (channels_last(torch.randn(dims), kernel_device, low) for _ in range(2))
+    weight, bias = (
+        torch.randn(channels, 1, size, size).to(kernel_device, low),
+        torch.randn(channels).to(kernel_device, low),
+    )
+    gamma = torch.randn(1, channels, 1, 1, device=kernel_device)
+    found = Depthwise(weight, bias, 0.5, 0.0, 1.0)
+
+    def conv(maps):
+        w, b = (t.detach().clone().requires_grad_() for t in (weight.float(), bias.float()))
+        maps = maps.float().requires_grad_()
+        return nn.functional.conv2d(maps, w, b, padding=size // 2, groups=channels), (maps, w, b)
+
+    spikes = (v >= 0.5).float()
+    y, _ = conv(spikes)
+    near(found.of_spikes(v), y, low)
+    y, inputs = conv(x)
+    near(found.added(v, x, gamma), v + gamma * y, low)
+    near(found.added(v, x, None), v + y, low)
+    of_x, of_w, of_b = torch.autograd.grad(y, inputs, grad)
+    ours = found.backward(grad, x, gamma=gamma)
+    near(ours[0], gamma * of_x, low)
+    near(ours[1], of_w[:, 0], torch.float16)
+    near(ours[2], of_b, torch.float16)
+    near(ours[3], (gamma * of_x).sum((0, 2, 3)), torch.float16)
+    y, inputs = conv(spikes)
+    of_x, of_w, of_b = torch.autograd.grad(y, inputs, grad_y.float())
+    ours = found.backward(grad_y, v, outer=grad)
+    near(ours[0], grad + ((v >= 0) & (v <= 1)) * of_x, low)
+    near(ours[1], of_w[:, 0], torch.float16)
+    near(ours[2], of_b, torch.float16)
+    assert ours[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize(("size", "upper"), [((5, 7), (3, 4)), ((6, 4), (3, 2)), ((4, 4), (4, 4))])
+def test_the_potential_is_the_sum_of_what_is_normalised(kernel_device, low, size, upper):
+    from trevsnn.network.kernels.potential import potential
+
+    torch.manual_seed(0)
+    sources = []
+    for height, width in (size, upper):
+        bn, maps = BatchNorm(24).to(kernel_device), torch.randn(2, 24, height, width).to(kernel_device, low)
+        nn.init.normal_(bn.weight), nn.init.normal_(bn.bias)
+        mean, var = torch.randn(24, device=kernel_device), torch.rand(24, device=kernel_device) + 0.5
+        sources.append((maps, bn, Statistics(mean, var, True, False)))
+    with torch.no_grad():
+        below, above = (normalise(maps, by, bn.weight, bn.bias, bn.eps) for maps, bn, by in sources)
+        above = nn.functional.interpolate(above, size=size, mode="nearest")
+        for ours, expected in (
+            (potential(*sources), below + above),
+            (potential(sources[0], None), below),
+            (potential((sources[0][0], None, None), sources[1]), sources[0][0] + above),
+        ):
+            assert ours.dtype == low
+            assert (ours.float() - expected.float()).abs().max() <= 2 * torch.finfo(low).eps * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("elements", [1, 7, 64, 4099])
+def test_codes_have_the_bits_of_the_plain_operations(kernel_device, monkeypatch, dtype, elements):
+    from trevsnn.neurons import Spike, kernels
+
+    torch.manual_seed(0)
+    neuron = Spike(0.3, -0.1, 0.9)
+    v = torch.randn(3, elements).to(kernel_device, dtype)
+    v.view(-1)[:3] = torch.tensor([float("nan"), 0.9, float("inf")])
+    gradient = torch.randn(3, elements).to(kernel_device)
+    bounds = [float(torch.tensor(bound, dtype=dtype)) for bound in (0.3, -0.1, 0.9)]
+    bits = kernels.code(v, *bounds)
+    monkeypatch.setenv("TREVSNN_KERNELS", "0")
+    code = neuron.code(v)
+    assert torch.equal(bits, code.bits)
+    assert torch.equal(kernels.decode(bits, elements, 0, dtype), code.spikes(dtype))
+    assert torch.equal(kernels.decode(bits, elements, 1, torch.float32, gradient), code.pull_back(gradient))
+    fired = kernels.fire(v, bounds[0], torch.empty_like(gradient))
+    assert torch.equal(fired.nan_to_num(7), neuron.fire(v).float().nan_to_num(7))
+    assert int(fired.isnan().sum()) == 1
