@@ -29,8 +29,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gpu_cases import REAL, SMALL, Case, Rows, memory_cases, needs_own_process
-from gpu_measure import Deadline, is_broken, machine, measure
+from gpu_cases import REAL, SMALL, Case, memory_cases, needs_own_process
+from gpu_measure import measure
+from gpu_rows import Deadline, Rows, go_on_afresh_if_broken, machine
 
 PIECES = {"tests": "gpu_runs", "memory": "gpu", "profile": "gpu_profile", "tune": "gpu_profile", "train": "gpu_runs"}
 #: What a machine with PyTorch's usual companions may lack: this library's needs, SpikingJelly and its needs.
@@ -57,8 +58,7 @@ def memory(options: argparse.Namespace, deadline: Deadline) -> None:
             row = measure(case, scale, options.device)
         rows.add(case.key, row)
         say(case.key, row)
-        if is_broken():  # no process can use the device again after a kernel failed in it
-            os.execv(sys.executable, [sys.executable, *sys.argv])
+        go_on_afresh_if_broken()
 
 
 def in_own_process(case: Case, options: argparse.Namespace, deadline: Deadline) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -13,12 +11,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpu_cases import LARGEST, OUT_OF_MEMORY, SEW, Case, Scale, Step, UnavailableError, build, neurons_of_spikingjelly
-from trevsnn import __version__
+from gpu_cases import (
+    LARGEST,
+    OUT_OF_MEMORY,
+    SEW,
+    Case,
+    Scale,
+    Step,
+    UnavailableError,
+    build,
+    neurons_of_spikingjelly,
+    release,
+)
+from gpu_rows import guarded, is_broken, machine
 from trevsnn.measure.memory import footprint
-from trevsnn.train.summary import processor_name
 
-BEGAN = "TREVSNN_GPU_BEGAN"  # in the environment, so that a process that takes over knows how much time is left
 WARM_UP = 3
 ATTEMPTS = 6  # at the largest batch
 
@@ -28,59 +35,12 @@ Mark = Callable[[], Any]
 Passes = Callable[[Mark], None]
 
 
-class Deadline:
-    """The moment after which nothing new is started, so many minutes after the command began."""
-
-    def __init__(self, minutes: float) -> None:
-        self.end = float(os.environ.setdefault(BEGAN, str(time.time()))) + 60 * minutes
-
-    def left(self) -> float:
-        """Seconds."""
-        return self.end - time.time()
-
-
 def measure(case: Case, scale: Scale, device: str) -> dict[str, Any]:
     """What there is to say of a case: its figures, or ``error``, a sentence. Nothing of it stays on the device."""
     start = time.perf_counter()
     what = find_largest if case.batch == LARGEST else measure_step
     row = {**case._asdict(), "size": scale.size, **guarded(lambda: what(case, scale, device)), **machine(device)}
     return {**row, "took_seconds": round(time.perf_counter() - start, 2)}
-
-
-def machine(device: str) -> dict[str, Any]:
-    """The card's or the processor's name, and what runs on it."""
-    name = torch.cuda.get_device_name() if device == "cuda" else processor_name()
-    return {"device": name, "torch": torch.__version__, "trevsnn": __version__}
-
-
-def guarded(function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a measurement gives, or its ``error``; what it left on the device is freed."""
-    try:
-        return function()
-    except torch.OutOfMemoryError:
-        return {"error": OUT_OF_MEMORY}
-    except Exception as error:
-        return {"error": OUT_OF_MEMORY if "out of memory" in str(error) else sentence(error)}
-    finally:
-        gc.collect()
-        if torch.cuda.is_available() and not is_broken():
-            torch.cuda.empty_cache()
-
-
-def is_broken() -> bool:
-    """Whether a kernel failed, after which this process can use the device no more."""
-    try:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False
-
-
-def sentence(error: BaseException) -> str:
-    """The first line of an error that says something."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")[:300]
-    return line if isinstance(error, UnavailableError) else f"{type(error).__name__}: {line}"
 
 
 def measure_step(case: Case, scale: Scale, device: str, *, steps: int = 0, **options: Any) -> dict[str, Any]:
@@ -94,22 +54,24 @@ def measure_step(case: Case, scale: Scale, device: str, *, steps: int = 0, **opt
         options: of :func:`gpu_cases.build`.
     """
     start = time.perf_counter()
-    foreign = (
-        torch.cuda.memory_allocated() if device == "cuda" else 0
-    )  # what an earlier model left behind is not this one's
+    # What an earlier model left behind is not this one's.
+    foreign = torch.cuda.memory_allocated() if device == "cuda" else 0
     step = build(case, scale, device, **options)
     row: dict[str, Any] = {"build_seconds": round(time.perf_counter() - start, 2), "foreign_bytes": foreign}
     if case.network == SEW:
         row["neurons"] = neurons_of_spikingjelly(device)
     if case.variant == "compiled":
         step = step._replace(model=torch.compile(step.model, dynamic=False))  # type: ignore[arg-type]
-    if case.variant.startswith("graph"):
-        passes, memory = captured(step, foreign)
-    else:
-        passes = eager(step)
-        passes(int)  # workspaces, choices of algorithms, compilation
-        memory = peak_memory(step, lambda: passes(int), device, foreign)
-    return {**row, **memory, **step_times(step, passes, scale, device, steps)}
+    try:
+        if case.variant.startswith("graph"):
+            passes, memory = captured(step, foreign)
+        else:
+            passes = eager(step)
+            passes(int)  # workspaces, choices of algorithms, compilation
+            memory = peak_memory(step, lambda: passes(int), device, foreign)
+        return {**row, **memory, **step_times(step, passes, scale, device, steps)}
+    finally:
+        release(step)
 
 
 def eager(step: Step) -> Passes:
@@ -260,7 +222,8 @@ def find_largest(case: Case, scale: Scale, device: str) -> dict[str, Any]:
         raise UnavailableError("needs CUDA.")
     _, whole = torch.cuda.mem_get_info()
     batch, fits, fails, reason = scale.batches[1], 0, 0, OUT_OF_MEMORY
-    for attempt in range(ATTEMPTS):
+    peaks = {0: 0}
+    for _ in range(ATTEMPTS):
         tried = guarded(lambda batch=batch: _attempt(case._replace(batch=batch), scale, device))
         if is_broken():
             raise RuntimeError(f"batch {batch} ended with {tried.get('error')}")
@@ -271,8 +234,9 @@ def find_largest(case: Case, scale: Scale, device: str) -> dict[str, Any]:
         if fits and fails and fails <= 1.05 * fits:
             break
         if not fails:
-            growth = tried["bytes_per_picture"] + scale.size**2 * 12
-            batch += int((0.97 * whole - tried["peak_bytes"]) / growth) if attempt == 0 else batch // 20 + 1
+            before, peaks[batch] = max(peaks), tried["peak_bytes"]
+            growth = (peaks[batch] - peaks[before]) / (batch - before)
+            batch += max(batch // 20 + 1, int((0.97 * whole - peaks[batch]) / growth))
         else:
             batch = (fits + fails) // 2
     if not fits:
@@ -285,6 +249,8 @@ def _attempt(case: Case, scale: Scale, device: str) -> dict[str, Any]:
     """One step, beside as much memory as AdamW's state takes."""
     step = build(case, scale, device)
     state = [torch.empty_like(p) for p in step.model.parameters() for _ in range(2)]
-    result = peak_memory(step, lambda: eager(step)(int), device)
-    del state
-    return result
+    try:
+        return peak_memory(step, lambda: eager(step)(int), device)
+    finally:
+        release(step)
+        del state

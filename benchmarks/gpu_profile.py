@@ -22,8 +22,9 @@ from torch.utils.flop_counter import flop_registry
 import trevsnn.network.lean.link
 import trevsnn.network.model
 import trevsnn.network.slicing
-from gpu_cases import AS_CONFIGURED, REAL, SMALL, TINY, Case, Rows, Scale, build
-from gpu_measure import Deadline, eager, guarded, machine, measure_step
+from gpu_cases import AS_CONFIGURED, REAL, SMALL, TINY, Case, Scale, build
+from gpu_measure import eager, measure_step
+from gpu_rows import Deadline, Rows, go_on_afresh_if_broken, guarded, machine
 from operators import KINDS, kind
 
 MOST = 10  # rows of a table
@@ -48,6 +49,7 @@ def profile(options: argparse.Namespace, deadline: Deadline) -> None:
         print(text, flush=True)
         with (options.out / "profile.txt").open("a") as file:
             file.write(text + "\n")
+        go_on_afresh_if_broken()
 
 
 def ceilings(scale: Scale, device: str) -> dict[str, Any]:
@@ -177,7 +179,7 @@ def _text(key: str, row: dict[str, Any]) -> str:
 #: What is changed, one at a time: fields of the config, arguments of :func:`gpu_cases.build`, or a setting of PyTorch.
 TUNED: dict[str, dict[str, Any]] = {
     "as it is": {},
-    **{f"slices of {mib} MiB": {"slice_bytes": mib * 2**20} for mib in (32, 64, 256, 512, 1024)},
+    **{f"slices of {mib} MiB": {"slice_bytes": mib * 2**20} for mib in (32, 64, 128, 256, 512, 1024)},
     "the batch in one slice": {"slice_bytes": 2**50},
     "kernels: eager": {"kernels": "eager"},
     "kernels: triton": {"kernels": "triton"},
@@ -201,6 +203,7 @@ def tune(options: argparse.Namespace, deadline: Deadline) -> None:
             row = guarded(partial(measure_step, case, scale, options.device, **arguments)) | machine(options.device)
         rows.add(name, {**case._asdict(), "size": scale.size, **row})
         print(name, row.get("step_ms", row.get("error")), row.get("bytes_per_picture"), sep="  ", flush=True)
+        go_on_afresh_if_broken()
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gpu_cases import LARGEST, OUT_OF_MEMORY, Case, read_rows
+from gpu_cases import LARGEST, OUT_OF_MEMORY, Case
+from gpu_rows import read_rows
 from trevsnn.measure.memory import memory_picture
 
 PIECES = ("memory", "profile", "tune", "train", "tests")
@@ -62,9 +63,11 @@ def section(device: str, pieces: dict[str, list[Row]], docs: Path) -> str:
     parts.extend(_profiles(pieces["profile"]))
     parts.extend(_runs(pieces))
     failed = [row for rows in pieces.values() for row in rows if row.get("error", OUT_OF_MEMORY) != OUT_OF_MEMORY]
-    parts.append(
-        "\n".join(["Without a result:\n", *(f"- {row['key']}: {row['error']}" for row in failed)]) if failed else ""
-    )
+    keys: dict[str, list[str]] = {}
+    for row in failed:
+        keys.setdefault(row["error"].rstrip("."), []).append(row["key"])
+    lines = [f"- {reason}: {'; '.join(names)}." for reason, names in keys.items()]
+    parts.append("\n".join(["Without a result:\n", *lines]) if lines else "")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_cases import Rows
-from gpu_measure import Deadline, machine
+from gpu_rows import Deadline, Rows, machine
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("tests/reversible", "tests/network", "tests/neurons", "tests/train")

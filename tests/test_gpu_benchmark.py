@@ -9,8 +9,8 @@ import torch
 
 import gpu
 import gpu_cases
-from gpu_cases import SMALL, Case, Rows, memory_cases, read_rows
-from gpu_measure import BEGAN
+from gpu_cases import SMALL, Case, memory_cases
+from gpu_rows import BEGAN, Rows, read_rows
 from trevsnn.measure.memory import footprint
 from trevsnn.zoo.presets import PRESETS
 
@@ -76,7 +76,7 @@ def test_measurements_are_kept_and_reported(command, tmp_path):
     assert f"| trevsnn tiny, exact | {mb[0]} | {speed[0]} |" in page
     assert f"| trevsnn tiny, autograd | {mb[1]} | {speed[1]} |" in page
     assert f"| trevsnn tiny, exact | {mb[0]} | {mb[2]} | {speed[0]} | {speed[2]} |" in page
-    assert "- trevsnn tiny, exact, graph, T = 2, 2: needs CUDA." in page
+    assert "- needs CUDA: trevsnn tiny, exact, graph, T = 2, 2." in page
     assert page.split("<!-- measured: end -->")[1] == PAGE.split("<!-- measured: end -->")[1]
     assert json.loads((tmp_path / "results-gpu.json").read_text())["memory"][0] == again[0]
     assert len(list((tmp_path / "images").iterdir())) == 2
@@ -89,7 +89,7 @@ def test_nothing_new_is_started_after_the_time(command, tmp_path):
 def test_every_case_has_a_name_of_its_own():
     for scale in (SMALL, gpu_cases.REAL):
         keys = [case.key for case in memory_cases(scale)]
-        assert len(keys) == len(set(keys)) > 90
+        assert len(keys) == len(set(keys)) > 80
 
 
 def test_lack_of_memory_is_a_result_that_is_not_tried_again(tmp_path, monkeypatch):
