@@ -25,7 +25,7 @@ PROBE_EPOCHS = 2  # of which the second tells how long an epoch takes
 
 def tests(options: argparse.Namespace, deadline: Deadline) -> None:
     """The piece ``tests``."""
-    rows = Rows(options.out / "tests.jsonl", retry=options.retry)
+    rows = Rows(options.out / "tests.jsonl", retry=True)
     if "tests" in rows.done or deadline.left() <= 0:
         return
     workers = "1" if options.small else "8"
@@ -69,6 +69,8 @@ def train(options: argparse.Namespace, deadline: Deadline) -> None:
         command = ["--resume", str(folder)]
     code, output = _run(["-m", "trevsnn", "train", *command], log, deadline.left())
     row = figures(folder) | {"arguments": arguments}
+    if options.data:  # where a machine keeps its data is no result
+        row = json.loads(json.dumps(row).replace(json.dumps(str(options.data)), json.dumps(options.data.name)))
     if code != 0:
         lines = [line for line in output.splitlines() if line.strip()]
         row["error"] = "the time was up; the run can go on." if code is None else f"{code}: {''.join(lines[-1:])}"
