@@ -23,6 +23,8 @@ LAYERS = {
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("size", [16, 3])
 def test_operators_of_both_passes_are_of_the_kind_of_their_layer(size, dtype):
+    if dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("without AVX-512 PyTorch computes the channels of a depthwise convolution in bfloat16 one by one")
     assert tuple(LAYERS) == KINDS
     for expected, layers in LAYERS.items():
         for layer in layers:

@@ -121,8 +121,17 @@ def fuse(from_below: Tensor, *from_above: Tensor) -> Tensor:
     """``v``, the sum of maps, the upper ones brought to the lower one's H x W by nearest-neighbour upsampling."""
     total, size = from_below, from_below.shape[2:]
     for maps in from_above:
-        total = total + (maps if maps.shape[2:] == size else nn.functional.interpolate(maps, size=size, mode="nearest"))
+        total = total + (maps if maps.shape[2:] == size else _upsample(maps, size))
     return total
+
+
+def _upsample(maps: Tensor, size: torch.Size) -> Tensor:
+    """Nearest-neighbour upsampling, which copies and rounds nothing. CUDA's autocast would give float32."""
+    device = maps.device.type
+    if not torch.is_autocast_enabled(device):
+        return nn.functional.interpolate(maps, size=size, mode="nearest")
+    with torch.autocast(device, enabled=False):
+        return nn.functional.interpolate(maps, size=size, mode="nearest")
 
 
 class Level(nn.Module):
