@@ -38,7 +38,8 @@ class Transform:
     def __init__(
         self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, kernels: Kernels, name: str
     ) -> None:
-        self.step, self.shared, self.slice_bytes, self.kernels, self.name = step, shared, slice_bytes, kernels, name
+        self.step, self.shared, self.slice_bytes, self.name = step, shared, slice_bytes, name
+        self.kernels: Kernels = kernels
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Those of the step and of the shared half, each once."""

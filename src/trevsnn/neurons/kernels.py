@@ -4,7 +4,9 @@ They give the bits of the plain operations in :mod:`trevsnn.neurons.spike`, whic
 what is read from one.
 """
 
-# pyright: reportUnreachable=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+# Triton's language is not typed.
+# pyright: reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportUnreachable=false
 from __future__ import annotations
 
 import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +29,13 @@ def block(
     Raises:
         RuntimeError: ``kernels`` is "triton", and they cannot compute it.
     """
-    if kernels != "eager" and (why := _why_not(expand, project, dtype, forced=kernels == "triton")) is None:
+    why_not = "" if kernels == "eager" else _why_not(expand, project, dtype, forced=kernels == "triton")
+    if why_not is None:
         from trevsnn.network.kernels.block import KernelBlock  # Triton is not everywhere
 
         return KernelBlock(expand, project, gamma, dtype, pixels)
     if kernels == "triton":
-        raise RuntimeError(f"kernels='triton', but {why}: use kernels='auto', which takes plain operations then.")
+        raise RuntimeError(f"kernels='triton', but {why_not}: use kernels='auto', which takes plain operations then.")
     return LeanBlock(expand, project, gamma, dtype, pixels)
 
 
@@ -56,15 +58,9 @@ def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *,
     from trevsnn.network.kernels.block import fits  # Triton is not everywhere
 
     if not fits(expand, project, dtype):
-        return (
-            f"they are for the network's own blocks in bfloat16 or float16, not for {str(dtype).removeprefix('torch.')}"
-        )
-    if (
-        not interpreted
-        and (fault := fault_of_kernels(device, dtype, conv.in_channels, conv.kernel_size[0])) is not None
-    ):
-        return fault
-    return None
+        name = str(dtype).removeprefix("torch.")
+        return f"they are for the network's own blocks in bfloat16 or float16, not for {name} or exchanged convolutions"
+    return None if interpreted else fault_of_kernels(device, dtype, conv.in_channels, conv.kernel_size[0])
 
 
 @functools.cache
@@ -102,18 +98,18 @@ def difference_of_kernels(device: torch.device, dtype: torch.dtype, channels: in
         for conv, few in ((expand.dw1, 1.0), (expand.pw1, min(1.0, 6 / channels))):
             kept = torch.rand(conv.weight.shape, generator=dice) < few
             conv.weight.copy_(draw(conv.weight.shape, -1, 1, 0.25) * kept)
-            conv.bias.copy_(draw(conv.bias.shape, -2, 2, 0.25))
+            conv.bias = nn.Parameter(draw((conv.out_channels,), -2, 2, 0.25))
         for parameter in project.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=dice), alpha=0.3)
         shape = (2, channels, 5, 9)
         potential, grad = (torch.randn(shape, generator=dice).to(device) for _ in range(2))
         gamma = nn.Parameter(torch.rand(1, channels, 1, 1, generator=dice).to(device))
-        expand.to(device), project.to(device)
-        results = []
+        expand.to(device)
+        project.to(device)
+        results: list[list[Tensor]] = []
         for kind in (LeanBlock, KernelBlock):
-            own = kind(expand, project, gamma, dtype, potential[:, 0].numel())
+            own: Any = kind(expand, project, gamma, dtype, potential[:, 0].numel())
             value, trace = own.forward_traced(potential)
-            assert value is not None
             results.append([value, own.forward(potential), own.backward(grad, trace), *(g for _, g in own.gradients())])
     pairs = zip(*results, strict=True)
     return max(float((ours - plain).norm() / plain.norm().clamp_min(1e-6)) for plain, ours in pairs)

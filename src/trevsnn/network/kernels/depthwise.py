@@ -16,7 +16,9 @@ With g = dL/dy, or gamma dL/dout where a block ends, one pass over g and x gives
 y is rounded to the dtype of the convolution, as plain operations round it. Sums are of float32.
 """
 
-# pyright: reportUnreachable=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+# Triton's language is not typed.
+# pyright: reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportUnreachable=false
 from __future__ import annotations
 
 import torch

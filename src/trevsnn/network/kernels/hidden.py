@@ -15,7 +15,9 @@ in the same order, so that its spikes are those of the forward pass::
 h and dL/dh are rounded to the maps' dtype as the plain operations round them. Sums are of float32.
 """
 
-# pyright: reportUnreachable=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+# Triton's language is not typed.
+# pyright: reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportUnreachable=false
 from __future__ import annotations
 
 import torch

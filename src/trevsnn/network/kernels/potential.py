@@ -7,7 +7,9 @@ nearest-neighbour upsampling::
     v    = n(below) + upsample(n(above))          or below itself, where it is the network's input; or without above
 """
 
-# pyright: reportUnreachable=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+# Triton's language is not typed.
+# pyright: reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportUnreachable=false
 from __future__ import annotations
 
 from typing import Any

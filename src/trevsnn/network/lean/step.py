@@ -68,7 +68,8 @@ class LeanStep:
     def __init__(
         self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, kernels: Kernels = "auto"
     ) -> None:
-        self.step, self.shared, self.slice_bytes, self.kernels = step, shared, slice_bytes, kernels
+        self.step, self.shared, self.slice_bytes = step, shared, slice_bytes
+        self.kernels: Kernels = kernels
 
     def first_pass(self, below: Tensor, *above: Tensor | None) -> tuple[Tensor, SecondPass]:
         """F(below, above), (B, C, H, W), and the pass back through it."""
