@@ -101,7 +101,7 @@ def _by_worth(scale: Scale) -> Iterator[Case]:
     for timesteps in later:
         yield from (Case(*what, timesteps, little) for what in _CORE)
     for batch in (middle, large, little):
-        more = [*_REVERSIBLE, (TINY, "autograd", "kernels"), *_PEERS_AT_THEIR_BEST]
+        more = [*_REVERSIBLE, *_PEERS_AT_THEIR_BEST]
         yield from (Case(*what, usual, batch) for what in more)
     for timesteps in later:
         yield from (Case(*what, timesteps, little) for what in _REVERSIBLE)

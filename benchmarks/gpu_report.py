@@ -156,19 +156,31 @@ def _profiles(rows: list[Row]) -> Iterator[str]:
     for row in rows:
         if "kinds" not in row:
             continue
-        rate = row["flops"] / row["step_ms"] * 1e3
-        share = f", {rate / ceiling['matmul_flops_per_second']:.1%} of the product's" if ceiling else ""
-        launches = f"{row['launches']:,} launches, " if row["launches"] else ""
-        kinds = ", ".join(f"{name} {ms / row['device_ms']:.0%}" for name, ms in row["kinds"].items())
+        launches = f"; {row['launches']:,} launches" if row["launches"] else ""
+        text = f"{row['key']}: a step takes {row['step_ms']:.1f} ms, its kernels {row['device_ms']:.1f} ms{launches}"
+        # Operators do not tell what this library's own kernels do: neither their operations nor their kind.
+        own = "kernels" in row["key"]
+        if not own:
+            rate = row["flops"] / row["step_ms"] * 1e3
+            share = f", {rate / ceiling['matmul_flops_per_second']:.1%} of the product's" if ceiling else ""
+            kinds = ", ".join(f"{name} {ms / row['device_ms']:.0%}" for name, ms in row["kinds"].items() if ms)
+            text += f"; {rate / 1e12:.1f} TFLOP/s{share}. Of the kernels' time: {kinds}"
+        table = row["kernels"] if own and row["kernels"] else row["operators"]
         lines = [
-            f"{row['key']}: a step takes {row['step_ms']:.1f} ms, its kernels {row['device_ms']:.1f} ms; {launches}"
-            f"{rate / 1e12:.2f} TFLOP/s{share}. Of the kernels' time: {kinds}.\n",
-            "| operator | ms | calls | GB/s |", "|---|---:|---:|---:|",
-        ]  # fmt: skip
-        for name, operator in row["operators"].items():
-            moved = f"{operator['bytes'] / operator['ms'] / 1e6:,.0f}" if operator["bytes"] else ""
-            lines.append(f"| `{name}` | {operator['ms']:.2f} | {operator['calls']:,} | {moved} |")
+            f"{text}.\n",
+            f"| {'kernel' if table is row['kernels'] else 'operator'} | ms | calls | GB/s |",
+            "|---|---:|---:|---:|",
+        ]
+        for name, part in table.items():
+            moved = f"{part['bytes'] / part['ms'] / 1e6:,.0f}" if part.get("bytes") else ""
+            lines.append(f"| `{_short(name)}` | {part['ms']:.2f} | {part['calls']:,} | {moved} |")
         yield "\n".join(lines)
+
+
+def _short(name: str) -> str:
+    """A kernel's name without namespaces and what follows its first arguments."""
+    name = name.replace("at::native::", "").replace("(anonymous namespace)::", "").removeprefix("void ")
+    return name if len(name) <= 90 else f"{name[:87]}..."
 
 
 def _runs(pieces: dict[str, list[Row]]) -> Iterator[str]:

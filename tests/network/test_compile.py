@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch._dynamo
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import trevsnn
 from conftest import worst
@@ -40,8 +41,9 @@ def test_a_training_step_compiles_in_every_mode(small_model, device, mode):
 
     loss = loss_of(x, target)
     reference = gradients_of(model, loss)
-    compiled = torch.compile(loss_of, backend="aot_eager", fullgraph=mode == "autograd")(x, target)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss_of, backend=counter, fullgraph=mode == "autograd")(x, target)
     assert torch.allclose(compiled, loss, rtol=1e-6)
     assert worst(gradients_of(model, compiled), reference) < 1e-5
-    if mode != "autograd":
-        assert torch._dynamo.explain(loss_of)(x, target).graph_break_count == 2  # encoder and recurrence
+    if torch.__version__ >= "2.14":  # that of 2.11 takes every mode for autograd
+        assert counter.frame_count == (1 if mode == "autograd" else 3)  # broken at encoder and recurrence

@@ -52,7 +52,9 @@ def test_a_module_that_looks_across_the_batch_is_given_all_of_it(small_model, de
         step = model.levels[1].steps[2]
         step.project1 = Batchwise(step.project1, 8).to(device64, torch.float64)
         loss = loss_of(model, x, target)
-        results.append((loss, gradients(model, loss), step.project1.norm.running_var))
+        grads = gradients(model, loss)
+        del grads["levels.1.steps.2.project1.inner.dw2.bias"]  # 0 but for rounding: a norm comes behind it
+        results.append((loss, grads, step.project1.norm.running_var))
     assert torch.allclose(results[0][0], results[1][0], rtol=1e-12)
     assert worst(results[0][1], results[1][1]) < 1e-10
     assert torch.allclose(results[0][2], results[1][2], rtol=1e-12)

@@ -36,18 +36,18 @@ def compile_kernel(name, function, options, **constants):
 
 for channels in (64, 128, 256):
     size = {"C": channels, "D": 4 * channels, "BIAS1": True}
-    compile_kernel(f"hidden._forward-{channels}", hidden._forward, hidden._tile(channels), **size, BIAS2=True)
-    compile_kernel(f"hidden._backward_input-{channels}", hidden._backward_input, hidden._tile(channels), **size)
+    compile_kernel(f"hidden._forward-{channels}", hidden._hidden_forward, hidden._tile(channels), **size, BIAS2=True)
+    compile_kernel(f"hidden._backward_input-{channels}", hidden._hidden_backward_input, hidden._tile(channels), **size)
     tile = hidden._tile(channels, weights=True)
-    compile_kernel(f"hidden._backward_weights-{channels}", hidden._backward_weights, tile, **size)
+    compile_kernel(f"hidden._backward_weights-{channels}", hidden._hidden_backward_weights, tile, **size)
 for size in (3, 5):
     shape = {"C": 64, "K": size}
     tile, back = depthwise._tile(64, size), depthwise._tile_backward(64, size)
     spikes, added = {"FIRE": True, "ADD": False, "GAMMA": False}, {"FIRE": False, "ADD": True, "GAMMA": True}
     for options in (spikes, added):
-        compile_kernel(f"depthwise._forward-{size}", depthwise._forward, tile, **shape, BIAS=True, **options)
+        compile_kernel(f"depthwise._forward-{size}", depthwise._depthwise_forward, tile, **shape, BIAS=True, **options)
     for options in ({"FIRE": True, "GAMMA": False}, {"FIRE": False, "GAMMA": True}):
-        compile_kernel(f"depthwise._backward-{size}", depthwise._backward, back, **shape, **options)
+        compile_kernel(f"depthwise._backward-{size}", depthwise._depthwise_backward, back, **shape, **options)
 flags = {"NORM": True, "AFFINE_A": True, "AFFINE_B": True, "ABOVE": True}
 compile_kernel("potential._potential", potential._potential, {"BLOCK_N": 32, "BLOCK_C": 64}, C=64, **flags)
 compile_kernel("codes._fire", kernels._fire, {"BLOCK": 1024})

@@ -38,7 +38,7 @@ def _pixels(tile, height, width, C: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X
 
 
 @triton.jit
-def _forward(
+def _depthwise_forward(
     x_ptr, w_ptr, bias_ptr, v_ptr, gamma_ptr, out_ptr, height, width, threshold,
     C: tl.constexpr, K: tl.constexpr, FIRE: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, GAMMA: tl.constexpr,
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -70,7 +70,7 @@ def _forward(
 
 
 @triton.jit
-def _backward(
+def _depthwise_backward(
     grad_ptr, x_ptr, w_ptr, gamma_ptr, outer_ptr, out_ptr, sums_w, sums_b, sums_x, height, width, tiles, each, threshold, low, high,
     C: tl.constexpr, K: tl.constexpr, FIRE: tl.constexpr, GAMMA: tl.constexpr,
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -159,7 +159,7 @@ class Depthwise:
         batch, channels, height, width = x.shape
         tile = _tile(channels, self.size)
         tiles = batch * triton.cdiv(height, tile["BLOCK_Y"]) * triton.cdiv(width, tile["BLOCK_X"])
-        _forward[(tiles, triton.cdiv(channels, tile["BLOCK_C"]))](
+        _depthwise_forward[(tiles, triton.cdiv(channels, tile["BLOCK_C"]))](
             x, self.weight, self.bias, v, gamma, out, height, width, self.threshold,
             C=channels, K=self.size, FIRE=fire, BIAS=self.bias is not None, ADD=v is not None, GAMMA=gamma is not None, **tile,
         )  # fmt: skip
@@ -185,7 +185,7 @@ class Depthwise:
         out = torch.empty_like(x, dtype=self.weight.dtype if outer is None else outer.dtype)
         sums_w = torch.empty((shares, self.size**2, channels), dtype=torch.float32, device=x.device)
         sums_b, sums_x = torch.empty((2, shares, channels), dtype=torch.float32, device=x.device).unbind()
-        _backward[(shares, blocks)](
+        _depthwise_backward[(shares, blocks)](
             grad, x, self.weight, gamma, outer, out, sums_w, sums_b, sums_x, height, width, tiles, each,
             self.threshold, self.low, self.high,
             C=channels, K=self.size, FIRE=outer is not None, GAMMA=gamma is not None, **tile,

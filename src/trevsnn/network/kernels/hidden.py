@@ -69,7 +69,7 @@ def _through(h, grad, low, high):
 
 
 @triton.jit
-def _forward(
+def _hidden_forward(
     u_ptr, w1, b1, w2, b2, out, pixels, threshold,
     C: tl.constexpr, D: tl.constexpr, BIAS1: tl.constexpr, BIAS2: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -90,7 +90,7 @@ def _forward(
 
 
 @triton.jit
-def _backward_input(
+def _hidden_backward_input(
     u_ptr, grad_ptr, w1, b1, w2, out, pixels, low, high,
     C: tl.constexpr, D: tl.constexpr, BIAS1: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -111,7 +111,7 @@ def _backward_input(
 
 
 @triton.jit
-def _backward_weights(
+def _hidden_backward_weights(
     u_ptr, grad_ptr, w1, b1, w2, sums1, sums2, sums_b, pixels, tiles, threshold, low, high,
     C: tl.constexpr, D: tl.constexpr, BIAS1: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -174,7 +174,7 @@ class HiddenMap:
         """p of u, both (b, C, H, W) in channels-last layout."""
         out, rows = torch.empty_like(u), u.numel() // self.channels
         tile = _tile(self.channels)
-        _forward[(triton.cdiv(rows, tile["BLOCK_N"]),)](
+        _hidden_forward[(triton.cdiv(rows, tile["BLOCK_N"]),)](
             u, self.weight1, self.bias1, self.weight2, self.bias2, out, rows, self.threshold,
             C=self.channels, D=self.units, BIAS1=self.bias1 is not None, BIAS2=self.bias2 is not None, **tile,
         )  # fmt: skip
@@ -184,7 +184,7 @@ class HiddenMap:
         """dL/du from dL/dp, (b, C, H, W)."""
         out, rows = torch.empty_like(u), u.numel() // self.channels
         tile = _tile(self.channels)
-        _backward_input[(triton.cdiv(rows, tile["BLOCK_N"]),)](
+        _hidden_backward_input[(triton.cdiv(rows, tile["BLOCK_N"]),)](
             u, grad, self.weight1, self.bias1, self.weight2, out, rows, self.low, self.high,
             C=self.channels, D=self.units, BIAS1=self.bias1 is not None, **tile,
         )  # fmt: skip
@@ -200,7 +200,7 @@ class HiddenMap:
         each = triton.cdiv(tiles, shares)
         sums = u.new_empty((2, shares, self.units, self.channels), dtype=torch.float32)
         sums_b = u.new_empty((shares, self.units), dtype=torch.float32)
-        _backward_weights[(blocks, shares)](
+        _hidden_backward_weights[(blocks, shares)](
             u, grad, self.weight1, self.bias1, self.weight2, sums[0], sums[1], sums_b, rows, each,
             self.threshold, self.low, self.high,
             C=self.channels, D=self.units, BIAS1=self.bias1 is not None, **tile,
