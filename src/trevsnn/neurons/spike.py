@@ -6,7 +6,9 @@ comparisons that give booleans, and products with booleans, are five to ten time
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -71,7 +73,7 @@ class Spike:
 
     def spikes(self, potential: Tensor, dtype: torch.dtype) -> Tensor:
         """s(v) as zeros and ones of ``dtype``, outside autograd."""
-        if takes_kernels(potential) and _is_dense(potential):
+        if _by_kernels(potential) and _is_dense(potential):
             from trevsnn.neurons import kernels  # Triton is not everywhere
 
             out = torch.empty_like(potential, dtype=dtype)
@@ -80,7 +82,7 @@ class Spike:
 
     def fire_(self, potential: Tensor) -> Tensor:
         """s(v) in place, outside autograd."""
-        if takes_kernels(potential) and _is_dense(potential):
+        if _by_kernels(potential) and _is_dense(potential):
             from trevsnn.neurons import kernels  # Triton is not everywhere
 
             return kernels.fire(potential, rounded(self.threshold, potential.dtype), potential)
@@ -188,7 +190,7 @@ class PackedState:
     def _bit(self, place: int, dtype: torch.dtype, times: Tensor | None = None) -> Tensor:
         """One bit of each code as a number, or times a tensor of the state's shape and layout."""
         elements = self.shape.numel() // max(1, self.bits.shape[0])
-        if takes_kernels(self.bits, dtype):
+        if _by_kernels(self.bits, dtype):
             from trevsnn.neurons import kernels  # Triton is not everywhere
 
             rows = None if times is None else _rows(times).contiguous()
@@ -210,7 +212,7 @@ def _pack(neuron: Spike, state: Tensor) -> PackedState:
     """A code is s(v) plus twice whether v lies in the window. Every row of the first axis takes a quarter of its elements
     in bytes, rounded up."""
     rows = _rows(state)
-    if takes_kernels(state):
+    if _by_kernels(state):
         from trevsnn.neurons import kernels  # Triton is not everywhere
 
         bounds = (rounded(bound, state.dtype) for bound in (neuron.threshold, neuron.low, neuron.high))
@@ -255,6 +257,27 @@ def _rows(state: Tensor) -> Tensor:
     """A row for each of the first axis, in the order of memory; one row of a state with fewer than two axes."""
     rows = state.permute(0, 2, 3, 1) if _memory_format(state) is torch.channels_last else state
     return rows.flatten(1) if state.dim() > 1 else rows.reshape(1, -1)
+
+
+def _by_kernels(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether Triton kernels, which give the same bits, are to compute something of a tensor."""
+    return takes_kernels(tensor, dtype) and _kernels_work(tensor.device)
+
+
+@functools.cache
+def _kernels_work(device: torch.device) -> bool:
+    """Whether kernels run on a device and give the bits that they should, tried once; a fault is warned of."""
+    try:
+        from trevsnn.neurons import kernels  # Triton is not everywhere
+
+        v = torch.tensor([[-1.0, 0.0, 0.25, 0.5, 1.0, 2.0, math.nan]], device=device)
+        bits = kernels.code(v, 0.5, 0.0, 1.0).tolist()
+        fault = None if bits == [[0b00_11_10_00, 0b01_11_10]] else "they give other codes than plain operations"
+    except Exception as error:  # whatever a compiler or driver raises, there is another way
+        fault = f"they fail ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+    if fault is not None:
+        warnings.warn(f"Triton kernels are not used for codes on {device}: {fault}.", stacklevel=2)
+    return fault is None
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -150,3 +150,23 @@ def test_codes_have_the_bits_of_the_plain_operations(kernel_device, monkeypatch,
     fired = kernels.fire(v, bounds[0], torch.empty_like(gradient))
     assert torch.equal(fired.nan_to_num(7), neuron.fire(v).float().nan_to_num(7))
     assert int(fired.isnan().sum()) == 1
+
+
+def test_kernels_of_codes_are_tried_once_on_a_device(kernel_device, monkeypatch):
+    from trevsnn.neurons import kernels, spike
+
+    spike._kernels_work.cache_clear()
+    assert spike._kernels_work(kernel_device)
+
+    def fail(*_):
+        raise RuntimeError("Failed to find C compiler.")
+
+    for replaced, reason in (
+        (fail, r"they fail \(RuntimeError: Failed to find C compiler"),
+        (torch.ones_like, "other codes"),
+    ):
+        spike._kernels_work.cache_clear()
+        monkeypatch.setattr(kernels, "code", lambda v, *_, replaced=replaced: replaced(v))
+        with pytest.warns(UserWarning, match=f"Triton kernels are not used for codes on {kernel_device}: .*{reason}"):
+            assert not spike._kernels_work(kernel_device)
+    spike._kernels_work.cache_clear()

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.accelerator import VARIABLE, has_triton
-from trevsnn.network.blocks import Expand, PointwiseDepthwise
+from trevsnn.network.blocks import Expand, PointwiseDepthwise, fuse
 from trevsnn.network.config import Kernels
 from trevsnn.network.lean.block import LeanBlock
+from trevsnn.network.norm import BatchNorm, Statistics, normalise
 
 
 def block(
@@ -86,6 +87,7 @@ def difference_of_kernels(device: torch.device, dtype: torch.dtype, channels: in
     exact and the same spikes fire.
     """
     from trevsnn.network.kernels.block import KernelBlock  # Triton is not everywhere
+    from trevsnn.network.kernels.potential import potential as fused
 
     dice = torch.Generator().manual_seed(0)
 
@@ -111,5 +113,10 @@ def difference_of_kernels(device: torch.device, dtype: torch.dtype, channels: in
             own: Any = kind(expand, project, gamma, dtype, potential[:, 0].numel())
             value, trace = own.forward_traced(potential)
             results.append([value, own.forward(potential), own.backward(grad, trace), *(g for _, g in own.gradients())])
+        # A level's potential, from the map itself below and a normalised one of half the size above.
+        norm, by = BatchNorm(channels).to(device), Statistics(gamma.flatten(), gamma.flatten(), True, False)
+        below, above = (maps.to(dtype) for maps in (potential, grad[:, :, ::2, ::2]))
+        results[0].append(fuse(below, normalise(above, by, norm.weight, norm.bias, norm.eps)))
+        results[1].append(fused((below, None, None), (above, norm, by)))
     pairs = zip(*results, strict=True)
     return max(float((ours - plain).norm() / plain.norm().clamp_min(1e-6)) for plain, ours in pairs)
