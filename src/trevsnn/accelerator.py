@@ -19,6 +19,11 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def turned_off() -> bool:
+    """Whether the environment says so."""
+    return os.environ.get(VARIABLE) == "0"
+
+
 def takes_kernels(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
     """Whether a tensor lies on a CUDA device, its numbers, or those of ``dtype`` made of it, have 16 or 32 bits, and kernels
     are there and not turned off."""
@@ -28,5 +33,5 @@ def takes_kernels(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
         and type(tensor) in (Tensor, torch.nn.Parameter)  # not a fake one
         and (dtype or tensor.dtype) in (torch.float32, torch.float16, torch.bfloat16)
         and has_triton()
-        and os.environ.get(VARIABLE) != "0"
+        and not turned_off()
     )

@@ -10,6 +10,7 @@ import functools
 import math
 import warnings
 from dataclasses import dataclass, fields, replace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -73,18 +74,14 @@ class Spike:
 
     def spikes(self, potential: Tensor, dtype: torch.dtype) -> Tensor:
         """s(v) as zeros and ones of ``dtype``, outside autograd."""
-        if _by_kernels(potential) and _is_dense(potential):
-            from trevsnn.neurons import kernels  # Triton is not everywhere
-
+        if _is_dense(potential) and (kernels := _kernels_for(potential)):
             out = torch.empty_like(potential, dtype=dtype)
             return kernels.fire(potential, rounded(self.threshold, potential.dtype), out)
         return self.fire(potential).to(dtype)
 
     def fire_(self, potential: Tensor) -> Tensor:
         """s(v) in place, outside autograd."""
-        if _by_kernels(potential) and _is_dense(potential):
-            from trevsnn.neurons import kernels  # Triton is not everywhere
-
+        if _is_dense(potential) and (kernels := _kernels_for(potential)):
             return kernels.fire(potential, rounded(self.threshold, potential.dtype), potential)
         return fire_(potential, self.threshold)
 
@@ -190,9 +187,7 @@ class PackedState:
     def _bit(self, place: int, dtype: torch.dtype, times: Tensor | None = None) -> Tensor:
         """One bit of each code as a number, or times a tensor of the state's shape and layout."""
         elements = self.shape.numel() // max(1, self.bits.shape[0])
-        if _by_kernels(self.bits, dtype):
-            from trevsnn.neurons import kernels  # Triton is not everywhere
-
+        if kernels := _kernels_for(self.bits, dtype):
             rows = None if times is None else _rows(times).contiguous()
             return self._laid_out(kernels.decode(self.bits, elements, place, dtype, rows))
         shifts = torch.arange(place, 8, 2, dtype=torch.uint8, device=self.bits.device).view(4, 1)
@@ -212,9 +207,7 @@ def _pack(neuron: Spike, state: Tensor) -> PackedState:
     """A code is s(v) plus twice whether v lies in the window. Every row of the first axis takes a quarter of its elements
     in bytes, rounded up."""
     rows = _rows(state)
-    if _by_kernels(state):
-        from trevsnn.neurons import kernels  # Triton is not everywhere
-
+    if kernels := _kernels_for(state):
         bounds = (rounded(bound, state.dtype) for bound in (neuron.threshold, neuron.low, neuron.high))
         bits = kernels.code(rows.contiguous(), *bounds)
     else:
@@ -259,25 +252,26 @@ def _rows(state: Tensor) -> Tensor:
     return rows.flatten(1) if state.dim() > 1 else rows.reshape(1, -1)
 
 
-def _by_kernels(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Whether Triton kernels, which give the same bits, are to compute something of a tensor."""
-    return takes_kernels(tensor, dtype) and _kernels_work(tensor.device)
+def _kernels_for(tensor: Tensor, dtype: torch.dtype | None = None) -> ModuleType | None:
+    """The Triton kernels, which give the same bits, if they are to compute something of a tensor."""
+    return _working_kernels(tensor.device) if takes_kernels(tensor, dtype) else None
 
 
 @functools.cache
-def _kernels_work(device: torch.device) -> bool:
-    """Whether kernels run on a device and give the bits that they should, tried once; a fault is warned of."""
+def _working_kernels(device: torch.device) -> ModuleType | None:
+    """The kernels if they run on a device and give the bits that they should, tried once; a fault is warned of."""
     try:
         from trevsnn.neurons import kernels  # Triton is not everywhere
 
         v = torch.tensor([[-1.0, 0.0, 0.25, 0.5, 1.0, 2.0, math.nan]], device=device)
         bits = kernels.code(v, 0.5, 0.0, 1.0).tolist()
-        fault = None if bits == [[0b00_11_10_00, 0b01_11_10]] else "they give other codes than plain operations"
+        if bits == [[0b00_11_10_00, 0b01_11_10]]:
+            return kernels
+        fault = "they give other codes than plain operations"
     except Exception as error:  # whatever a compiler or driver raises, there is another way
         fault = f"they fail ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
-    if fault is not None:
-        warnings.warn(f"Triton kernels are not used for codes on {device}: {fault}.", stacklevel=2)
-    return fault is None
+    warnings.warn(f"Triton kernels are not used for codes on {device}: {fault}.", stacklevel=2)
+    return None
 
 
 def _is_dense(tensor: Tensor) -> bool:

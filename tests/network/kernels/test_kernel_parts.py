@@ -155,8 +155,8 @@ def test_codes_have_the_bits_of_the_plain_operations(kernel_device, monkeypatch,
 def test_kernels_of_codes_are_tried_once_on_a_device(kernel_device, monkeypatch):
     from trevsnn.neurons import kernels, spike
 
-    spike._kernels_work.cache_clear()
-    assert spike._kernels_work(kernel_device)
+    spike._working_kernels.cache_clear()
+    assert spike._working_kernels(kernel_device) is kernels
 
     def fail(*_):
         raise RuntimeError("Failed to find C compiler.")
@@ -165,8 +165,8 @@ def test_kernels_of_codes_are_tried_once_on_a_device(kernel_device, monkeypatch)
         (fail, r"they fail \(RuntimeError: Failed to find C compiler"),
         (torch.ones_like, "other codes"),
     ):
-        spike._kernels_work.cache_clear()
+        spike._working_kernels.cache_clear()
         monkeypatch.setattr(kernels, "code", lambda v, *_, replaced=replaced: replaced(v))
         with pytest.warns(UserWarning, match=f"Triton kernels are not used for codes on {kernel_device}: .*{reason}"):
-            assert not spike._kernels_work(kernel_device)
-    spike._kernels_work.cache_clear()
+            assert spike._working_kernels(kernel_device) is None
+    spike._working_kernels.cache_clear()

@@ -20,7 +20,7 @@ _NEURON = SPIKE.threshold, SPIKE.low, SPIKE.high
 
 @dataclass
 class KernelTrace:
-    """What the backward pass of a block needs of its forward pass on one slice; it uses the trace up.
+    """What the backward pass of a block needs of its forward pass on one slice.
 
     Attributes:
         potential: v, (b, C, H, W).
@@ -96,7 +96,7 @@ class _Narrow:
     def traced(self, u: Tensor) -> tuple[Tensor, None]:
         return self.map(u), None
 
-    def backward(self, u: Tensor, _: PackedState | None, grad: Tensor, of_bias2: Tensor) -> Tensor:
+    def backward(self, u: Tensor, _: PackedState | None, grad: Tensor, of_bias2: Tensor | None) -> Tensor:
         of_weight1, of_bias1, of_weight2 = self.map.backward_weights(u, grad)
         self.pw1.add(of_weight1[:, :, None, None], of_bias1)
         self.pw2.add(of_weight2[:, :, None, None], of_bias2)
@@ -117,7 +117,7 @@ class _Wide:
         code = SPIKE.code(hidden)
         return self.pw2.product(SPIKE.fire_(hidden)), code
 
-    def backward(self, u: Tensor, hidden: PackedState | None, grad: Tensor, of_bias2: Tensor) -> Tensor:
+    def backward(self, u: Tensor, hidden: PackedState | None, grad: Tensor, of_bias2: Tensor | None) -> Tensor:
         assert hidden is not None
         grad_hidden = hidden.pull_back(self.pw2.backward(grad, hidden.spikes(u.dtype)))
         return self.pw1.backward(grad_hidden, u)

@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trevsnn.accelerator import VARIABLE, has_triton
+from trevsnn.accelerator import VARIABLE, has_triton, turned_off
 from trevsnn.network.blocks import Expand, PointwiseDepthwise, fuse
 from trevsnn.network.config import Kernels
 from trevsnn.network.lean.block import LeanBlock
 from trevsnn.network.norm import BatchNorm, Statistics, normalise
+
+#: How far, relative to the norm, kernels may lie from plain operations: sums that cancel lose digits of bfloat16, up to 0.024
+#: with 4 channels on an H100; a wrong part shows as a tenth at least.
+TOLERANCE = 0.1
 
 
 def block(
@@ -40,11 +44,6 @@ def block(
     return LeanBlock(expand, project, gamma, dtype, pixels)
 
 
-#: How far, relative to the norm, kernels may lie from plain operations: sums that cancel lose digits of bfloat16, up to 0.024
-#: with 4 channels on an H100; a wrong part shows as a tenth at least.
-TOLERANCE = 0.1
-
-
 def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *, forced: bool) -> str | None:
     """Why kernels cannot compute a block; None if they can."""
     conv = expand.dw1
@@ -54,7 +53,7 @@ def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *,
         return f"the network is on the device {device.type}, and they are for CUDA"
     if not has_triton():
         return "Triton is not installed"
-    if os.environ.get(VARIABLE) == "0":
+    if turned_off():
         return f"{VARIABLE}=0 turns them off"
     from trevsnn.network.kernels.block import fits  # Triton is not everywhere
 

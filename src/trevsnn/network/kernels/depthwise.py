@@ -167,7 +167,7 @@ class Depthwise:
 
     def backward(
         self, grad: Tensor, x: Tensor, *, gamma: Tensor | None = None, outer: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """dL/dx, of the convolution's dtype; dL/dw (C, k, k), dL/dbias (C,) and the sum of dL/dx over all pixels (C,), float32.
 
         Args:
@@ -191,4 +191,4 @@ class Depthwise:
             C=channels, K=self.size, FIRE=outer is not None, GAMMA=gamma is not None, **tile,
         )  # fmt: skip
         of_weight = sums_w.sum(0).t().reshape(channels, self.size, self.size)
-        return out, of_weight, sums_b.sum(0), sums_x.sum(0)
+        return out, of_weight, sums_b.sum(0), sums_x.sum(0) if outer is None else None

@@ -30,14 +30,14 @@ class LeanConv:
         self.bias = None if conv.bias is None else conv.bias.to(dtype)
         self.weight_grad: Tensor | None = None
         self.bias_grad: Tensor | None = None
+        low = dtype.itemsize == 2 and conv.stride == (1, 1)
         # Backward, matrix products of 16-bit numbers are a quarter faster on a CPU than the same work as a convolution; of
         # float32 they are half as fast.
-        low = dtype.itemsize == 2 and conv.stride == (1, 1)
         self.as_product = low and conv.groups == 1 and conv.kernel_size == (1, 1) and conv.padding == (0, 0)
-        low = low and conv.weight.device.type == "cpu"
-        # There, too, oneDNN has a fast weight gradient of depthwise convolutions for 3 x 3 only.
+        # On a CPU, too, oneDNN has a fast weight gradient of depthwise convolutions for 3 x 3 only.
         self.in_tiles = (
             low
+            and conv.weight.device.type == "cpu"
             and conv.groups == conv.in_channels == conv.out_channels
             and conv.dilation == (1, 1)
             and conv.padding == tuple(size // 2 for size in conv.kernel_size)
