@@ -16,8 +16,17 @@ from helpers import SMALL, assert_same, metrics, train
 from trevsnn.cli.main import main
 
 
+# The command, in a process that computes convolutions on CUDA as this one does: see conftest.py.
+TREVSNN = """
+import sys, torch
+from trevsnn.cli.main import main
+torch.backends.cudnn.allow_tf32 = False
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def start(*arguments: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "trevsnn", *arguments], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-c", TREVSNN, *arguments], stdout=subprocess.DEVNULL)
 
 
 def test_killed_and_resumed_equals_uninterrupted(trained, device, tmp_path):

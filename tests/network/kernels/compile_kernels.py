@@ -9,14 +9,14 @@ from triton.compiler import ASTSource
 from trevsnn.network.kernels import depthwise, hidden, potential
 from trevsnn.neurons import kernels
 
-INTEGERS = {"pixels", "tiles", "each", "height", "width", "height_a", "width_a", "elements", "quarter"}
+INTEGERS = {"pixels", "tiles", "strips", "each", "height", "width", "height_a", "width_a", "elements", "quarter"}
 FLOATS = {"threshold", "low", "high", "eps_a", "eps_b"}
-FLOAT32 = {"v_ptr", "gamma_ptr", "outer_ptr", "sums1", "sums2", "sums_b", "sums_w", "sums_x"}
+FLOAT32 = {"v_ptr", "gamma_ptr", "outer_ptr", "sums1", "sums2", "sums_b", "sums_ptr"}
 FLOAT32 |= {f"{name}_{place}" for name in ("mean", "var", "weight", "bias") for place in "ab"}
 
 
 def compile_kernel(name, function, options, **constants):
-    constants |= {key: value for key, value in options.items() if key.startswith("BLOCK")}
+    constants |= {key: value for key, value in options.items() if key.startswith(("BLOCK", "ROWS"))}
     signature = {}
     for argument in function.arg_names:
         if argument in constants:
@@ -42,7 +42,7 @@ for channels in (64, 128, 256):
     compile_kernel(f"hidden._backward_weights-{channels}", hidden._hidden_backward_weights, tile, **size)
 for size in (3, 5):
     shape = {"C": 64, "K": size}
-    tile, back = depthwise._tile(64, size), depthwise._tile_backward(64, size)
+    tile, back = depthwise._tile(64, 56, 56), depthwise._tile_backward(64, 56, 56, size)
     spikes, added = {"FIRE": True, "ADD": False, "GAMMA": False}, {"FIRE": False, "ADD": True, "GAMMA": True}
     for options in (spikes, added):
         compile_kernel(f"depthwise._forward-{size}", depthwise._depthwise_forward, tile, **shape, BIAS=True, **options)

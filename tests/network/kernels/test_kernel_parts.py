@@ -79,7 +79,7 @@ def test_a_depthwise_convolution_with_what_stands_around_it(kernel_device, low, 
         torch.randn(channels).to(kernel_device, low),
     )
     gamma = torch.randn(1, channels, 1, 1, device=kernel_device)
-    found = Depthwise(weight, bias, 0.5, 0.0, 1.0)
+    found = Depthwise(weight.float(), bias, low, 0.5, 0.0, 1.0)
 
     def conv(maps):
         w, b = (t.detach().clone().requires_grad_() for t in (weight.float(), bias.float()))

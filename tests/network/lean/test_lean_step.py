@@ -118,7 +118,7 @@ def test_two_runs_of_one_training_step_have_the_same_bits(small_model, device, d
 
 def both_passes(kind, step, shared, below, above, adjoint, precision, slice_bytes=None):
     twin = Replay(lambda below, above: step(below, [above], shared), step, shared)
-    passes = twin if kind is Replay else LeanStep(step, shared, slice_bytes)
+    passes = twin if kind is Replay else LeanStep(step, shared, slice_bytes, "eager")
     with precision.context(), torch.no_grad():
         value, second_pass = passes.first_pass(below, above)
     sinks = torch.ones_like(below), torch.ones_like(above)

@@ -49,8 +49,7 @@ class KernelBlock(LeanBlock):
         self, expand: Expand, project: PointwiseDepthwise, gamma: nn.Parameter | None, dtype: torch.dtype, pixels: int
     ) -> None:
         super().__init__(expand, project, gamma, dtype, pixels)
-        self._first = Depthwise(self.dw1.weight, self.dw1.bias, *_NEURON)
-        self._last = Depthwise(self.dw2.weight, self.dw2.bias, *_NEURON)
+        self._first, self._last = (Depthwise(conv.unrounded, conv.conv.bias, dtype, *_NEURON) for conv in (self.dw1, self.dw2))
         narrow = expand.dw1.in_channels <= WIDEST
         self._middle = _Narrow(self.pw1, self.pw2) if narrow else _Wide(self.pw1, self.pw2)
 

@@ -1,7 +1,7 @@
 """Depthwise k x k convolutions with what stands before and after them, each map read and written once.
 
-Maps are (B, H, W, C) in memory, the weight w is (C, k, k), and r = k // 2. A program computes a tile of pixels of some
-channels. What a convolution is given, x, may be spikes of a potential v, made as it is read::
+Maps are (B, H, W, C) in memory, the weight w is (C, k, k), and r = k // 2. A program computes a strip of rows of some columns
+and channels, so that it reads a row once for all those it is near. What a convolution is given, x, may be spikes of a potential v, made as it is read::
 
     y[b,m,n,c] = sum over i,j of w[c,i,j] x[b,m+i-r,n+j-r,c] + bias[c]          x, or s(v)
     out        = v + gamma y                                                     where a block ends
@@ -28,125 +28,196 @@ from torch import Tensor
 
 
 @triton.jit
-def _pixels(tile, height, width, C: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
-    """Where the item of a tile begins in memory, and the pixels (m, n) of the tile, each (BLOCK_Y * BLOCK_X,)."""
-    across, down = tl.cdiv(width, BLOCK_X), tl.cdiv(height, BLOCK_Y)
-    place = tl.arange(0, BLOCK_Y * BLOCK_X)
-    m = (tile // across) % down * BLOCK_Y + place // BLOCK_X
-    n = tile % across * BLOCK_X + place % BLOCK_X
-    return (tile // (across * down)).to(tl.int64) * height * width * C, m, n
+def _strip(strip, height, width, C: tl.constexpr, ROWS: tl.constexpr, BLOCK_X: tl.constexpr):
+    """Where the item of a strip begins in memory, the strip's first row, and its columns (BLOCK_X,)."""
+    across, down = tl.cdiv(width, BLOCK_X), tl.cdiv(height, ROWS)
+    item = (strip // (across * down)).to(tl.int64) * height * width * C
+    return item, strip // across % down * ROWS, strip % across * BLOCK_X + tl.arange(0, BLOCK_X)
+
+
+@triton.jit
+def _at(row, column, c, height, width, C: tl.constexpr):
+    """Places of a row of an item (BLOCK_X, BLOCK_C), and which of them there are."""
+    there = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    return (row * width + column)[:, None] * C + c[None, :], there[:, None] & (c < C)[None, :]
+
+
+@triton.jit
+def _row(ptr, c, stride: tl.constexpr, C: tl.constexpr, LOW: tl.constexpr):
+    """A number of each channel, rounded to LOW, (1, BLOCK_C)."""
+    return tl.load(ptr + c * stride, mask=c < C, other=0.0).to(LOW).to(tl.float32)[None, :]
+
+
+@triton.jit
+def _weights(w_ptr, c, C: tl.constexpr, K: tl.constexpr, LOW: tl.constexpr):
+    """The weights of each tap, (1, BLOCK_C)."""
+    weights = ()
+    for tap in tl.static_range(K * K):
+        weights += (_row(w_ptr + tap, c, K * K, C, LOW),)
+    return weights
 
 
 @triton.jit
 def _depthwise_forward(
-    x_ptr, w_ptr, bias_ptr, v_ptr, gamma_ptr, out_ptr, height, width, threshold,
+    x_ptr, w_ptr, bias_ptr, v_ptr, gamma_ptr, out_ptr, height, width, strips, each, threshold,
     C: tl.constexpr, K: tl.constexpr, FIRE: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, GAMMA: tl.constexpr,
-    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    item, m, n = _pixels(tl.program_id(0), height, width, C, BLOCK_Y, BLOCK_X)
+    """Program (i, j): the i-th share of all strips, and the j-th of the channels."""
+    share = tl.program_id(0)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    inside = (m < height) & (n < width)
-    total = tl.zeros([BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
-    outside = float("-inf") if FIRE else 0.0  # where nothing fires
-    for i in tl.static_range(K):
-        for j in tl.static_range(K):
-            row, column = m + i - K // 2, n + j - K // 2
-            there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            at = (row * width + column)[:, None] * C + c[None, :]
-            x = tl.load(x_ptr + item + at, mask=there[:, None] & (c < C)[None, :], other=outside).to(tl.float32)
-            w = tl.load(w_ptr + c * K * K + i * K + j, mask=c < C, other=0.0).to(tl.float32)[None, :]
-            total += tl.where(x >= threshold, w, 0.0) if FIRE else x * w
+    LOW: tl.constexpr = x_ptr.dtype.element_ty if ADD else out_ptr.dtype.element_ty
+    weights = _weights(w_ptr, c, C, K, LOW)
     if BIAS:
-        total += tl.load(bias_ptr + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
-    y = total.to(w_ptr.dtype.element_ty)
-    at = (m * width + n)[:, None] * C + c[None, :]
-    stored = inside[:, None] & (c < C)[None, :]
-    if ADD:
-        y = y.to(tl.float32)
-        if GAMMA:
-            y *= tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
-        y += tl.load(v_ptr + item + at, mask=stored, other=0.0).to(tl.float32)
-    tl.store(out_ptr + item + at, y.to(out_ptr.dtype.element_ty), mask=stored)
+        bias = _row(bias_ptr, c, 1, C, LOW)
+    if GAMMA:
+        gamma = _row(gamma_ptr, c, 1, C, tl.float32)
+    outside = float("-inf") if FIRE else 0.0  # where nothing fires
+    for k in range(each):
+        strip = share * each + k
+        rows = tl.where(strip < strips, height, 0)  # none, beyond the last strip
+        item, first, n = _strip(strip, height, width, C, ROWS, BLOCK_X)
+        totals = ()  # of each row
+        for _ in tl.static_range(ROWS):
+            totals += (tl.zeros([BLOCK_X, BLOCK_C], tl.float32),)
+        for y in tl.static_range(ROWS + K - 1):
+            for j in tl.static_range(K):
+                at, there = _at(first + y - K // 2, n + j - K // 2, c, rows, width, C)
+                x = tl.load(x_ptr + item + at, mask=there, other=outside).to(tl.float32)
+                if FIRE:
+                    x = tl.where(x >= threshold, 1.0, 0.0)
+                sums = ()
+                for row in tl.static_range(ROWS):
+                    if (y - row >= 0) & (y - row < K):  # row y - row of the weights leads from here to there
+                        sums += (totals[row] + x * weights[(y - row) * K + j],)
+                    else:
+                        sums += (totals[row],)
+                totals = sums
+        for row in tl.static_range(ROWS):
+            total = totals[row]
+            if BIAS:
+                total += bias
+            y = total.to(LOW)
+            at, there = _at(first + row, n, c, rows, width, C)
+            if ADD:
+                y = y.to(tl.float32)
+                if GAMMA:
+                    y *= gamma
+                y += tl.load(v_ptr + item + at, mask=there, other=0.0).to(tl.float32)
+            tl.store(out_ptr + item + at, y.to(out_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit
 def _depthwise_backward(
-    grad_ptr, x_ptr, w_ptr, gamma_ptr, outer_ptr, out_ptr, sums_w, sums_b, sums_x, height, width, tiles, each, threshold, low, high,
+    grad_ptr, x_ptr, w_ptr, gamma_ptr, outer_ptr, out_ptr, sums_ptr, height, width, strips, each, threshold, low, high,
     C: tl.constexpr, K: tl.constexpr, FIRE: tl.constexpr, GAMMA: tl.constexpr,
-    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Program (i, j): the i-th share of all tiles, and the j-th of the channels."""
+    """Program (i, j) as in the forward pass.
+
+    Its sums are the i-th of (shares, k * k + 2, C): of each tap's gradient, the bias's, and dL/dx, that last without FIRE.
+    """
     share = tl.program_id(0)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    known = c < C
-    zeros = tl.zeros([BLOCK_Y * BLOCK_X, BLOCK_C], tl.float32)
+    LOW: tl.constexpr = grad_ptr.dtype.element_ty if FIRE else x_ptr.dtype.element_ty
+    weights = _weights(w_ptr, c, C, K, LOW)
+    if GAMMA:
+        gamma = _row(gamma_ptr, c, 1, C, tl.float32)
+    zeros = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     totals = ()  # of each tap
     for _ in tl.static_range(K * K):
         totals += (zeros,)
     total_b, total_x = zeros, zeros
     for k in range(each):
-        tile = share * each + k
-        item, m, n = _pixels(tile, height, width, C, BLOCK_Y, BLOCK_X)
-        inside = (m < height) & (n < width) & (tile < tiles)
-        at = (m * width + n)[:, None] * C + c[None, :]
-        stored = inside[:, None] & known[None, :]
-        x = tl.load(x_ptr + item + at, mask=stored, other=0.0).to(tl.float32)
-        seen = tl.where(stored & (x >= threshold), 1.0, 0.0) if FIRE else x
-        grad_x = zeros
-        sums = ()
-        for tap in tl.static_range(K * K):
-            row, column = m - tap // K + K // 2, n - tap % K + K // 2
-            there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            at_tap = (row * width + column)[:, None] * C + c[None, :]
-            grad = tl.load(grad_ptr + item + at_tap, mask=there[:, None] & known[None, :], other=0.0).to(tl.float32)
-            w = tl.load(w_ptr + c * K * K + tap, mask=known, other=0.0).to(tl.float32)
-            grad_x += grad * w[None, :]
-            sums += (totals[tap] + grad * seen,)
-            if tap == K * K // 2:
-                total_b += grad
-        totals = sums
-        if GAMMA:
-            grad_x *= tl.load(gamma_ptr + c, mask=known, other=0.0).to(tl.float32)[None, :]
-        if FIRE:
-            outer = tl.load(outer_ptr + item + at, mask=stored, other=0.0).to(tl.float32)
-            grad_x = outer + tl.where((x >= low) & (x <= high), grad_x, 0.0)
-        else:
-            total_x += tl.where(stored, grad_x, 0.0)
-        tl.store(out_ptr + item + at, grad_x.to(out_ptr.dtype.element_ty), mask=stored)
+        strip = share * each + k
+        rows = tl.where(strip < strips, height, 0)  # none, beyond the last strip
+        item, first, n = _strip(strip, height, width, C, ROWS, BLOCK_X)
+        xs, seen, grads_x = (), (), ()  # of each row
+        for row in tl.static_range(ROWS):
+            at, there = _at(first + row, n, c, rows, width, C)
+            x = tl.load(x_ptr + item + at, mask=there, other=0.0).to(tl.float32)
+            xs += (x,)
+            seen += (tl.where(there & (x >= threshold), 1.0, 0.0) if FIRE else x,)
+            grads_x += (zeros,)
+        for y in tl.static_range(ROWS + K - 1):
+            for j in tl.static_range(K):
+                at, there = _at(first + y - K // 2, n - j + K // 2, c, rows, width, C)
+                grad = tl.load(grad_ptr + item + at, mask=there, other=0.0).to(tl.float32)
+                sums = ()
+                for row in tl.static_range(ROWS):
+                    if (row - y + K - 1 >= 0) & (row - y <= 0):  # row row - y + K - 1 of the weights leads from here to there
+                        sums += (grads_x[row] + grad * weights[(row - y + K - 1) * K + j],)
+                    else:
+                        sums += (grads_x[row],)
+                grads_x = sums
+                sums = ()
+                for tap in tl.static_range(K * K):
+                    if (tap % K == j) & (tap // K + y >= K - 1) & (tap // K + y < ROWS + K - 1):
+                        sums += (totals[tap] + grad * seen[tap // K + y - K + 1],)
+                    else:
+                        sums += (totals[tap],)
+                totals = sums
+                if (j == K // 2) & (y >= K // 2) & (y < ROWS + K // 2):
+                    total_b += grad
+        for row in tl.static_range(ROWS):
+            at, there = _at(first + row, n, c, rows, width, C)
+            grad_x = grads_x[row]
+            if GAMMA:
+                grad_x *= gamma
+            if FIRE:
+                outer = tl.load(outer_ptr + item + at, mask=there, other=0.0).to(tl.float32)
+                grad_x = outer + tl.where((xs[row] >= low) & (xs[row] <= high), grad_x, 0.0)
+            else:
+                total_x += tl.where(there, grad_x, 0.0)
+            tl.store(out_ptr + item + at, grad_x.to(out_ptr.dtype.element_ty), mask=there)
+    of_share = sums_ptr + share * (K * K + (1 if FIRE else 2)) * C + c
     for tap in tl.static_range(K * K):
-        tl.store(sums_w + (share * K * K + tap) * C + c, tl.sum(totals[tap], 0), mask=known)
-    tl.store(sums_b + share * C + c, tl.sum(total_b, 0), mask=known)
+        tl.store(of_share + tap * C, tl.sum(totals[tap], 0), mask=c < C)
+    tl.store(of_share + K * K * C, tl.sum(total_b, 0), mask=c < C)
     if not FIRE:
-        tl.store(sums_x + share * C + c, tl.sum(total_x, 0), mask=known)
+        tl.store(of_share + (K * K + 1) * C, tl.sum(total_x, 0), mask=c < C)
 
 
-def _tile(channels: int, size: int) -> dict[str, int]:
-    """A tile of the forward pass, of so many rows, columns and channels, and how a program runs; measured on an H100."""
-    return {"BLOCK_Y": 4, "BLOCK_X": 4, "BLOCK_C": min(32, triton.next_power_of_2(channels)), "num_warps": 4}
-
-
-def _tile_backward(channels: int, size: int) -> dict[str, int]:
-    """A tile of the backward pass, small enough for a total of each tap in registers; measured on an H100."""
+def _tile(channels: int, height: int, width: int) -> dict[str, int]:
+    """A strip of the forward pass, of so many rows, columns and channels, and how a program runs; measured on an H200."""
     block_c = min(32, triton.next_power_of_2(channels))
-    return {"BLOCK_Y": 4, "BLOCK_X": 4, "BLOCK_C": block_c, "num_warps": 4 if size == 3 else 8}
+    return {"ROWS": 4, "BLOCK_X": 16, "BLOCK_C": block_c, "num_warps": 4}
+
+
+def _tile_backward(channels: int, height: int, width: int, size: int) -> dict[str, int]:
+    """A strip of the backward pass, small enough for a total of each tap in registers; measured on an H200."""
+    block_c = min(32, triton.next_power_of_2(channels))
+    return {"ROWS": 2, "BLOCK_X": 16, "BLOCK_C": block_c, "num_warps": 4 if size == 3 else 8}
+
+
+def _share(maps: Tensor, tile: dict[str, int], programs: int) -> tuple[int, int, tuple[int, int]]:
+    """The number of strips, how many of them one program computes, and the programs, about as many as are asked for."""
+    batch, channels, height, width = maps.shape
+    strips = batch * triton.cdiv(height, tile["ROWS"]) * triton.cdiv(width, tile["BLOCK_X"])
+    blocks = triton.cdiv(channels, tile["BLOCK_C"])
+    each = triton.cdiv(strips, max(1, programs // blocks))
+    return strips, each, (triton.cdiv(strips, each), blocks)
 
 
 class Depthwise:
     """A depthwise convolution of stride 1 that keeps the size of a map, on maps in channels-last layout.
 
     Args:
-        weight, bias: (C, 1, k, k), k odd, and (C,), or no bias, of the dtype to compute in.
+        weight, bias: (C, 1, k, k), k odd, and (C,), or no bias, of any dtype.
+        dtype: to compute in, to which weight and bias are rounded.
         threshold, low, high: of the neuron and its surrogate's window.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, threshold: float, low: float, high: float) -> None:
-        self.weight, self.bias = weight.contiguous(), bias
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, threshold: float, low: float, high: float
+    ) -> None:
+        self.weight, self.bias, self.dtype = weight.contiguous(), bias, dtype
         self.channels, self.size = weight.shape[0], weight.shape[2]
         self.threshold, self.low, self.high = threshold, low, high
 
     def of_spikes(self, v: Tensor) -> Tensor:
         """y of s(v), (b, C, H, W), of the convolution's dtype."""
-        return self._forward(v, torch.empty_like(v, dtype=self.weight.dtype), fire=True)
+        return self._forward(v, torch.empty_like(v, dtype=self.dtype), fire=True)
 
     def added(self, v: Tensor, x: Tensor, gamma: Tensor | None) -> Tensor:
         """``v + gamma y`` of x, of the dtype that the plain sum has."""
@@ -156,11 +227,11 @@ class Depthwise:
     def _forward(
         self, x: Tensor, out: Tensor, *, fire: bool = False, v: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
-        batch, channels, height, width = x.shape
-        tile = _tile(channels, self.size)
-        tiles = batch * triton.cdiv(height, tile["BLOCK_Y"]) * triton.cdiv(width, tile["BLOCK_X"])
-        _depthwise_forward[(tiles, triton.cdiv(channels, tile["BLOCK_C"]))](
-            x, self.weight, self.bias, v, gamma, out, height, width, self.threshold,
+        _, channels, height, width = x.shape
+        tile = _tile(channels, height, width)
+        strips, each, grid = _share(x, tile, 4224)
+        _depthwise_forward[grid](
+            x, self.weight, self.bias, v, gamma, out, height, width, strips, each, self.threshold,
             C=channels, K=self.size, FIRE=fire, BIAS=self.bias is not None, ADD=v is not None, GAMMA=gamma is not None, **tile,
         )  # fmt: skip
         return out
@@ -176,19 +247,16 @@ class Depthwise:
             gamma: (1, C, 1, 1).
             outer: dL/dout of the block that begins here; then dL/dv, of its dtype, is returned for dL/dx, and no sum of it.
         """
-        batch, channels, height, width = x.shape
-        tile = _tile_backward(channels, self.size)
-        tiles = batch * triton.cdiv(height, tile["BLOCK_Y"]) * triton.cdiv(width, tile["BLOCK_X"])
-        blocks = triton.cdiv(channels, tile["BLOCK_C"])
-        shares = max(1, min(tiles, 528 // blocks))
-        each = triton.cdiv(tiles, shares)
-        out = torch.empty_like(x, dtype=self.weight.dtype if outer is None else outer.dtype)
-        sums_w = torch.empty((shares, self.size**2, channels), dtype=torch.float32, device=x.device)
-        sums_b, sums_x = torch.empty((2, shares, channels), dtype=torch.float32, device=x.device).unbind()
-        _depthwise_backward[(shares, blocks)](
-            grad, x, self.weight, gamma, outer, out, sums_w, sums_b, sums_x, height, width, tiles, each,
-            self.threshold, self.low, self.high,
+        _, channels, height, width = x.shape
+        tile = _tile_backward(channels, height, width, self.size)
+        strips, each, grid = _share(x, tile, 528)
+        out = torch.empty_like(x, dtype=self.dtype if outer is None else outer.dtype)
+        taps = self.size**2
+        sums = torch.empty((grid[0], taps + (2 if outer is None else 1), channels), dtype=torch.float32, device=x.device)
+        _depthwise_backward[grid](
+            grad, x, self.weight, gamma, outer, out, sums, height, width, strips, each, self.threshold, self.low, self.high,
             C=channels, K=self.size, FIRE=outer is not None, GAMMA=gamma is not None, **tile,
         )  # fmt: skip
-        of_weight = sums_w.sum(0).t().reshape(channels, self.size, self.size)
-        return out, of_weight, sums_b.sum(0), sums_x.sum(0) if outer is None else None
+        total = sums.sum(0)
+        of_weight = total[:taps].t().reshape(channels, self.size, self.size)
+        return out, of_weight, total[taps], total[taps + 1] if outer is None else None

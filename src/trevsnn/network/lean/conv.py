@@ -27,7 +27,6 @@ class LeanConv:
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         self.conv, self.dtype = conv, dtype
-        self.bias = None if conv.bias is None else conv.bias.to(dtype)
         self.weight_grad: Tensor | None = None
         self.bias_grad: Tensor | None = None
         low = dtype.itemsize == 2 and conv.stride == (1, 1)
@@ -44,23 +43,37 @@ class LeanConv:
             and all(size > 3 and size % 2 == 1 for size in conv.kernel_size)
         )
         self._weight: Tensor | None = None
+        self._bias: Tensor | None = None
         self._standard: tuple[Tensor, Tensor] | None = None  # mean and inverse deviation of each channel's weights
 
     @property
     def weight(self) -> Tensor:
-        """The weight to convolve with, made when it is first asked for.
+        """The weight to convolve with, made when it is first asked for."""
+        if self._weight is None:
+            self._weight = self.unrounded.to(self.dtype)
+        return self._weight
+
+    @property
+    def unrounded(self) -> Tensor:
+        """The weight as it is before it is rounded to the dtype.
 
         That of a :class:`timm.layers.ScaledStdConv2d` has zero mean and unit variance per output channel, times
         gain / sqrt(fan-in) (Brock et al., ICLR 2021): batch normalisation of the channels.
         """
-        if self._weight is None:
-            conv, weight = self.conv, self.conv.weight
-            if isinstance(conv, ScaledStdConv2d):
-                flat, scale = _channels(conv)
-                out, mean, invstd = torch.native_batch_norm(flat, scale, None, None, None, True, 0.0, conv.eps)
-                self._standard, weight = (mean, invstd), out.view_as(weight)
-            self._weight = weight.to(self.dtype)
-        return self._weight
+        conv = self.conv
+        if not isinstance(conv, ScaledStdConv2d):
+            return conv.weight
+        flat, scale = _channels(conv)
+        out, mean, invstd = torch.native_batch_norm(flat, scale, None, None, None, True, 0.0, conv.eps)
+        self._standard = mean, invstd
+        return out.view_as(conv.weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias to add, if there is one, likewise."""
+        if self._bias is None and self.conv.bias is not None:
+            self._bias = self.conv.bias.to(self.dtype)
+        return self._bias
 
     def release(self) -> None:
         """Free the weight; it can be made again."""
