@@ -42,7 +42,7 @@ for channels in (64, 128, 256):
     compile_kernel(f"hidden._backward_weights-{channels}", hidden._hidden_backward_weights, tile, **size)
 for size in (3, 5):
     shape = {"C": 64, "K": size}
-    tile, back = depthwise._tile(64, 56, 56), depthwise._tile_backward(64, 56, 56, size)
+    tile, back = depthwise._tile(64), depthwise._tile_backward(64)
     spikes, added = {"FIRE": True, "ADD": False, "GAMMA": False}, {"FIRE": False, "ADD": True, "GAMMA": True}
     for options in (spikes, added):
         compile_kernel(f"depthwise._forward-{size}", depthwise._depthwise_forward, tile, **shape, BIAS=True, **options)

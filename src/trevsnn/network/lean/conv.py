@@ -150,12 +150,14 @@ class LeanConv:
             dL/dgain = sum(G n) / sqrt(N)
         """
         conv, gradients = self.conv, Gradients()
-        assert self.weight_grad is not None
+        weight_grad, bias_grad = self.weight_grad, self.bias_grad
+        assert weight_grad is not None
+        self.weight_grad = self.bias_grad = None
         self.release()
         if isinstance(conv, ScaledStdConv2d) and self._standard is not None:
             flat, scale = _channels(conv)
             grad_weight, grad_scale, _ = torch.ops.aten.native_batch_norm_backward(
-                self.weight_grad.reshape_as(flat),
+                weight_grad.reshape_as(flat),
                 flat,
                 scale,
                 None,
@@ -166,11 +168,11 @@ class LeanConv:
                 [True, True, False],
             )
             # Into the sum's own memory, which so becomes the parameter's .grad.
-            self.weight_grad.copy_(grad_weight.view_as(conv.weight))
+            weight_grad.copy_(grad_weight.view_as(conv.weight))
             gradients.append((conv.gain, (grad_scale * conv.scale).view_as(conv.gain)))
-        gradients.append((conv.weight, self.weight_grad))
-        if conv.bias is not None and self.bias_grad is not None:
-            gradients.append((conv.bias, self.bias_grad))
+        gradients.append((conv.weight, weight_grad))
+        if conv.bias is not None and bias_grad is not None:
+            gradients.append((conv.bias, bias_grad))
         return [(parameter, grad) for parameter, grad in gradients if parameter.requires_grad]
 
 

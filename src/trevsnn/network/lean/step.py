@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise, fuse
 from trevsnn.network.config import Kernels
 from trevsnn.network.kernels.choice import block
-from trevsnn.network.lean.block import is_lean_block
+from trevsnn.network.lean.block import LeanBlock, is_lean_block
 from trevsnn.network.lean.conv import is_lean_conv
 from trevsnn.network.lean.link import LeanInput, LeanLink
 from trevsnn.network.norm import Statistics
@@ -42,19 +42,20 @@ def is_lean(step: nn.Module, shared: nn.Module) -> bool:
 
 
 class Kept(NamedTuple):
-    """What the second pass needs of the first: what the modules read, and the batch statistics of the links from below
-    and above."""
+    """What the second pass needs of the first: what the modules read, the batch statistics of the links from below and
+    above, and kernels' blocks, whose weights are ready: each would take a dozen launches again."""
 
     circumstances: Circumstances
     below: Statistics | None
     above: Sequence[Statistics | None]
+    blocks: tuple[LeanBlock, LeanBlock] | None
 
 
 class LeanStep:
     """Both passes of ``F = Block2(Block1(v))``, a slice of the batch at a time; the fast twin of
     :func:`trevsnn.network.slicing.sliced_step`.
 
-    ``v`` is the sum of what comes from below and from above. Of the first pass nothing is kept but batch statistics.
+    ``v`` is the sum of what comes from below and from above. Of the first pass no map is kept, but batch statistics.
     The second recomputes v, and slice by slice runs both blocks forward and at once backward, so that no map of the
     hidden width outlives its slice, nor any other its level.
 
@@ -88,7 +89,8 @@ class LeanStep:
                 return layers.block2.forward(layers.block1.forward(potential))
 
             whole = gather(((rows, value(rows)) for rows in layers.rows), below.shape[0])
-        return whole, partial(self.second_pass, Kept(circumstances, below_statistics, above_statistics))
+            blocks = (layers.block1, layers.block2) if layers.block1.kernels and layers.block2.kernels else None
+        return whole, partial(self.second_pass, Kept(circumstances, below_statistics, above_statistics, blocks))
 
     def second_pass(
         self, kept: Kept, seen: Sequence[Neighbour | None], adjoint: Tensor, state: Tensor | None
@@ -106,7 +108,7 @@ class LeanStep:
         assert below is not None
         precision = kept.circumstances.precision
         with owner("blocks"), kept.circumstances.restored(), _explicit(precision), torch.no_grad():
-            layers = _Layers(self, below.value, above, precision)
+            layers = _Layers(self, below.value, above, precision, kept.blocks)
             below_maps, _ = layers.below.prepare(below.value, layers.rows, kept.below)
             above_maps = [
                 link.prepare(neighbour.value, layers.rows, statistics)[0]
@@ -167,13 +169,17 @@ class _Layers:
         above: each link from above with the state, or neighbour, that it is given.
     """
 
-    def __init__(self, lean: LeanStep, below: Tensor | Code, above: Sequence[Any], precision: Precision) -> None:
+    def __init__(
+        self, lean: LeanStep, below: Tensor | Code, above: Sequence[Any], precision: Precision,
+        blocks: tuple[LeanBlock, LeanBlock] | None = None,
+    ) -> None:  # fmt: skip
         step, dtype = lean.step, precision.compute_dtype(below.dtype)
         size, self.rows = step_slices(step, below, precision, lean.slice_bytes)
         pixels = below.shape[0] * size[0] * size[1]
-        kernels = lean.kernels
-        self.block1 = block(step.expand1, step.project1, step.gamma, dtype, pixels, kernels)
-        self.block2 = block(step.expand2, lean.shared, None, dtype, pixels, kernels)
+        self.block1, self.block2 = blocks or (
+            block(step.expand1, step.project1, step.gamma, dtype, pixels, lean.kernels),
+            block(step.expand2, lean.shared, None, dtype, pixels, lean.kernels),
+        )
         self.below = LeanLink(step.below, dtype) if isinstance(step.below, Link) else LeanInput(step.below, dtype)
         links = step.links_from_above(above)
         self.above = [(LeanLink(link, dtype), state) for link, state in links if isinstance(link, Link)]
