@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from helpers import SMALL, assert_same, metrics, train
 from trevsnn.cli.main import main
 
-
 # The command, in a process that computes convolutions on CUDA as this one does: see conftest.py.
 TREVSNN = """
 import sys, torch

@@ -99,6 +99,8 @@ class RunConfig:
         ema_warmup: whether that decay grows to its value over the steps. Null: yes, or what ``published`` says.
         start: initial weights: "derived", the network's own, or "published". Null: the first, or what ``published`` says.
         checkpoint_seconds: time between checkpoints within an epoch; there is always one at its end.
+        cuda_graph: replay forward and backward pass of a step as one CUDA graph. A step of a small batch, which waits for
+            the processor, is several times as fast; "exact" then keeps every float state, since it cannot read alphas.
         sync_batchnorm: batch statistics over all processes, instead of in each process alone.
         max_nonfinite: stop after so many consecutive training steps whose gradient is not finite; each is skipped and
             counted.
@@ -125,6 +127,7 @@ class RunConfig:
     ema_warmup: bool | None = None
     start: Literal["derived", "published"] | None = None
     checkpoint_seconds: float = 600.0
+    cuda_graph: bool = False
     sync_batchnorm: bool = False
     max_nonfinite: int = 10
     accelerator: Accelerator = "auto"
@@ -142,6 +145,14 @@ class RunConfig:
         within("checkpoint_seconds", self.checkpoint_seconds, 0, math.inf)
         if self.ema_decay is not None:
             within("ema_decay", self.ema_decay, 0, 1)
+        if self.cuda_graph and self.accumulate > 1:
+            raise ValueError(
+                f"cuda_graph replays whole steps, but accumulate is {self.accumulate}: leave out one of them."
+            )
+        if self.cuda_graph and self.model.backprop == "reversible":
+            raise ValueError(
+                "cuda_graph and model.backprop 'reversible', which has to read alphas, exclude each other: use exact."
+            )
         if self.optim.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"optim.warmup_epochs is {self.optim.warmup_epochs} of {self.epochs} epochs: "

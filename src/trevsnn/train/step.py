@@ -11,6 +11,7 @@ from torch import Tensor
 from trevsnn.data.mixing import batch_mix
 from trevsnn.network.losses import deep_supervision_loss, temporal_loss
 from trevsnn.train.evaluate import place_inputs
+from trevsnn.train.graph import GraphedPasses
 from trevsnn.train.optim import build_scheduler, clip_gradients
 from trevsnn.train.state import TrainingState
 
@@ -30,6 +31,9 @@ class Stepper:
         self.dtype: torch.dtype = next(state.model.parameters()).dtype
         data, model = self.config.data, self.config.model
         self.mix = batch_mix(data, model.num_classes, self.config.label_smoothing, self.config.seed)
+        self._graphs: dict[
+            float, GraphedPasses
+        ] = {}  # the latest, by the slope of the leaky ReLUs that it was captured with
 
     def take(self, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
         """One step on all ``accumulate`` parts (inputs, labels). It is skipped where the gradient is not finite.
@@ -44,9 +48,7 @@ class Stepper:
         for place, (inputs, labels) in enumerate(parts):
             # Processes share their gradients once, after the last part.
             with self.fabric.no_backward_sync(self.wrapped, enabled=place < len(parts) - 1):
-                loss = self._loss(place_inputs(inputs, self.dtype), labels, place) / len(parts)
-                self.fabric.backward(loss)
-            losses.append(loss.detach())
+                losses.append(self._part(place_inputs(inputs, self.dtype), labels, place, len(parts)))
         norm = clip_gradients(state.model.parameters(), state.model.heads.parameters(), self.config.optim)
         if state.guard.accept(norm):
             state.optimizer.step()
@@ -55,11 +57,25 @@ class Stepper:
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
 
-    def _loss(self, inputs: Tensor, labels: Tensor, place: int) -> Tensor:
-        smoothing, target = self.config.label_smoothing, labels
+    def _part(self, inputs: Tensor, target: Tensor, place: int, parts: int) -> Tensor:
+        """Add the gradients of a part, and return its share of the loss, ()."""
+        smoothing, slope = self.config.label_smoothing, self.state.slope
         if self.mix is not None:
-            inputs, target = self.mix(inputs, labels, self.state.step, self.fabric.global_rank, place)
+            inputs, target = self.mix(inputs, target, self.state.step, self.fabric.global_rank, place)
             smoothing = 0.0  # the mixed targets are smoothed already
+
+        def passes(inputs: Tensor, target: Tensor) -> Tensor:
+            loss = self._loss(inputs, target, smoothing) / parts
+            self.fabric.backward(loss)
+            return loss.detach()
+
+        if not self.config.cuda_graph:
+            return passes(inputs, target)
+        if slope not in self._graphs:
+            self._graphs = {slope: GraphedPasses(passes, self.state.model)}
+        return self._graphs[slope](inputs, target)
+
+    def _loss(self, inputs: Tensor, target: Tensor, smoothing: float) -> Tensor:
         with self.fabric.autocast():  # Fabric enters it by itself for ``forward`` alone
             if self.config.loss == "temporal":
                 return temporal_loss(self.wrapped.forward_time(inputs), target, smoothing)

@@ -49,7 +49,9 @@ class KernelBlock(LeanBlock):
         self, expand: Expand, project: PointwiseDepthwise, gamma: nn.Parameter | None, dtype: torch.dtype, pixels: int
     ) -> None:
         super().__init__(expand, project, gamma, dtype, pixels)
-        self._first, self._last = (Depthwise(conv.unrounded, conv.conv.bias, dtype, *_NEURON) for conv in (self.dw1, self.dw2))
+        self._first, self._last = (
+            Depthwise(conv.unrounded, conv.conv.bias, dtype, *_NEURON) for conv in (self.dw1, self.dw2)
+        )
         narrow = expand.dw1.in_channels <= WIDEST
         self._middle = _Narrow(self.pw1, self.pw2) if narrow else _Wide(self.pw1, self.pw2)
 

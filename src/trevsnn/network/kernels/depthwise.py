@@ -145,7 +145,9 @@ def _depthwise_backward(
                 grad = tl.load(grad_ptr + item + at, mask=there, other=0.0).to(tl.float32)
                 sums = ()
                 for row in tl.static_range(ROWS):
-                    if (row - y + K - 1 >= 0) & (row - y <= 0):  # row row - y + K - 1 of the weights leads from here to there
+                    if (row - y + K - 1 >= 0) & (
+                        row - y <= 0
+                    ):  # row row - y + K - 1 of the weights leads from here to there
                         sums += (grads_x[row] + grad * weights[(row - y + K - 1) * K + j],)
                     else:
                         sums += (grads_x[row],)
@@ -252,7 +254,9 @@ class Depthwise:
         strips, each, grid = _share(x, tile, 2112)
         out = torch.empty_like(x, dtype=self.dtype if outer is None else outer.dtype)
         taps = self.size**2
-        sums = torch.empty((grid[0], taps + (2 if outer is None else 1), channels), dtype=torch.float32, device=x.device)
+        sums = torch.empty(
+            (grid[0], taps + (2 if outer is None else 1), channels), dtype=torch.float32, device=x.device
+        )
         _depthwise_backward[grid](
             grad, x, self.weight, gamma, outer, out, sums, height, width, strips, each, self.threshold, self.low, self.high,
             C=channels, K=self.size, FIRE=outer is not None, GAMMA=gamma is not None, **tile,

@@ -1,0 +1,72 @@
+"""A training step as one CUDA graph."""
+
+import copy
+import re
+
+import pytest
+import torch
+
+from helpers import SMALL, assert_same
+from trevsnn import deep_supervision_loss
+from trevsnn.cli.main import main
+from trevsnn.train.graph import GraphedPasses
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--accelerator", "cpu"], r"cuda_graph is for one process on CUDA, and this run has 1 process\(es\) on cpu"),
+        (["--accumulate", "2"], "cuda_graph replays whole steps, but accumulate is 2"),
+        (["--model.backprop", "reversible"], "cuda_graph and model.backprop 'reversible', which has to read alphas"),
+    ],
+)
+def test_what_cannot_be_captured_is_refused(options, reason, tmp_path, capsys):
+    assert main(["train", *SMALL, *options, "--cuda_graph", "true", "--run", str(tmp_path / "run")]) == 2
+    assert re.search(reason, capsys.readouterr().err)
+
+
+@needs_cuda
+@pytest.mark.parametrize("mode", ["exact", "autograd"])
+def test_replays_give_the_gradients_and_statistics_of_plain_steps_cuda(small_model, device, mode):
+    if device.type != "cuda":
+        pytest.skip("needs CUDA")
+    model = small_model(torch.float64, in_chans=1, timesteps=3, backprop=mode)
+    twin = copy.deepcopy(model)
+
+    def passes_of(network):
+        def passes(x, target):
+            loss = deep_supervision_loss(network(x, all_heads=True), target)
+            loss.backward()
+            return loss.detach()
+
+        return passes
+
+    graphed = GraphedPasses(passes_of(model), model)
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.1) for network in (model, twin)]
+    for seed in range(4):
+        torch.manual_seed(seed)
+        x, target = torch.randn(3, 1, 16, 16, dtype=torch.float64).to(device), torch.randint(5, (3,)).to(device)
+        loss = graphed(x, target)
+        twin.zero_grad()
+        expected = passes_of(twin)(x, target)
+        assert torch.allclose(loss, expected, rtol=1e-12)
+        for (name, ours), plain in zip(model.named_parameters(), twin.parameters(), strict=True):
+            assert torch.allclose(ours.grad, plain.grad, rtol=1e-9, atol=1e-11), name
+        for (name, ours), plain in zip(model.named_buffers(), twin.buffers(), strict=True):
+            assert torch.allclose(ours, plain, rtol=1e-12), name
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+@needs_cuda
+def test_a_captured_run_is_resumed_to_the_same_bits_cuda(tmp_path):
+    from test_resume import unfinish
+
+    run = tmp_path / "run"
+    options = ["--accelerator", "cuda", "--precision", "bf16-mixed", "--slope_epochs", "2", "--cuda_graph", "true"]
+    assert main(["train", *SMALL, *options, "--run", str(run)]) == 0
+    other = unfinish(run, tmp_path / "other", keep=1)
+    assert main(["train", "--resume", str(other)]) == 0
+    assert_same(run, other)
