@@ -47,7 +47,8 @@ class GraphedPasses:
             self._warm_up()
         self._model.zero_grad(set_to_none=True)  # so that gradients lie in the graph's own memory
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads may go on to place data in pinned memory.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._loss = self._passes(self._inputs, self._target).detach()
         self._gradients = [(p, p.grad) for p in self._model.parameters() if p.grad is not None]
         return graph

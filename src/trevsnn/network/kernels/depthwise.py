@@ -57,7 +57,7 @@ def _weights(w_ptr, c, C: tl.constexpr, K: tl.constexpr, LOW: tl.constexpr):
     return weights
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "strips", "each"])
 def _depthwise_forward(
     x_ptr, w_ptr, bias_ptr, v_ptr, gamma_ptr, out_ptr, height, width, strips, each, threshold,
     C: tl.constexpr, K: tl.constexpr, FIRE: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, GAMMA: tl.constexpr,
@@ -107,7 +107,7 @@ def _depthwise_forward(
             tl.store(out_ptr + item + at, y.to(out_ptr.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "strips", "each"])
 def _depthwise_backward(
     grad_ptr, x_ptr, w_ptr, gamma_ptr, outer_ptr, out_ptr, sums_ptr, height, width, strips, each, threshold, low, high,
     C: tl.constexpr, K: tl.constexpr, FIRE: tl.constexpr, GAMMA: tl.constexpr,

@@ -68,7 +68,7 @@ def _through(h, grad, low, high):
     return tl.where((h32 >= low) & (h32 <= high), grad, 0.0).to(h.dtype)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels"])
 def _hidden_forward(
     u_ptr, w1, b1, w2, b2, out, pixels, threshold,
     C: tl.constexpr, D: tl.constexpr, BIAS1: tl.constexpr, BIAS2: tl.constexpr,
@@ -89,7 +89,7 @@ def _hidden_forward(
     tl.store(out + rows[:, None] * C + channels[None, :], total.to(u.dtype), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels"])
 def _hidden_backward_input(
     u_ptr, grad_ptr, w1, b1, w2, out, pixels, low, high,
     C: tl.constexpr, D: tl.constexpr, BIAS1: tl.constexpr,
@@ -110,7 +110,7 @@ def _hidden_backward_input(
     tl.store(out + rows[:, None] * C + channels[None, :], total.to(u.dtype), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "tiles"])
 def _hidden_backward_weights(
     u_ptr, grad_ptr, w1, b1, w2, sums1, sums2, sums_b, pixels, tiles, threshold, low, high,
     C: tl.constexpr, D: tl.constexpr, BIAS1: tl.constexpr,

@@ -36,7 +36,7 @@ def _normalise(x, mean, var, weight, bias, c, eps, C: tl.constexpr, AFFINE: tl.c
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "height", "width", "height_a", "width_a"])
 def _potential(
     below, mean_b, var_b, weight_b, bias_b, eps_b, above, mean_a, var_a, weight_a, bias_a, eps_a, out, pixels,
     height, width, height_a, width_a, C: tl.constexpr, NORM: tl.constexpr, AFFINE_B: tl.constexpr, AFFINE_A: tl.constexpr,
