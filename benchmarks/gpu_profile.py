@@ -181,6 +181,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "as it is": {},
     **{f"slices of {mib} MiB": {"slice_bytes": mib * 2**20} for mib in (32, 64, 128, 256, 512, 1024)},
     "the batch in one slice": {"slice_bytes": 2**50},
+    **{f"keep {mb} MB/item": {"keep": f"{mb}MB/item"} for mb in (4, 12)},
     "kernels: eager": {"kernels": "eager"},
     "kernels: triton": {"kernels": "triton"},
     "maps channels-last everywhere": {"setting": "channels-last"},

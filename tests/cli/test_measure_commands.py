@@ -43,6 +43,7 @@ def test_speed_command(capsys):
         (["speed", "--precision", "8"], "precision"),
         (["memory", "--timesteps", "0"], "timesteps"),
         (["memory", "--fake", "--slice_bytes", "-1"], "slice"),
+        (["memory", "--fake", "--keep", "4gb"], "keep"),
         (["power"], "power"),
     ],
 )

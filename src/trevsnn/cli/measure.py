@@ -21,6 +21,11 @@ from trevsnn.run.folder import Weights
 from trevsnn.zoo.presets import PRESETS, Preset
 
 
+def _config(model: Preset, **changes: Any) -> TRevSNNConfig:
+    with refusals_are_usage_errors():
+        return TRevSNNConfig(**{**PRESETS[model], **changes})
+
+
 def memory(
     *,
     model: Preset = "trevsnn_tiny",
@@ -31,6 +36,7 @@ def memory(
     precision: MeasuredPrecision = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
     slice_bytes: PositiveInt | None = None,
+    keep: str | None = None,
     links: Links = "adjacent",
     alphas: Alphas = "learned",
     fake: bool = False,
@@ -48,6 +54,7 @@ def memory(
         precision: Of the training step.
         device: To train on.
         slice_bytes: Of the widest map of a slice of the batch (see the config).
+        keep: Memory that exact may take to compute less again: 4GB, 12MB/item, 30%.
         links: From the adjacent level above, or from all levels above.
         alphas: Learned, or all one: left out.
         fake: Tensors without data: any size, any device.
@@ -58,7 +65,7 @@ def memory(
     from trevsnn.measure.step import TrainingStep
     from trevsnn.reversible.memory_owner import OWNERS
 
-    config = TRevSNNConfig(**{**PRESETS[model], "slice_bytes": slice_bytes, "links": links, "alphas": alphas})
+    config = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
     step = TrainingStep(batch, size, precision, device)
     with refusals_are_usage_errors():
         result = measure_slopes(config, step, modes=modes, timesteps=sorted(set(timesteps)), fake=fake)
@@ -94,6 +101,7 @@ def speed(
     precision: MeasuredPrecision = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
     slice_bytes: PositiveInt | None = None,
+    keep: str | None = None,
     links: Links = "adjacent",
     alphas: Alphas = "learned",
     repeats: PositiveInt = 5,
@@ -115,6 +123,7 @@ def speed(
         precision: Of the training step.
         device: To train on.
         slice_bytes: Of the widest map of a slice of the batch (see the config).
+        keep: Memory that exact may take to compute less again: 4GB, 12MB/item, 30%.
         links: From the adjacent level above, or from all levels above.
         alphas: Learned, or all one: left out.
         repeats: Of every measurement; the median counts.
@@ -129,7 +138,7 @@ def speed(
         raise UsageError("--picture draws time against the firing rate: add spikes to --engines.")
     if picture is not None and not inference:
         raise UsageError("--picture goes with --inference.")
-    config = TRevSNNConfig(**{**PRESETS[model], "slice_bytes": slice_bytes, "links": links, "alphas": alphas})
+    config = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
     if inference:
         from trevsnn.measure.inference import inference_picture, measure_inference
 

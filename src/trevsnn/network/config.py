@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.checks import choice, positive
+from trevsnn.network.keep import check_keep
 
 Input = Literal["image", "event"]
 Encoding = Literal["shared", "grouped"]
@@ -16,7 +17,7 @@ EventReadout = Literal["last", "mean"]
 Kernels = Literal["auto", "eager", "triton"]
 
 #: Fields that say how a network is computed, not what: results do not depend on them.
-CIRCUMSTANCES = ("backprop", "slice_bytes", "kernels")
+CIRCUMSTANCES = ("backprop", "slice_bytes", "kernels", "keep")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class TRevSNNConfig:
             elsewhere.
         kernels: what computes the blocks in "exact" and "reversible": "auto", Triton kernels on a CUDA device in bfloat16 or
             float16, else plain operations; "eager", always these; "triton", kernels or an error. Results differ by rounding.
+        keep: memory that "exact" may take to compute less again, to the same bits: "4GB"; "12MB/item", of each picture or clip
+            of a batch; or "30%" of the device's memory. Of as many timesteps as fit, the latest first, it keeps the hidden
+            neurons' codes and what PW2 makes of their spikes. None for nothing.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 384)
@@ -65,6 +69,7 @@ class TRevSNNConfig:
     backprop: Backprop = "exact"
     slice_bytes: int | None = None
     kernels: Kernels = "auto"
+    keep: str | None = None
 
     def __post_init__(self) -> None:
         choice("input", self.input, get_args(Input))
@@ -90,6 +95,8 @@ class TRevSNNConfig:
             positive(name, getattr(self, name))
         if self.slice_bytes is not None:
             positive("slice_bytes", self.slice_bytes)
+        if self.keep is not None:
+            check_keep(self.keep)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {self.kernel_size}; it must be odd, so that maps keep their size.")
         choice("encoder_stride", self.encoder_stride, (4, 2, 1))

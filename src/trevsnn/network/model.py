@@ -30,7 +30,7 @@ from trevsnn.network.slicing import (
 from trevsnn.network.spike import SPIKE, spike
 from trevsnn.network.start import derived_start
 from trevsnn.network.stream import Stream
-from trevsnn.network.transform import Transform, sees_of
+from trevsnn.network.transform import Transform, choose_kept, sees_of
 from trevsnn.reversible import BACKPROP_MODES, Alpha, Backprop, Readout, View, run, unroll
 from trevsnn.reversible.inversion import read_alpha
 
@@ -236,7 +236,11 @@ class TRevSNN(nn.Module, HubModel):
         """F[l,t], alpha[l,t] and x[t] of all timesteps."""
         self._check(x)
         image = self.config.input == "image"
-        return *self._transforms(), [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
+        transforms, alphas = self._transforms()
+        inputs = [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
+        if self.config.keep is not None and self._mode() == "exact":
+            choose_kept(transforms, inputs[0], self.config.keep)
+        return transforms, alphas, inputs
 
     def _transforms(self) -> tuple[list[list[Transform]], list[list[Alpha] | None]]:
         """F[l,t] and alpha[l,t] of all timesteps, the alphas kept away from 0."""

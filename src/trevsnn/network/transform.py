@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, PointwiseDepthwise
 from trevsnn.network.config import Kernels, TRevSNNConfig
+from trevsnn.network.keep import bytes_to_keep, pieces_to_keep
 from trevsnn.network.lean.step import LeanStep, is_lean
-from trevsnn.network.slicing import plain_step
+from trevsnn.network.slicing import plain_step, step_slices
 from trevsnn.reversible import Replay, SecondPass, Sees, adjacent
+from trevsnn.reversible.precision import Precision
 
 
 def sees_of(config: TRevSNNConfig) -> list[Sees]:
@@ -33,6 +36,9 @@ class Transform:
         slice_bytes: for the hidden map of one slice; None for the default.
         kernels: what computes the blocks in the lean passes.
         name: in errors.
+
+    Attributes:
+        keep: whether the lean first pass keeps what spares the second one the blocks' pointwise convolutions.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class Transform:
     ) -> None:
         self.step, self.shared, self.slice_bytes, self.name = step, shared, slice_bytes, name
         self.kernels: Kernels = kernels
+        self.keep = False
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Those of the step and of the shared half, each once."""
@@ -52,7 +59,34 @@ class Transform:
     def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
         """The lean way, or, where somebody changed the modules, the same operations replayed under autograd."""
         if is_lean(self.step, self.shared):
-            lean = LeanStep(self.step, self.shared, self.slice_bytes, self.kernels)
+            lean = LeanStep(self.step, self.shared, self.slice_bytes, self.kernels, keep=self.keep)
             return lean.first_pass(*states)  # type: ignore[arg-type]
         plain = plain_step(self.step, self.shared, self.slice_bytes)
         return Replay(plain, self.step, self.shared, name=self.name).first_pass(*states)
+
+
+def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str) -> None:
+    """Let as many transforms keep their maps as fit into ``keep``, of the timesteps and levels of ``transforms``.
+
+    Of each item and pixel a level keeps the codes of two hidden maps, 2 bits a neuron, and two outputs of PW2. Where
+    modules are not the library's own, nothing can be kept, nor of the levels above, whose size is not known.
+
+    Args:
+        transforms: by timestep and level.
+        inputs: x[0], (B, C', H', W').
+        keep: as :func:`trevsnn.network.keep.check_keep` accepts it.
+    """
+    batch, precision = inputs.shape[0], Precision.current(inputs.device)
+    itemsize = precision.compute_dtype(inputs.dtype).itemsize
+    below = torch.empty_like(inputs, device="meta")
+    sizes: list[int | None] = [None] * len(transforms[-1])
+    for level, last in enumerate(transforms[-1]):
+        if not is_lean(last.step, last.shared):
+            break
+        (height, width), _ = step_slices(last.step, below, precision, None)
+        pw1, pw2 = last.step.expand1.pw1, last.step.project1.pw2
+        codes = -(-pw1.out_channels * height * width // 4)
+        sizes[level] = 2 * batch * (codes + pw2.out_channels * height * width * itemsize)
+        below = below.new_empty((batch, pw2.out_channels, height, width))
+    for t, level in pieces_to_keep(sizes, len(transforms), bytes_to_keep(keep, batch, inputs.device)):
+        transforms[t][level].keep = True

@@ -6,7 +6,9 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
-Owner = Literal["input", "states", "codes", "anchors", "adjoints", "encoder", "blocks", "heads", "parameter gradients"]
+Owner = Literal[
+    "input", "states", "codes", "anchors", "kept", "adjoints", "encoder", "blocks", "heads", "parameter gradients",
+]  # fmt: skip
 OWNERS: tuple[Owner, ...] = get_args(Owner)
 
 

@@ -100,6 +100,8 @@ class _Piece(torch.autograd.Function):
         if level == tape.plan.levels - 1:
             adjoints.add_readouts(t, tape.states)
         gradients = ctx.second_pass(tape.seen(t, level), adjoints.of(level), tape.state_to_invert(t, level))
+        if tape.plan.once:
+            ctx.second_pass = None  # and what it keeps
         grads = adjoints.collect(t, level, gradients)
         del gradients
         alpha_grad = None

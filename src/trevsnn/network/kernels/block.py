@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
 from trevsnn.network.kernels.depthwise import Depthwise
 from trevsnn.network.kernels.hidden import WIDEST, HiddenMap
-from trevsnn.network.lean.block import LeanBlock
+from trevsnn.network.lean.block import KeptMaps, LeanBlock
 from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.spike import SPIKE
 from trevsnn.neurons import PackedState
@@ -69,6 +69,20 @@ class KernelBlock(LeanBlock):
         projected, hidden = self._middle.traced(expanded)
         trace = KernelTrace(potential, expanded, projected, hidden)
         return self._last.added(potential, projected, self.gamma) if value else None, trace
+
+    def forward_kept(self, potential: Tensor) -> tuple[Tensor, KeptMaps]:
+        """The value, and what :meth:`trace_again` needs of it."""
+        value, trace = self.forward_traced(potential)
+        assert value is not None
+        return value, KeptMaps(trace.hidden, trace.projected)
+
+    def trace_again(  # type: ignore[override]
+        self, potential: Tensor, kept: KeptMaps, *, value: bool = True
+    ) -> tuple[Tensor | None, KernelTrace]:
+        """:meth:`forward_traced` on the slice of which maps were kept, to the same bits."""
+        potential = potential.contiguous(memory_format=torch.channels_last)
+        trace = KernelTrace(potential, self._first.of_spikes(potential), kept.projected, kept.hidden)
+        return self._last.added(potential, kept.projected, self.gamma) if value else None, trace
 
     def backward(self, grad: Tensor, trace: KernelTrace) -> Tensor:  # type: ignore[override]
         """From dL/dout to dL/dv of one slice, both (b, C, H, W) of the states' dtype."""

@@ -12,6 +12,7 @@ from trevsnn.network.blocks import Expand, PointwiseDepthwise
 from trevsnn.network.lean.conv import LeanConv, is_lean_conv
 from trevsnn.network.spike import SPIKE, THRESHOLD, pull_back
 from trevsnn.neurons import PackedState
+from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.two_pass import Gradients
 
 
@@ -48,6 +49,18 @@ class BlockTrace:
     potential: Tensor
     hidden: PackedState | UnpackedSpikes | None
     projected: Tensor | None
+
+
+class KeptMaps(NamedTuple):
+    """What a block's first pass kept of a slice, so that the trace is there again without its pointwise convolutions.
+
+    Attributes:
+        hidden: the code of h, (b, 4C, H, W); None where it is not asked for.
+        projected: PW2(s(h)), (b, C, H, W).
+    """
+
+    hidden: PackedState | None
+    projected: Tensor
 
 
 def is_lean_block(expand: Expand, project: PointwiseDepthwise) -> bool:
@@ -108,6 +121,19 @@ class LeanBlock:
         # Not fire_: a NaN has come out in the first pass, and no code holds it.
         projected = self.pw2(hidden.ge_(THRESHOLD))
         return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
+
+    def forward_kept(self, potential: Tensor) -> tuple[Tensor, KeptMaps]:
+        """:meth:`forward`, and what :meth:`trace_again` needs of it."""
+        hidden = self.pw1(self.dw1(self._fire(potential)))
+        with owner("kept"):
+            code = SPIKE.code(hidden)
+            projected = self.pw2(SPIKE.fire_(hidden))
+        return self._add(potential, projected), KeptMaps(code, projected)
+
+    def trace_again(self, potential: Tensor, kept: KeptMaps, *, value: bool = True) -> tuple[Tensor | None, BlockTrace]:
+        """:meth:`forward_traced` on the slice of which maps were kept, to the same bits."""
+        trace = BlockTrace(potential, kept.hidden, kept.projected)
+        return self._add(potential, kept.projected) if value else None, trace
 
     def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
         """From dL/dout to dL/dv of one slice, both (b, C, H, W) of the states' dtype.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise, fuse
 from trevsnn.network.config import Kernels
 from trevsnn.network.kernels.choice import block
-from trevsnn.network.lean.block import LeanBlock, is_lean_block
+from trevsnn.network.lean.block import KeptMaps, LeanBlock, is_lean_block
 from trevsnn.network.lean.conv import is_lean_conv
 from trevsnn.network.lean.link import LeanInput, LeanLink
 from trevsnn.network.norm import Statistics
@@ -43,12 +43,14 @@ def is_lean(step: nn.Module, shared: nn.Module) -> bool:
 
 class Kept(NamedTuple):
     """What the second pass needs of the first: what the modules read, the batch statistics of the links from below and
-    above, and kernels' blocks, whose weights are ready: each would take a dozen launches again."""
+    above, kernels' blocks, whose weights are ready: each would take a dozen launches again, and of every slice what
+    both blocks kept, or nothing."""
 
     circumstances: Circumstances
     below: Statistics | None
     above: Sequence[Statistics | None]
     blocks: tuple[LeanBlock, LeanBlock] | None
+    maps: list[tuple[KeptMaps, KeptMaps]]
 
 
 class LeanStep:
@@ -64,12 +66,14 @@ class LeanStep:
         shared: PW2 and DW2 of the second block.
         slice_bytes: that the hidden map of one slice may take; a slice is one item at least. None for the default.
         kernels: what computes the blocks.
+        keep: whether the first pass keeps what spares the second one the blocks' pointwise convolutions.
     """
 
     def __init__(
-        self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, kernels: Kernels = "auto"
-    ) -> None:
-        self.step, self.shared, self.slice_bytes = step, shared, slice_bytes
+        self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, kernels: Kernels = "auto",
+        *, keep: bool = False,
+    ) -> None:  # fmt: skip
+        self.step, self.shared, self.slice_bytes, self.keep = step, shared, slice_bytes, keep
         self.kernels: Kernels = kernels
 
     def first_pass(self, below: Tensor, *above: Tensor | None) -> tuple[Tensor, SecondPass]:
@@ -83,14 +87,21 @@ class LeanStep:
             prepared = [link.prepare(state, layers.rows) for link, state in layers.above]
             above_maps, above_statistics = [maps for maps, _ in prepared], [statistics for _, statistics in prepared]
             del prepared
+            kept: list[tuple[KeptMaps, KeptMaps]] = []
 
             def value(rows: slice) -> Tensor:
                 potential = layers.fused(below_maps, below_statistics, above_maps, above_statistics, rows)
-                return layers.block2.forward(layers.block1.forward(potential))
+                if not self.keep:
+                    return layers.block2.forward(layers.block1.forward(potential))
+                middle, first = layers.block1.forward_kept(potential)
+                out, second = layers.block2.forward_kept(middle)
+                kept.append((first, second))
+                return out
 
             whole = gather(((rows, value(rows)) for rows in layers.rows), below.shape[0])
             blocks = (layers.block1, layers.block2) if layers.block1.kernels and layers.block2.kernels else None
-        return whole, partial(self.second_pass, Kept(circumstances, below_statistics, above_statistics, blocks))
+        found = Kept(circumstances, below_statistics, above_statistics, blocks, kept)
+        return whole, partial(self.second_pass, found)
 
     def second_pass(
         self, kept: Kept, seen: Sequence[Neighbour | None], adjoint: Tensor, state: Tensor | None
@@ -116,14 +127,11 @@ class LeanStep:
             ]
             below_grad: Tensor | None = None
             above_grads: list[Tensor | None] = [None] * len(above_maps)
-            for rows in reversed(layers.rows):  # the order in which autograd sums gradients
+            for place, rows in reversed(list(enumerate(layers.rows))):  # the order in which autograd sums gradients
                 potential = layers.fused(below_maps, kept.below, above_maps, kept.above, rows)
-                middle, trace1 = layers.block1.forward_traced(potential)
-                assert middle is not None
+                maps_kept = kept.maps[place] if kept.maps else None
+                value, trace1, trace2 = layers.traces(potential, maps_kept, value=state is not None)
                 del potential
-                layers.block1.release()
-                value, trace2 = layers.block2.forward_traced(middle, value=state is not None, at_once=True)
-                del middle
                 if state is not None and value is not None:
                     state[rows] -= value
                 del value
@@ -137,8 +145,8 @@ class LeanStep:
                     layers.below.backward(grad, below_maps[rows], sink)
                 else:
                     below_grad = _put(grad, rows, below_grad, below_maps)
-                for place, maps in enumerate(above_maps):
-                    above_grads[place] = _put(_upsample_backward(grad, maps), rows, above_grads[place], maps)
+                for link, maps in enumerate(above_maps):
+                    above_grads[link] = _put(_upsample_backward(grad, maps), rows, above_grads[link], maps)
                 del grad
             gradients = layers.release_blocks()
             if isinstance(layers.below, LeanInput):
@@ -212,6 +220,21 @@ class _Layers:
             for (link, _), maps, by in zip(self.above, above_maps, above_statistics, strict=True)
         ]
         return potential(below, upper[0] if upper else None)
+
+    def traces(
+        self, potential: Tensor, kept: tuple[KeptMaps, KeptMaps] | None, *, value: bool
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Of a slice F, if it is asked for, and both blocks' traces: from what was kept of it, or computed again."""
+        if kept is not None:
+            middle, trace1 = self.block1.trace_again(potential, kept[0])
+            assert middle is not None
+            whole, trace2 = self.block2.trace_again(middle, kept[1], value=value)
+        else:
+            middle, trace1 = self.block1.forward_traced(potential)
+            assert middle is not None
+            self.block1.release()
+            whole, trace2 = self.block2.forward_traced(middle, value=value, at_once=True)
+        return whole, trace1, trace2
 
     def release_blocks(self) -> Gradients:
         """Free the blocks, and return the gradients of their parameters."""
