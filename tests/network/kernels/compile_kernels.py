@@ -1,6 +1,11 @@
-"""Compiles every kernel for a card of an architecture, 80 or 90, without one: a name and its bytes of shared memory a line."""
+"""Compiles every kernel for a card of an architecture, 80 or 90, without one: a name, its bytes of shared memory, and those that a
+thread spills from its registers, a line."""
 
+import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -30,11 +35,19 @@ def compile_kernel(name, function, options, **constants):
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
     run = {key: value for key, value in options.items() if key.startswith("num")}
     compiled = triton.compile(source, target=target, options=run)
-    assert compiled.asm["cubin"]
-    print(f"{name} {compiled.metadata.shared}")
+    print(f"{name} {compiled.metadata.shared} {spilled(compiled.asm['cubin'])}")
 
 
-for channels in (64, 128, 256):
+def spilled(cubin):
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        program = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+        text = subprocess.run([program, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"STACK:(\d+)", text)[1])
+
+
+for channels in (64, 128):
     size = {"C": channels, "D": 4 * channels, "BIAS1": True}
     compile_kernel(f"hidden._forward-{channels}", hidden._hidden_forward, hidden._tile(channels), **size, BIAS2=True)
     compile_kernel(f"hidden._backward_input-{channels}", hidden._hidden_backward_input, hidden._tile(channels), **size)
@@ -42,7 +55,7 @@ for channels in (64, 128, 256):
     compile_kernel(f"hidden._backward_weights-{channels}", hidden._hidden_backward_weights, tile, **size)
 for size in (3, 5):
     shape = {"C": 64, "K": size}
-    tile, back = depthwise._tile(64), depthwise._tile_backward(64)
+    tile, back = depthwise._tile(64, size), depthwise._tile_backward(64, size)
     spikes, added = {"FIRE": True, "ADD": False, "GAMMA": False}, {"FIRE": False, "ADD": True, "GAMMA": True}
     for options in (spikes, added):
         compile_kernel(f"depthwise._forward-{size}", depthwise._depthwise_forward, tile, **shape, BIAS=True, **options)

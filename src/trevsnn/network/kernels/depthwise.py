@@ -1,7 +1,8 @@
 """Depthwise k x k convolutions with what stands before and after them, each map read and written once.
 
-Maps are (B, H, W, C) in memory, the weight w is (C, k, k), and r = k // 2. A program computes a strip of rows of some columns
-and channels, so that it reads a row once for all those it is near. What a convolution is given, x, may be spikes of a potential v, made as it is read::
+Maps are (B, H, W, C) in memory, the weight w is (C, k, k), and r = k // 2. A program computes strips, each a
+few rows of some columns and channels, and reads a row once for all those it is near. What a convolution is given, x, may be spikes of
+a potential v, made as it is read::
 
     y[b,m,n,c] = sum over i,j of w[c,i,j] x[b,m+i-r,n+j-r,c] + bias[c]          x, or s(v)
     out        = v + gamma y                                                     where a block ends
@@ -19,6 +20,7 @@ y is rounded to the dtype of the convolution, as plain operations round it. Sums
 # Triton's language is not typed.
 # pyright: reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportUnreachable=false
+# pyright: reportPossiblyUnbound=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import torch
@@ -88,7 +90,8 @@ def _depthwise_forward(
                     x = tl.where(x >= threshold, 1.0, 0.0)
                 sums = ()
                 for row in tl.static_range(ROWS):
-                    if (y - row >= 0) & (y - row < K):  # row y - row of the weights leads from here to there
+                    # Row y - row of the weights leads from here to there.
+                    if (y - row >= 0) & (y - row < K):
                         sums += (totals[row] + x * weights[(y - row) * K + j],)
                     else:
                         sums += (totals[row],)
@@ -145,10 +148,9 @@ def _depthwise_backward(
                 grad = tl.load(grad_ptr + item + at, mask=there, other=0.0).to(tl.float32)
                 sums = ()
                 for row in tl.static_range(ROWS):
-                    if (row - y + K - 1 >= 0) & (
-                        row - y <= 0
-                    ):  # row row - y + K - 1 of the weights leads from here to there
-                        sums += (grads_x[row] + grad * weights[(row - y + K - 1) * K + j],)
+                    # Row K - 1 + row - y of the weights leads from here to there.
+                    if (y - row >= 0) & (y - row < K):
+                        sums += (grads_x[row] + grad * weights[(K - 1 + row - y) * K + j],)
                     else:
                         sums += (grads_x[row],)
                 grads_x = sums
@@ -180,16 +182,25 @@ def _depthwise_backward(
         tl.store(of_share + (K * K + 1) * C, tl.sum(total_x, 0), mask=c < C)
 
 
-def _tile(channels: int) -> dict[str, int]:
-    """A strip of the forward pass, of so many rows, columns and channels, and how a program runs; measured on an H200."""
-    block_c = min(64, triton.next_power_of_2(channels))
-    return {"ROWS": 7, "BLOCK_X": 8, "BLOCK_C": block_c, "num_warps": max(1, block_c // 16)}
+def _tile(channels: int, size: int) -> dict[str, int]:
+    """A strip of the forward pass, of so many rows, columns and channels, and how a program runs.
+
+    Measured on an H200 for 3 x 3; larger kernels have so few numbers for each thread that it spills none of its registers.
+    """
+    block_c = min(64 if size <= 5 else 32, triton.next_power_of_2(channels))
+    return {"ROWS": 7 if size <= 3 else 4, "BLOCK_X": 8, "BLOCK_C": block_c, "num_warps": _warps(8 * block_c, size)}
 
 
-def _tile_backward(channels: int) -> dict[str, int]:
-    """A strip of the backward pass, small enough for a total of each tap in registers; measured on an H200."""
-    block_c = min(64, triton.next_power_of_2(channels))
-    return {"ROWS": 2, "BLOCK_X": 4, "BLOCK_C": block_c, "num_warps": max(1, block_c // 32)}
+def _tile_backward(channels: int, size: int) -> dict[str, int]:
+    """A strip of the backward pass, which has a total of each tap in registers, likewise."""
+    block_c = min(64 if size <= 5 else 32, triton.next_power_of_2(channels))
+    rows, columns = (2, 4) if size <= 5 else (1, 8)
+    return {"ROWS": rows, "BLOCK_X": columns, "BLOCK_C": block_c, "num_warps": _warps(columns * block_c, size)}
+
+
+def _warps(numbers: int, size: int) -> int:
+    """The warps of 32 threads that share the numbers of a row: four, two or one for each thread."""
+    return max(1, numbers // 32 // (4 if size <= 3 else 2 if size == 5 else 1))
 
 
 def _share(maps: Tensor, tile: dict[str, int], programs: int) -> tuple[int, int, tuple[int, int]]:
@@ -230,7 +241,7 @@ class Depthwise:
         self, x: Tensor, out: Tensor, *, fire: bool = False, v: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
         _, channels, height, width = x.shape
-        tile = _tile(channels)
+        tile = _tile(channels, self.size)
         strips, each, grid = _share(x, tile, 4224)
         _depthwise_forward[grid](
             x, self.weight, self.bias, v, gamma, out, height, width, strips, each, self.threshold,
@@ -250,7 +261,7 @@ class Depthwise:
             outer: dL/dout of the block that begins here; then dL/dv, of its dtype, is returned for dL/dx, and no sum of it.
         """
         _, channels, height, width = x.shape
-        tile = _tile_backward(channels)
+        tile = _tile_backward(channels, self.size)
         strips, each, grid = _share(x, tile, 2112)
         out = torch.empty_like(x, dtype=self.dtype if outer is None else outer.dtype)
         taps = self.size**2

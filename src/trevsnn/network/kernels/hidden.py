@@ -145,8 +145,8 @@ def _hidden_backward_weights(
 def _tile(channels: int, *, weights: bool = False) -> dict[str, int]:
     """A tile of BLOCK_N pixels, BLOCK_D units and all channels, and how a program runs; measured on an H200."""
     block_c = max(16, triton.next_power_of_2(channels))
-    stages = 3 if weights and block_c <= 64 else 2
-    return {"BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_C": block_c, "num_warps": 4, "num_stages": stages}
+    units = 32 if weights and block_c > 64 else 64  # two totals of so many units and all channels stay in registers
+    return {"BLOCK_N": 64, "BLOCK_D": units, "BLOCK_C": block_c, "num_warps": 4, "num_stages": 3 if weights else 2}
 
 
 class HiddenMap:
