@@ -20,7 +20,7 @@ y is rounded to the dtype of the convolution, as plain operations round it. Sums
 # Triton's language is not typed.
 # pyright: reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportUnreachable=false
-# pyright: reportPossiblyUnbound=false, reportAttributeAccessIssue=false
+# pyright: reportPossiblyUnboundVariable=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import torch
