@@ -58,6 +58,10 @@ def test_replays_give_the_gradients_and_statistics_of_plain_steps_cuda(small_mod
             assert torch.allclose(ours, plain, rtol=1e-12), name
         for optimizer in optimizers:
             optimizer.step()
+    with pytest.raises(
+        ValueError, match=r"captured with \(3, 1, 16, 16\) of torch.float64, and is given \(1, 1, 16, 16\)"
+    ):
+        graphed(x[:1], target)
 
 
 @needs_cuda

@@ -30,10 +30,19 @@ class GraphedPasses:
         """The loss, (), which the next call overwrites; parameters have their gradients afterwards, those of before are gone.
 
         Args:
-            inputs, target: of the shapes, dtypes and layouts of the first call.
+            inputs, target: of the shapes and dtypes of the first call.
+
+        Raises:
+            ValueError: they are of other ones.
         """
         if self._graph is None:
             self._graph = self._capture(inputs, target)
+        for given, captured in ((inputs, self._inputs), (target, self._target)):
+            if given.shape != captured.shape or given.dtype != captured.dtype:
+                raise ValueError(
+                    f"the graph was captured with {tuple(captured.shape)} of {captured.dtype}, and is given "
+                    f"{tuple(given.shape)} of {given.dtype}: capture another."
+                )
         self._inputs.copy_(inputs)
         self._target.copy_(target)
         self._graph.replay()

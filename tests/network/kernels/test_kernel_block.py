@@ -110,19 +110,21 @@ def test_kernels_that_fail_are_warned_of_and_not_used(monkeypatch):
 
 def test_a_network_trains_a_step_by_kernels(kernel_device, low):
     found = {}
-    for kernels in ("eager", "triton"):
+    for name, kernels, keep in (("eager", "eager", None), ("triton", "triton", None), ("kept", "triton", "1GB")):
         torch.manual_seed(0)
-        options = {"channels": (4, 8), "timesteps": 2, "encoder_stride": 4, "kernels": kernels}
+        options = {"channels": (4, 8), "timesteps": 2, "encoder_stride": 4, "kernels": kernels, "keep": keep}
         model = create_model("trevsnn_nano", **options).to(kernel_device).train()
         x, target = torch.randn(2, 3, 12, 12).to(kernel_device), torch.tensor([0, 1]).to(kernel_device)
         with torch.autocast(kernel_device.type, low):
             loss = nn.functional.cross_entropy(model(x), target)
         loss.backward()
-        found[kernels] = loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found[name] = loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert found["triton"][0] == pytest.approx(found["eager"][0], rel=0.02)
     # On CUDA spikes that fall otherwise, see above.
     bound = 0.3 if kernel_device.type == "cuda" else 16 * torch.finfo(low).eps
     assert (found["triton"][1] - found["eager"][1]).norm() <= bound * found["eager"][1].norm()
+    assert found["kept"][0] == found["triton"][0]
+    assert torch.equal(found["kept"][1], found["triton"][1])
 
 
 @pytest.mark.parametrize("architecture", [80, 90])
