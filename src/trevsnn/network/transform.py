@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trevsnn.network.blocks import LevelStep, PointwiseDepthwise
 from trevsnn.network.config import Kernels, TRevSNNConfig
 from trevsnn.network.keep import bytes_to_keep, pieces_to_keep
+from trevsnn.network.kernels.choice import keeps_codes
 from trevsnn.network.lean.step import LeanStep, is_lean
 from trevsnn.network.slicing import plain_step, step_slices
 from trevsnn.reversible import Replay, SecondPass, Sees, adjacent
@@ -68,7 +69,8 @@ class Transform:
 def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str) -> None:
     """Let as many transforms keep their maps as fit into ``keep``, of the timesteps and levels of ``transforms``.
 
-    Of each item and pixel a level keeps the codes of two hidden maps, 2 bits a neuron, and two outputs of PW2. Where
+    Of each item and pixel a level keeps the codes of two hidden maps, 2 bits a neuron, but where kernels have these in
+    registers, and two outputs of PW2. Where
     modules are not the library's own, nothing can be kept, nor of the levels above, whose size is not known.
 
     Args:
@@ -77,16 +79,16 @@ def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str) ->
         keep: as :func:`trevsnn.network.keep.check_keep` accepts it.
     """
     batch, precision = inputs.shape[0], Precision.current(inputs.device)
-    itemsize = precision.compute_dtype(inputs.dtype).itemsize
+    dtype = precision.compute_dtype(inputs.dtype)
     below = torch.empty_like(inputs, device="meta")
     sizes: list[int | None] = [None] * len(transforms[-1])
     for level, last in enumerate(transforms[-1]):
         if not is_lean(last.step, last.shared):
             break
         (height, width), _ = step_slices(last.step, below, precision, None)
-        pw1, pw2 = last.step.expand1.pw1, last.step.project1.pw2
-        codes = -(-pw1.out_channels * height * width // 4)
-        sizes[level] = 2 * batch * (codes + pw2.out_channels * height * width * itemsize)
-        below = below.new_empty((batch, pw2.out_channels, height, width))
+        expand, project, channels = last.step.expand1, last.step.project1, last.step.project1.pw2.out_channels
+        hidden = expand.pw1.out_channels if keeps_codes(expand, project, dtype, last.kernels) else 0
+        sizes[level] = 2 * batch * (-(-hidden * height * width // 4) + channels * height * width * dtype.itemsize)
+        below = below.new_empty((batch, channels, height, width))
     for t, level in pieces_to_keep(sizes, len(transforms), bytes_to_keep(keep, batch, inputs.device)):
         transforms[t][level].keep = True

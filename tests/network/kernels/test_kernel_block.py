@@ -12,6 +12,7 @@ from torch import nn
 
 from helpers import step_and_inputs
 from trevsnn import create_model
+from trevsnn.measure.tracker import LiveStorage
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
 from trevsnn.network.kernels import choice
 from trevsnn.network.lean.block import LeanBlock
@@ -125,6 +126,33 @@ def test_a_network_trains_a_step_by_kernels(kernel_device, low):
     assert (found["triton"][1] - found["eager"][1]).norm() <= bound * found["eager"][1].norm()
     assert found["kept"][0] == found["triton"][0]
     assert torch.equal(found["kept"][1], found["triton"][1])
+
+
+@pytest.mark.parametrize("widest", [128, 4])
+def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatch, widest):
+    """Two maps of PW2 in 16 bits, and codes where the hidden map is not in registers."""
+    from trevsnn.network.kernels import block, hidden
+
+    monkeypatch.setattr(hidden, "WIDEST", widest)
+    monkeypatch.setattr(block, "WIDEST", widest)
+    codes = 4 * 8 // 4 if widest < 8 else 0  # a pixel's hidden neurons, of the upper level alone
+    timesteps, blocks, items, pixels = 2, 2, 2, 9
+    needed = timesteps * blocks * items * pixels * (2 * (4 + 8) + codes)
+    options = {
+        "channels": (4, 8),
+        "timesteps": 2,
+        "encoder_stride": 4,
+        "kernels": "triton",
+        "keep": f"{needed / 1e6:.6f}MB",
+    }
+    model = create_model("trevsnn_nano", **options).to(kernel_device).train()
+    x = torch.randn(2, 3, 12, 12).to(kernel_device)
+    with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
+        with torch.autocast(kernel_device.type, low):
+            loss = model(x).sum()
+        kept = tracker.live()["kept"]
+        loss.backward()
+    assert kept == needed
 
 
 @pytest.mark.parametrize("architecture", [80, 90])

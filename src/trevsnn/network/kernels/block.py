@@ -14,6 +14,7 @@ from trevsnn.network.lean.block import KeptMaps, LeanBlock
 from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.spike import SPIKE
 from trevsnn.neurons import PackedState
+from trevsnn.reversible.memory_owner import hand_over
 
 _NEURON = SPIKE.threshold, SPIKE.low, SPIKE.high
 
@@ -74,6 +75,9 @@ class KernelBlock(LeanBlock):
         """The value, and what :meth:`trace_again` needs of it."""
         value, trace = self.forward_traced(potential)
         assert value is not None
+        for maps in (trace.projected, trace.hidden and trace.hidden.bits):
+            if maps is not None:
+                hand_over(maps, "kept")
         return value, KeptMaps(trace.hidden, trace.projected)
 
     def trace_again(  # type: ignore[override]

@@ -44,6 +44,16 @@ def block(
     return LeanBlock(expand, project, gamma, dtype, pixels)
 
 
+def keeps_codes(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, kernels: Kernels) -> bool:
+    """Whether what a block of :func:`block` keeps of its first pass holds codes of the hidden map: kernels of narrow blocks,
+    which have it in registers, keep none."""
+    if kernels == "eager" or _why_not(expand, project, dtype, forced=kernels == "triton") is not None:
+        return True
+    from trevsnn.network.kernels.hidden import WIDEST  # Triton is not everywhere
+
+    return expand.dw1.in_channels > WIDEST
+
+
 def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *, forced: bool) -> str | None:
     """Why kernels cannot compute a block; None if they can."""
     conv = expand.dw1
