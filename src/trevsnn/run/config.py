@@ -100,7 +100,7 @@ class RunConfig:
         start: initial weights: "derived", the network's own, or "published". Null: the first, or what ``published`` says.
         checkpoint_seconds: time between checkpoints within an epoch; there is always one at its end.
         cuda_graph: replay forward and backward pass of a step as one CUDA graph. A step of a small batch, which waits for
-            the processor, is several times as fast; "exact" then keeps every float state, since it cannot read alphas.
+            the host, is several times as fast; "exact" then keeps every float state, since it cannot read alphas.
         sync_batchnorm: batch statistics over all processes, instead of in each process alone.
         max_nonfinite: stop after so many consecutive training steps whose gradient is not finite; each is skipped and
             counted.
