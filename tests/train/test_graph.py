@@ -1,7 +1,9 @@
 """A training step as one CUDA graph."""
 
 import copy
+import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -25,6 +27,17 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 def test_what_cannot_be_captured_is_refused(options, reason, tmp_path, capsys):
     assert main(["train", *SMALL, *options, "--cuda_graph", "true", "--run", str(tmp_path / "run")]) == 2
     assert re.search(reason, capsys.readouterr().err)
+
+
+def test_a_captured_run_is_evaluated_anywhere(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("cuda_graph: false", "cuda_graph: true"))
+    assert main(["evaluate", str(finished), "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == expected["accuracy"]
+    assert "cuda_graph: true" in config.read_text()
 
 
 @needs_cuda

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from trevsnn.errors import UsageError
+
 WARM_UP = 2  # passes before the capture, in which libraries choose their algorithms and kernels are compiled
+
+
+def check_capturable(fabric: Fabric) -> None:
+    """Raise UsageError unless a training runs in one process on CUDA."""
+    if fabric.device.type != "cuda" or fabric.world_size > 1:
+        where = f"{fabric.world_size} process(es) on {fabric.device.type}"
+        raise UsageError(f"cuda_graph is for one process on CUDA, and this run has {where}: leave it out.")
 
 
 class GraphedPasses:
     """Computes a loss and its gradients by a CUDA graph, captured at the first call.
 
-    A pass launches thousands of operations. Where the batch is small, the processor takes longer for that than the card does
+    A pass launches thousands of operations. Where the batch is small, the host takes longer for that than the card does
     to compute them; a graph launches them all at once, as PyTorch's notes on CUDA graphs say. Weights and buffers are
     read and changed where they are, so that nobody may put others in their place.
 

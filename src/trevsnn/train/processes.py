@@ -36,9 +36,6 @@ def make_fabric(config: RunConfig) -> Fabric:
         raise UsageError(
             f"accelerator {config.accelerator!r} cannot be used here ({error}): try accelerator=auto."
         ) from error
-    if config.cuda_graph and (fabric.device.type != "cuda" or fabric.world_size > 1):
-        where = f"{fabric.world_size} process(es) on {fabric.device.type}"
-        raise UsageError(f"cuda_graph is for one process on CUDA, and this run has {where}: leave it out.")
     return fabric
 
 

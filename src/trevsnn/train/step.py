@@ -31,9 +31,9 @@ class Stepper:
         self.dtype: torch.dtype = next(state.model.parameters()).dtype
         data, model = self.config.data, self.config.model
         self.mix = batch_mix(data, model.num_classes, self.config.label_smoothing, self.config.seed)
-        self._graphs: dict[
-            float, GraphedPasses
-        ] = {}  # the latest, by the slope of the leaky ReLUs that it was captured with
+        self._captured: tuple[float, GraphedPasses] | None = (
+            None  # with the slope of the leaky ReLUs it was captured with
+        )
 
     def take(self, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
         """One step on all ``accumulate`` parts (inputs, labels). It is skipped where the gradient is not finite.
@@ -71,9 +71,9 @@ class Stepper:
 
         if not self.config.cuda_graph:
             return passes(inputs, target)
-        if slope not in self._graphs:
-            self._graphs = {slope: GraphedPasses(passes, self.state.model)}
-        return self._graphs[slope](inputs, target)
+        if self._captured is None or self._captured[0] != slope:
+            self._captured = slope, GraphedPasses(passes, self.state.model)
+        return self._captured[1](inputs, target)
 
     def _loss(self, inputs: Tensor, target: Tensor, smoothing: float) -> Tensor:
         with self.fabric.autocast():  # Fabric enters it by itself for ``forward`` alone
