@@ -112,5 +112,9 @@ def test_modules_of_a_user_are_computed_again(small_model):
     assert kept == 2 * 3 * PIECES[0]  # of the level below them
 
 
-def test_the_config_of_a_network_says_what_it_keeps():
-    assert TRevSNN(TRevSNNConfig(channels=(4, 8), in_chans=1, num_classes=2, keep="1GB")).config.keep == "1GB"
+def test_a_network_is_loaded_to_keep_more_or_nothing(tmp_path):
+    TRevSNN(TRevSNNConfig(channels=(4, 8), in_chans=1, num_classes=2, keep="1GB")).save_pretrained(tmp_path)
+    assert TRevSNN.from_pretrained(tmp_path).config.keep == "1GB"
+    assert TRevSNN.from_pretrained(tmp_path, keep=None).config.keep is None
+    with pytest.raises(ValueError, match="give an amount of memory"):
+        TRevSNN.from_pretrained(tmp_path, keep="much")

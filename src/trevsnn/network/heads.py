@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TypeGuard
 
@@ -67,3 +67,12 @@ def reads_plain_spikes(head: nn.Module) -> TypeGuard[LastHead]:
 def mean_over_time(values: Sequence[Tensor]) -> Tensor:
     """Mean of tensors of one shape. They are added in the order of time, so that a stream comes to the same, bit for bit."""
     return reduce(torch.add, values) / len(values) if len(values) > 1 else values[0]
+
+
+def pool_of(head: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What a head is given of a state: what its ``pool`` makes of it, or, of a head without one, the state itself."""
+    return getattr(head, "pool", _state_itself)
+
+
+def _state_itself(state: Tensor) -> Tensor:
+    return state

@@ -16,7 +16,7 @@ from trevsnn.checks import choice, positive
 from trevsnn.network.blocks import Level, LevelStep, Link
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
-from trevsnn.network.heads import AuxiliaryHead, LastHead, mean_over_time, reads_plain_spikes
+from trevsnn.network.heads import AuxiliaryHead, LastHead, mean_over_time, pool_of, reads_plain_spikes
 from trevsnn.network.hub import HubModel
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes, share
 from trevsnn.network.slicing import (
@@ -167,7 +167,7 @@ class TRevSNN(nn.Module, HubModel):
         with counting_hidden_spikes(self.levels) as counts_LTN:
             for t, states in enumerate(unroll(transforms, alphas, inputs, sees=self._sees)):
                 if t in self.config.read_timesteps:
-                    logits.append(head(_pool_of(head)(states[-1])))
+                    logits.append(head(pool_of(head)(states[-1])))
                 rates.append(torch.stack([share(spike(state)) for state in states]))
         hidden = [torch.stack([count.rate() for blocks in level for count in blocks]) for level in counts_LTN]
         hidden_LTN = torch.stack(hidden).unflatten(1, (self.config.timesteps, -1))
@@ -182,7 +182,7 @@ class TRevSNN(nn.Module, HubModel):
         readouts = [
             Readout(t, head.pool_spikes, seen=True)
             if views[-1] and reads_plain_spikes(head)
-            else Readout(t, _pool_of(head))
+            else Readout(t, pool_of(head))
             for head, t in reads
         ]
         _, values = run(
@@ -227,7 +227,7 @@ class TRevSNN(nn.Module, HubModel):
         return Stream(
             *self._transforms(),
             self._sees,
-            lambda state: head(_pool_of(head)(state)),
+            lambda state: head(pool_of(head)(state)),
             (batch, self.config.in_chans or 0),
             mean=self.config.readout == "mean",
         )
@@ -238,7 +238,7 @@ class TRevSNN(nn.Module, HubModel):
         image = self.config.input == "image"
         transforms, alphas = self._transforms()
         inputs = [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
-        if self.config.keep is not None and self._mode() == "exact":
+        if self.config.keep is not None and self._mode() == "exact" and torch.is_grad_enabled():
             choose_kept(transforms, inputs[0], self.config.keep)
         return transforms, alphas, inputs
 
@@ -292,12 +292,3 @@ class TRevSNN(nn.Module, HubModel):
             )
         if not x.is_floating_point():
             raise ValueError(f"the input has dtype {x.dtype}; convert it to floating point and normalise it first.")
-
-
-def _pool_of(head: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What a head is given of a state: what its ``pool`` makes of it, or, of a head without one, the state itself."""
-    return getattr(head, "pool", _state_itself)
-
-
-def _state_itself(state: Tensor) -> Tensor:
-    return state

@@ -171,6 +171,7 @@ def test_every_kernel_compiles_for_a_card_that_is_not_there(architecture):
         "depthwise._backward-5",
     }
     assert max(int(shared) for _, shared, _ in rows) <= 163 * 1024  # of a program, on an A100
-    # An A100 was not measured; there hidden maps of many channels spill a few registers.
-    wide = "hidden" if architecture == 80 else "none"
-    assert [name for name, _, spilled in rows if int(spilled) and not name.startswith(wide)] == []
+    spilling = {name for name, _, spilled in rows if int(spilled)}
+    if architecture == 80:  # which was not measured; there hidden maps spill a few registers
+        spilling = {name for name in spilling if not name.startswith("hidden")}
+    assert spilling == set()

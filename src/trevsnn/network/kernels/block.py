@@ -75,9 +75,9 @@ class KernelBlock(LeanBlock):
         """The value, and what :meth:`trace_again` needs of it."""
         value, trace = self.forward_traced(potential)
         assert value is not None
-        for maps in (trace.projected, trace.hidden and trace.hidden.bits):
-            if maps is not None:
-                hand_over(maps, "kept")
+        hand_over(trace.projected, "kept")
+        if trace.hidden is not None:
+            hand_over(trace.hidden.bits, "kept")
         return value, KeptMaps(trace.hidden, trace.projected)
 
     def trace_again(  # type: ignore[override]
