@@ -11,15 +11,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import gradients
 from trevsnn import TRevSNN, TRevSNNConfig, deep_supervision_loss
 from trevsnn.measure.tracker import LiveStorage
-from trevsnn.network.keep import bytes_to_keep, pieces_to_keep
+from trevsnn.network.keep import Part, bytes_to_keep, parts_to_keep
 
-#: Bytes of a piece of each item: two codes of 4C neurons, two maps of C channels in float32; of C, H, W of each level.
-PIECES = [2 * (-(-4 * c * s * s // 4) + 4 * c * s * s) for c, s in ((6, 8), (8, 4), (10, 4))]
 SIZE = {"channels": (6, 8, 10), "timesteps": 3, "in_chans": 1, "encoder_stride": 1}
+CODES = [
+    2 * 4 * c * s * s // 4 for c, s in ((6, 8), (8, 4), (10, 4))
+]  # bytes of each item, by level: two of 4C neurons, in 2 bits
+PROJECTED = [4 * 2 * c * s * s for c, s in ((6, 8), (8, 4), (10, 4))]  # two maps of C channels in float32
+BELOW, ABOVE = 4 * (8 + 10) * 4 * 4, 4 * (6 + 8) * 4 * 4  # the links of a timestep, the latter from the second one on
+ALL = 3 * (sum(CODES) + sum(PROJECTED) + BELOW) + 2 * ABOVE
 
 
 @pytest.mark.parametrize("links", ["adjacent", "all"])
-@pytest.mark.parametrize("keep", ["0.001MB/item", "0.006MB/item", "1GB", "100%"])
+@pytest.mark.parametrize("keep", ["0.001MB/item", "0.003MB/item", "0.006MB/item", "0.012MB/item", "1GB", "100%"])
 def test_what_is_kept_changes_no_gradient_and_no_statistic(small_model, device, keep, links):
     plain = small_model(**SIZE, links=links, kernels="eager", slice_bytes=5000)
     other = copy.deepcopy(plain)
@@ -31,22 +35,31 @@ def test_what_is_kept_changes_no_gradient_and_no_statistic(small_model, device, 
     assert all(torch.equal(a, b) for a, b in zip(other.buffers(), plain.buffers(), strict=True))
 
 
-@pytest.mark.parametrize("pieces", [0, 1, 2, 3, 4, 9])
-def test_as_many_pieces_are_kept_as_fit_and_freed_as_it_goes(small_model, pieces):
-    order = PIECES[::-1] * 3  # the last level of the last timestep first
+#: By multiply-accumulates spared for a byte: of codes 4C, of level 1's links at first (9 * 6 * 8) / (4 * 8), of outputs of PW2 C.
+ORDER = [CODES[2]] * 3 + [CODES[1]] * 3 + [CODES[0]] * 3 + [4 * 8 * 4 * 4] + [PROJECTED[2]] * 3
+
+
+@pytest.mark.parametrize("parts", [0, 1, 3, 7, 9, 10, 12, 13])
+def test_what_spares_most_for_its_bytes_is_kept_first_and_freed_as_it_goes(small_model, parts):
     items = 2
-    fits = items * sum(order[:pieces])
-    assert fits < 1e6
-    model = small_model(**SIZE, keep=f"{(fits + 1) / 1e6:.6f}MB")
+    fits = items * sum(ORDER[:parts])
+    kept, after = kept_bytes(small_model(**SIZE, keep=f"{(fits + 1) / 1e6:.6f}MB"), items)
+    assert fits <= kept <= fits + 1
+    assert after == 0
+
+
+def test_all_there_is_can_be_kept(small_model):
+    assert kept_bytes(small_model(**SIZE, keep="1GB"), 2) == (2 * ALL, 0)
+
+
+def kept_bytes(model, items):
+    """After the forward pass and after the backward pass."""
     x = torch.randn(items, 1, 8, 8)
     with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
         loss = model(x, all_heads=True)[-1].sum()
         kept = tracker.live()["kept"]
         loss.backward()
-        after = tracker.live()["kept"]
-    # Smaller pieces of earlier levels may fit into what is left.
-    assert fits <= kept <= fits + 1
-    assert after == 0
+        return kept, tracker.live()["kept"]
 
 
 class Count(TorchDispatchMode):
@@ -61,30 +74,37 @@ class Count(TorchDispatchMode):
 
 def test_what_is_kept_is_not_computed_again(small_model):
     found = []
-    for keep in (None, "1GB"):
+    for keep in (None, f"{3 * sum(CODES) / 1e6:.6f}MB/item", "1GB"):
         model = small_model(**SIZE, keep=keep)
         loss = model(torch.randn(2, 1, 8, 8), all_heads=True)[-1].sum()
         with Count() as count:
             loss.backward()
         found.append(count.found)
-    # In each of 9 pieces two blocks do not run DW1, PW1 and PW2 again; DW1 the backward pass runs once more by itself.
-    assert found[0] - found[1] == 9 * 2 * 3
+    nothing, codes, everything = found
+    # In each of 9 pieces two blocks do not run DW1 and PW1 again, but DW1 once more in the backward pass itself.
+    assert nothing - codes == 9 * 2 * 2
+    assert nothing - everything == 9 * 2 * 3 + 3 * 2 + 2 * 2  # nor PW2, nor links from below and from above
+
+
+ROWS = st.lists(
+    st.lists(st.builds(Part, st.integers(0, 3), st.sampled_from(["codes", "links"]), st.integers(1, 50), st.integers(1, 99))
+             , max_size=4, unique_by=lambda part: part[:2]), min_size=1, max_size=4)  # fmt: skip
 
 
 @settings(max_examples=50)
-@given(
-    st.lists(st.one_of(st.none(), st.integers(1, 50)), min_size=1, max_size=5), st.integers(1, 6), st.integers(0, 400)
-)
-def test_pieces_fit_into_the_budget_and_no_later_one_would(sizes, timesteps, budget):
-    kept = pieces_to_keep(sizes, timesteps, budget)
-    left = budget - sum(sizes[level] for _, level in kept)
-    assert left >= 0
-    for t in range(timesteps):
-        for level, size in enumerate(sizes):
-            if size is not None and (t, level) not in kept:
-                assert size > left + sum(sizes[k] for s, k in kept if (s, k) < (t, level))  # those came after it
-    if all(size is not None for size in sizes) and budget >= timesteps * sum(sizes):
-        assert len(kept) == timesteps * len(sizes)
+@given(ROWS, st.integers(0, 400))
+def test_parts_fit_into_the_budget_and_no_better_one_would(rows, budget):
+    kept = parts_to_keep(rows, budget)
+    chosen = [(part, t) for t, row in enumerate(rows) for part in row if (part.level, part.name) in kept[t]]
+    assert sum(part.size for part, _ in chosen) <= budget
+    for t, row in enumerate(rows):
+        for part in row:
+            if (part, t) not in chosen:
+                worth = part.spared / part.size, t
+                better = sum(p.size for p, s in chosen if (p.spared / p.size, s) >= worth)
+                assert part.size > budget - better
+    if sum(part.size for row in rows for part in row) <= budget:
+        assert len(chosen) == sum(map(len, rows))
 
 
 def test_amounts_of_memory_are_read():
@@ -104,12 +124,7 @@ def test_what_is_no_amount_of_memory_is_refused(keep):
 def test_modules_of_a_user_are_computed_again(small_model):
     model = small_model(**SIZE, keep="1GB")
     model.levels[1].steps[2].expand1.pw1 = torch.nn.Sequential(torch.nn.Conv2d(8, 32, 1))
-    x = torch.randn(2, 1, 8, 8)
-    with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
-        loss = model(x, all_heads=True)[-1].sum()
-        kept = tracker.live()["kept"]
-        loss.backward()
-    assert kept == 2 * 3 * PIECES[0]  # of the level below them
+    assert kept_bytes(model, 2) == (2 * 3 * (CODES[0] + PROJECTED[0]), 0)  # of the level below them, without its links
 
 
 def test_a_network_is_loaded_to_keep_more_or_nothing(tmp_path):

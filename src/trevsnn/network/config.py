@@ -51,8 +51,8 @@ class TRevSNNConfig:
         kernels: what computes the blocks in "exact" and "reversible": "auto", Triton kernels on a CUDA device in bfloat16 or
             float16, else plain operations; "eager", always these; "triton", kernels or an error. Results differ by rounding.
         keep: memory that "exact" may take to compute less again, to the same bits: "4GB"; "12MB/item", of each picture or clip
-            of a batch; or "30%" of the device's memory. Of as many timesteps as fit, the latest first, it keeps the hidden
-            neurons' codes and what PW2 makes of their spikes. None for nothing.
+            of a batch; or "30%" of the device's memory. What spares most for its bytes is kept first: codes of hidden neurons, maps
+            of the links, what PW2 makes of spikes. None for nothing.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 384)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import torch
+
+PartName = Literal["codes", "projected", "links"]
 
 _UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 _FORM = re.compile(rf"(\d+(?:\.\d+)?) ?(%|{'|'.join(_UNITS)})(/item)?")
@@ -37,21 +39,36 @@ def bytes_to_keep(text: str, batch: int, device: torch.device) -> int:
     return int(amount * _UNITS[match[2]] * (batch if match[3] else 1))
 
 
-def pieces_to_keep(bytes_by_level: Sequence[int | None], timesteps: int, budget: int) -> set[tuple[int, int]]:
-    """The (t, level) that are kept: as many as fit, in the order in which the backward pass comes to them and frees them.
+class Part(NamedTuple):
+    """Something that a level's first pass can keep at each timestep.
+
+    Attributes:
+        level: l.
+        name: "codes" of the hidden maps, "projected", the outputs of PW2, or "links", the convolved maps of the links.
+        size: its bytes.
+        spared: multiply-accumulates that the second pass does not run again.
+    """
+
+    level: int
+    name: PartName
+    size: int
+    spared: int
+
+
+def parts_to_keep(parts: Sequence[Sequence[Part]], budget: int) -> list[set[tuple[int, PartName]]]:
+    """For each timestep the (level, name) that are kept: those first that spare most for their bytes, of equal ones those of
+    the latest timestep, to which the backward pass comes first; each that fits into what is left.
 
     Args:
-        bytes_by_level: of what there is to keep of each level at one timestep; None where there is nothing.
-        timesteps: T.
+        parts: of each timestep.
         budget: bytes.
     """
-    kept = set()
-    for t in reversed(range(timesteps)):
-        for level in reversed(range(len(bytes_by_level))):
-            needed = bytes_by_level[level]
-            if needed is not None and needed <= budget:
-                kept.add((t, level))
-                budget -= needed
+    kept: list[set[tuple[int, PartName]]] = [set() for _ in parts]
+    queue = [(part.spared / part.size, t, part) for t, row in enumerate(parts) for part in row]
+    for _, t, part in sorted(queue, key=lambda entry: entry[:2], reverse=True):
+        if part.size <= budget:
+            kept[t].add((part.level, part.name))
+            budget -= part.size
     return kept
 
 

@@ -32,6 +32,7 @@ from trevsnn.network.start import derived_start
 from trevsnn.network.stream import Stream
 from trevsnn.network.transform import Transform, choose_kept, sees_of
 from trevsnn.reversible import BACKPROP_MODES, Alpha, Backprop, Readout, View, run, unroll
+from trevsnn.reversible.compiling import as_it_is, is_exporting, is_left_alone
 from trevsnn.reversible.inversion import read_alpha
 
 AUXILIARY_HEADS = 3
@@ -175,6 +176,8 @@ class TRevSNN(nn.Module, HubModel):
 
     def _run(self, x: Tensor, reads: list[tuple[nn.Module, int]]) -> list[Tensor]:
         """What each head is given of the top level's state after its timestep."""
+        if is_left_alone(self._backprop, x.device):
+            return as_it_is(self._run, x, reads)
         transforms, alphas, inputs = self._recurrence(x)
         views: Sequence[View | None] = [None] * len(self.levels)
         if self._mode() != "autograd" and torch.is_grad_enabled():
@@ -258,7 +261,7 @@ class TRevSNN(nn.Module, HubModel):
 
     def _mode(self) -> Backprop:
         """What this pass's backward pass rests on. An exported program has none, and consists of plain operations."""
-        return "autograd" if torch.compiler.is_exporting() else self._backprop
+        return "autograd" if is_exporting() else self._backprop
 
     def _encode(self, image: Tensor) -> Tensor:
         encoder = self.encoder

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from trevsnn.network.blocks import LevelStep, PointwiseDepthwise
+from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise
 from trevsnn.network.config import Kernels, TRevSNNConfig
-from trevsnn.network.keep import bytes_to_keep, pieces_to_keep
+from trevsnn.network.keep import Part, PartName, bytes_to_keep, parts_to_keep
 from trevsnn.network.kernels.choice import keeps_codes
 from trevsnn.network.lean.step import LeanStep, is_lean
 from trevsnn.network.slicing import plain_step, step_slices
@@ -39,7 +39,7 @@ class Transform:
         name: in errors.
 
     Attributes:
-        keep: whether the lean first pass keeps what spares the second one the blocks' pointwise convolutions.
+        keep: what the lean first pass keeps so that the second does not compute it again (:mod:`trevsnn.network.keep`).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Transform:
     ) -> None:
         self.step, self.shared, self.slice_bytes, self.name = step, shared, slice_bytes, name
         self.kernels: Kernels = kernels
-        self.keep = False
+        self.keep: set[PartName] = set()
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Those of the step and of the shared half, each once."""
@@ -67,28 +67,53 @@ class Transform:
 
 
 def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str) -> None:
-    """Let as many transforms keep their maps as fit into ``keep``, of the timesteps and levels of ``transforms``.
+    """Let transforms keep as much as fits into ``keep`` of what spares their second passes most.
 
-    Of each item and pixel a level keeps the codes of two hidden maps, 2 bits a neuron, but where kernels have these in
-    registers, and two outputs of PW2. Where
-    modules are not the library's own, nothing can be kept, nor of the levels above, whose size is not known.
+    Where modules are not the library's own nothing can be kept, nor of the levels above, whose size is not known.
 
     Args:
         transforms: by timestep and level.
         inputs: x[0], (B, C', H', W').
         keep: as :func:`trevsnn.network.keep.check_keep` accepts it.
     """
-    batch, precision = inputs.shape[0], Precision.current(inputs.device)
+    precision = Precision.current(inputs.device)
     dtype = precision.compute_dtype(inputs.dtype)
-    below = torch.empty_like(inputs, device="meta")
-    sizes: list[int | None] = [None] * len(transforms[-1])
-    for level, last in enumerate(transforms[-1]):
+    maps = [torch.empty_like(inputs, device="meta")]  # what each level is given from below, and the last one's own
+    for last in transforms[-1]:
         if not is_lean(last.step, last.shared):
             break
-        (height, width), _ = step_slices(last.step, below, precision, None)
-        expand, project, channels = last.step.expand1, last.step.project1, last.step.project1.pw2.out_channels
-        hidden = expand.pw1.out_channels if keeps_codes(expand, project, dtype, last.kernels) else 0
-        sizes[level] = 2 * batch * (-(-hidden * height * width // 4) + channels * height * width * dtype.itemsize)
-        below = below.new_empty((batch, channels, height, width))
-    for t, level in pieces_to_keep(sizes, len(transforms), bytes_to_keep(keep, batch, inputs.device)):
-        transforms[t][level].keep = True
+        (height, width), _ = step_slices(last.step, maps[-1], precision, None)
+        maps.append(inputs.new_empty((len(inputs), last.step.gamma.shape[1], height, width), device="meta"))
+    parts = [
+        [part for level in range(len(maps) - 1) for part in _parts(row[level], level, maps, dtype)]
+        for row in transforms
+    ]
+    for row, kept in zip(
+        transforms, parts_to_keep(parts, bytes_to_keep(keep, len(inputs), inputs.device)), strict=True
+    ):
+        for level, name in kept:
+            row[level].keep.add(name)
+
+
+def _parts(transform: Transform, level: int, maps: list[Tensor], dtype: torch.dtype) -> Iterator[Part]:
+    """What a level can keep at one timestep, with ``maps`` of :func:`choose_kept` and the dtype that it computes in."""
+    step, own = transform.step, maps[level + 1]
+    expand, project, pixels = step.expand1, step.project1, own[:, 0].numel()
+    of_pw1, of_pw2 = (2 * conv.weight.numel() * pixels for conv in (expand.pw1, project.pw2))  # of both blocks
+    if keeps_codes(expand, project, dtype, transform.kernels):
+        elements = expand.pw1.out_channels * own[0, 0].numel()
+        yield Part(level, "codes", 2 * len(own) * -(-elements // 4), of_pw1)
+        of_pw1 = 0
+    yield Part(level, "projected", 2 * own.numel() * dtype.itemsize, of_pw1 + of_pw2)
+    links = [(step.below, maps[level]), *step.links_from_above(maps[level + 2 :])]
+    convs = [(link.conv, seen) for link, seen in links if isinstance(link, Link)]
+    if convs and len(links) > (step.above is not None) + len(step.further):
+        sizes = [_convolved(conv, seen) for conv, seen in convs]
+        spared = sum(conv.weight.numel() * out[:, 0].numel() for (conv, _), out in zip(convs, sizes, strict=True))
+        yield Part(level, "links", sum(out.numel() for out in sizes) * dtype.itemsize, spared)
+
+
+def _convolved(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    """A convolution's output without numbers."""
+    weight = torch.empty_like(conv.weight, device="meta", dtype=maps.dtype)
+    return nn.functional.conv2d(maps, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -48,6 +48,7 @@ Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez 
 ``circumstances``         what a module reads besides its arguments, and how it reads the same again
 ``checksum``              by what a module is found out that does not compute the same again
 ``precision``             autocast, kept for the backward pass
+``compiling``             what torch.compile and torch.export are shown of a pass
 ``memory_owner``          whose memory it is, for ``trevsnn measure memory``
 ========================  ==============================================================================================
 """

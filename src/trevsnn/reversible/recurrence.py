@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trevsnn.backprop import Backprop
 from trevsnn.reversible.arguments import check_arguments
+from trevsnn.reversible.compiling import is_exporting
 from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.pieces import run_pieces
 from trevsnn.reversible.plan import Alpha, Plan, Readout, alpha_row, is_zero
@@ -119,7 +120,7 @@ def run(
     sees, views = sees or adjacent(levels), views or [None] * levels
     readings = [Readout(*readout) for readout in readouts]  # type: ignore[arg-type]
     passes = _with_two_passes(transforms, sees, views, verify=verify)
-    if backprop == "autograd" or not torch.is_grad_enabled() or torch.compiler.is_exporting():
+    if backprop == "autograd" or not torch.is_grad_enabled() or is_exporting():
         return _run_plainly(passes, alphas, inputs, states, sees, views, readings, once=once)
     plan = Plan(  # of copies: the caller may change lists before the backward pass
         transforms=passes, alphas=[row if row is None else list(row) for row in alphas], inputs=list(inputs),

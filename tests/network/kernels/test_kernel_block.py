@@ -155,6 +155,33 @@ def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatc
     assert kept == needed
 
 
+@pytest.mark.parametrize("widest", [128, 4])
+def test_whatever_is_kept_kernels_give_the_same_bits(kernel_device, low, monkeypatch, widest):
+    """Of the upper level its codes alone, or where it has none PW2's outputs alone; and everything."""
+    from trevsnn.network.kernels import block, hidden
+
+    monkeypatch.setattr(hidden, "WIDEST", widest)
+    monkeypatch.setattr(block, "WIDEST", widest)
+    pieces, pixels = 2 * 2 * 2, 9  # timesteps, blocks, items
+    best = pieces * pixels * (8 if widest < 8 else 2 * 8)
+    found = []
+    for keep in (None, f"{best / 1e6:.6f}MB", "1GB"):
+        torch.manual_seed(0)
+        options = {"channels": (4, 8), "timesteps": 2, "encoder_stride": 4, "kernels": "triton", "keep": keep}
+        model = create_model("trevsnn_nano", **options).to(kernel_device).train()
+        x = torch.randn(2, 3, 12, 12).to(kernel_device)
+        with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
+            with torch.autocast(kernel_device.type, low):
+                loss = model(x).square().sum()
+            kept = tracker.live().get("kept", 0)
+            loss.backward()
+        found.append((kept, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+    assert [kept for kept, _ in found[:2]] == [0, best]
+    assert found[2][0] > best
+    assert torch.equal(found[1][1], found[0][1])
+    assert torch.equal(found[2][1], found[0][1])
+
+
 @pytest.mark.parametrize("architecture", [80, 90])
 def test_every_kernel_compiles_for_a_card_that_is_not_there(architecture):
     pytest.importorskip("triton")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
+from trevsnn.network.keep import PartName
 from trevsnn.network.kernels.depthwise import Depthwise
 from trevsnn.network.kernels.hidden import WIDEST, HiddenMap
 from trevsnn.network.lean.block import KeptMaps, LeanBlock
@@ -71,22 +73,32 @@ class KernelBlock(LeanBlock):
         trace = KernelTrace(potential, expanded, projected, hidden)
         return self._last.added(potential, projected, self.gamma) if value else None, trace
 
-    def forward_kept(self, potential: Tensor) -> tuple[Tensor, KeptMaps]:
-        """The value, and what :meth:`trace_again` needs of it."""
+    def forward_kept(self, potential: Tensor, parts: Collection[PartName]) -> tuple[Tensor, KeptMaps]:
+        """The value, and what :meth:`trace_again` can do with of "codes", which only wide blocks have, and "projected"."""
         value, trace = self.forward_traced(potential)
         assert value is not None
-        hand_over(trace.projected, "kept")
-        if trace.hidden is not None:
-            hand_over(trace.hidden.bits, "kept")
-        return value, KeptMaps(trace.hidden, trace.projected)
+        hidden = trace.hidden if "codes" in parts else None
+        projected = trace.projected if "projected" in parts else None
+        for kept in (projected, None if hidden is None else hidden.bits):
+            if kept is not None:
+                hand_over(kept, "kept")
+        return value, KeptMaps(hidden, projected)
 
     def trace_again(  # type: ignore[override]
-        self, potential: Tensor, kept: KeptMaps, *, value: bool = True
+        self, potential: Tensor, kept: KeptMaps, *, value: bool = True, at_once: bool = False
     ) -> tuple[Tensor | None, KernelTrace]:
         """:meth:`forward_traced` on the slice of which maps were kept, to the same bits."""
+        hidden, projected = kept
+        if isinstance(self._middle, _Wide):
+            if hidden is None:  # nor is PW2's output kept, which spares less for its bytes
+                return self.forward_traced(potential, value=value)
+            if projected is None:
+                projected = self._middle.project(hidden.spikes(self.dtype))
+        elif projected is None:
+            return self.forward_traced(potential, value=value)
         potential = potential.contiguous(memory_format=torch.channels_last)
-        trace = KernelTrace(potential, self._first.of_spikes(potential), kept.projected, kept.hidden)
-        return self._last.added(potential, kept.projected, self.gamma) if value else None, trace
+        trace = KernelTrace(potential, self._first.of_spikes(potential), projected, hidden)
+        return self._last.added(potential, projected, self.gamma) if value else None, trace
 
     def backward(self, grad: Tensor, trace: KernelTrace) -> Tensor:  # type: ignore[override]
         """From dL/dout to dL/dv of one slice, both (b, C, H, W) of the states' dtype."""
@@ -135,6 +147,10 @@ class _Wide:
         hidden = self.pw1.product(u)
         code = SPIKE.code(hidden)
         return self.pw2.product(SPIKE.fire_(hidden)), code
+
+    def project(self, spikes: Tensor) -> Tensor:
+        """PW2 of the hidden spikes."""
+        return self.pw2.product(spikes)
 
     def backward(self, u: Tensor, hidden: PackedState | None, grad: Tensor, of_bias2: Tensor | None) -> Tensor:
         assert hidden is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
+from trevsnn.network.keep import PartName
 from trevsnn.network.lean.conv import LeanConv, is_lean_conv
 from trevsnn.network.spike import SPIKE, THRESHOLD, pull_back
 from trevsnn.neurons import PackedState
-from trevsnn.reversible.memory_owner import owner
+from trevsnn.reversible.memory_owner import hand_over, owner
 from trevsnn.reversible.two_pass import Gradients
 
 
@@ -52,15 +54,18 @@ class BlockTrace:
 
 
 class KeptMaps(NamedTuple):
-    """What a block's first pass kept of a slice, so that the trace is there again without its pointwise convolutions.
+    """What a block's first pass kept of a slice, so that the trace is there again without PW1, or PW2.
 
     Attributes:
-        hidden: the code of h, (b, 4C, H, W); None where it is not asked for.
-        projected: PW2(s(h)), (b, C, H, W).
+        hidden: the code of h, (b, 4C, H, W), if it was kept.
+        projected: PW2(s(h)), (b, C, H, W), if it was kept.
     """
 
     hidden: PackedState | None
-    projected: Tensor
+    projected: Tensor | None
+
+
+NOTHING_KEPT = KeptMaps(None, None)
 
 
 def is_lean_block(expand: Expand, project: PointwiseDepthwise) -> bool:
@@ -122,18 +127,27 @@ class LeanBlock:
         projected = self.pw2(hidden.ge_(THRESHOLD))
         return self._add(potential, projected) if value else None, BlockTrace(potential, trace, projected)
 
-    def forward_kept(self, potential: Tensor) -> tuple[Tensor, KeptMaps]:
-        """:meth:`forward`, and what :meth:`trace_again` needs of it."""
+    def forward_kept(self, potential: Tensor, parts: Collection[PartName]) -> tuple[Tensor, KeptMaps]:
+        """:meth:`forward`, and what :meth:`trace_again` can do with of "codes" and "projected"."""
         hidden = self.pw1(self.dw1(self._fire(potential)))
         with owner("kept"):
-            code = SPIKE.code(hidden)
-            projected = self.pw2(SPIKE.fire_(hidden))
+            code = SPIKE.code(hidden) if "codes" in parts else None
+        projected = self.pw2(SPIKE.fire_(hidden))
+        if "projected" not in parts:
+            return self._add(potential, projected), KeptMaps(code, None)
+        hand_over(projected, "kept")
         return self._add(potential, projected), KeptMaps(code, projected)
 
-    def trace_again(self, potential: Tensor, kept: KeptMaps, *, value: bool = True) -> tuple[Tensor | None, BlockTrace]:
+    def trace_again(
+        self, potential: Tensor, kept: KeptMaps, *, value: bool = True, at_once: bool = False
+    ) -> tuple[Tensor | None, BlockTrace]:
         """:meth:`forward_traced` on the slice of which maps were kept, to the same bits."""
-        trace = BlockTrace(potential, kept.hidden, kept.projected)
-        return self._add(potential, kept.projected) if value else None, trace
+        hidden, projected = kept
+        if hidden is None:  # nor is PW2's output kept, which spares less for its bytes
+            return self.forward_traced(potential, value=value, at_once=at_once)
+        if projected is None:
+            projected = self.pw2(hidden.spikes(self.dtype))
+        return self._add(potential, projected) if value else None, BlockTrace(potential, hidden, projected)
 
     def backward(self, grad: Tensor, trace: BlockTrace) -> Tensor:
         """From dL/dout to dL/dv of one slice, both (b, C, H, W) of the states' dtype.

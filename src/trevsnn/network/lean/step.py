@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise, fuse
 from trevsnn.network.config import Kernels
+from trevsnn.network.keep import PartName
 from trevsnn.network.kernels.choice import block
-from trevsnn.network.lean.block import KeptMaps, LeanBlock, is_lean_block
+from trevsnn.network.lean.block import NOTHING_KEPT, KeptMaps, LeanBlock, is_lean_block
 from trevsnn.network.lean.conv import is_lean_conv
 from trevsnn.network.lean.link import LeanInput, LeanLink
 from trevsnn.network.norm import Statistics
 from trevsnn.network.slicing import gather, has_hooks, is_sliceable, step_slices
 from trevsnn.reversible import Code, Gradients, Neighbour, SecondPass
 from trevsnn.reversible.circumstances import Circumstances
-from trevsnn.reversible.memory_owner import owner
+from trevsnn.reversible.memory_owner import hand_over, owner
 from trevsnn.reversible.precision import Precision
 
 
@@ -43,13 +44,14 @@ def is_lean(step: nn.Module, shared: nn.Module) -> bool:
 
 class Kept(NamedTuple):
     """What the second pass needs of the first: what the modules read, the batch statistics of the links from below and
-    above, kernels' blocks, whose weights are ready: each would take a dozen launches again, and of every slice what
-    both blocks kept, or nothing."""
+    above, kernels' blocks, whose weights are ready: each would take a dozen launches again, and what it was let keep: the
+    links' convolved maps, from below and from above, and of every slice what both blocks kept."""
 
     circumstances: Circumstances
     below: Statistics | None
     above: Sequence[Statistics | None]
     blocks: tuple[LeanBlock, LeanBlock] | None
+    links: Sequence[Tensor | None]
     maps: list[tuple[KeptMaps, KeptMaps]]
 
 
@@ -66,12 +68,12 @@ class LeanStep:
         shared: PW2 and DW2 of the second block.
         slice_bytes: that the hidden map of one slice may take; a slice is one item at least. None for the default.
         kernels: what computes the blocks.
-        keep: whether the first pass keeps what spares the second one the blocks' pointwise convolutions.
+        keep: what the first pass keeps so that the second does not compute it again (:mod:`trevsnn.network.keep`).
     """
 
     def __init__(
         self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, kernels: Kernels = "auto",
-        *, keep: bool = False,
+        *, keep: Collection[PartName] = (),
     ) -> None:  # fmt: skip
         self.step, self.shared, self.slice_bytes, self.keep = step, shared, slice_bytes, keep
         self.kernels: Kernels = kernels
@@ -93,14 +95,20 @@ class LeanStep:
                 potential = layers.fused(below_maps, below_statistics, above_maps, above_statistics, rows)
                 if not self.keep:
                     return layers.block2.forward(layers.block1.forward(potential))
-                middle, first = layers.block1.forward_kept(potential)
-                out, second = layers.block2.forward_kept(middle)
+                middle, first = layers.block1.forward_kept(potential, self.keep)
+                out, second = layers.block2.forward_kept(middle, self.keep)
                 kept.append((first, second))
                 return out
 
             whole = gather(((rows, value(rows)) for rows in layers.rows), below.shape[0])
             blocks = (layers.block1, layers.block2) if layers.block1.kernels and layers.block2.kernels else None
-        found = Kept(circumstances, below_statistics, above_statistics, blocks, kept)
+            links: list[Tensor | None] = [None] * (1 + len(above_maps))
+            if "links" in self.keep:
+                links = [below_maps if isinstance(layers.below, LeanLink) else None, *above_maps]
+                for maps in links:
+                    if maps is not None:
+                        hand_over(maps, "kept")
+        found = Kept(circumstances, below_statistics, above_statistics, blocks, links, kept)
         return whole, partial(self.second_pass, found)
 
     def second_pass(
@@ -120,17 +128,19 @@ class LeanStep:
         precision = kept.circumstances.precision
         with owner("blocks"), kept.circumstances.restored(), _explicit(precision), torch.no_grad():
             layers = _Layers(self, below.value, above, precision, kept.blocks)
-            below_maps, _ = layers.below.prepare(below.value, layers.rows, kept.below)
+            below_maps, *of_above = kept.links
+            if below_maps is None:
+                below_maps, _ = layers.below.prepare(below.value, layers.rows, kept.below)
             above_maps = [
-                link.prepare(neighbour.value, layers.rows, statistics)[0]
-                for (link, neighbour), statistics in zip(layers.above, kept.above, strict=True)
+                link.prepare(neighbour.value, layers.rows, statistics)[0] if maps is None else maps
+                for (link, neighbour), statistics, maps in zip(layers.above, kept.above, of_above, strict=True)
             ]
             below_grad: Tensor | None = None
             above_grads: list[Tensor | None] = [None] * len(above_maps)
             for place, rows in reversed(list(enumerate(layers.rows))):  # the order in which autograd sums gradients
                 potential = layers.fused(below_maps, kept.below, above_maps, kept.above, rows)
-                maps_kept = kept.maps[place] if kept.maps else None
-                value, trace1, trace2 = layers.traces(potential, maps_kept, value=state is not None)
+                maps_kept = kept.maps[place] if kept.maps else (NOTHING_KEPT, NOTHING_KEPT)
+                value, trace1, trace2 = layers.traces(potential, *maps_kept, value=state is not None)
                 del potential
                 if state is not None and value is not None:
                     state[rows] -= value
@@ -222,18 +232,13 @@ class _Layers:
         return potential(below, upper[0] if upper else None)
 
     def traces(
-        self, potential: Tensor, kept: tuple[KeptMaps, KeptMaps] | None, *, value: bool
+        self, potential: Tensor, first: KeptMaps, second: KeptMaps, *, value: bool
     ) -> tuple[Tensor | None, Any, Any]:
         """Of a slice F, if it is asked for, and both blocks' traces: from what was kept of it, or computed again."""
-        if kept is not None:
-            middle, trace1 = self.block1.trace_again(potential, kept[0])
-            assert middle is not None
-            whole, trace2 = self.block2.trace_again(middle, kept[1], value=value)
-        else:
-            middle, trace1 = self.block1.forward_traced(potential)
-            assert middle is not None
-            self.block1.release()
-            whole, trace2 = self.block2.forward_traced(middle, value=value, at_once=True)
+        middle, trace1 = self.block1.trace_again(potential, first)
+        assert middle is not None
+        self.block1.release()
+        whole, trace2 = self.block2.trace_again(middle, second, value=value, at_once=True)
         return whole, trace1, trace2
 
     def release_blocks(self) -> Gradients:
