@@ -1,5 +1,6 @@
 """Data-parallel training in real processes: gradients, statistics, whole runs under torchrun."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,11 +16,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from conftest import FORKSERVER, gradients, lively, start_two
+from helpers import TINY_FLOAT16, folder_of_pictures, metrics
 from trevsnn import TRevSNN, TRevSNNConfig, deep_supervision_loss
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.norm import BatchNorm, share_statistics
+from trevsnn.run.checkpoint import load_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.train.processes import _launched, is_first, local_batch, make_fabric
 
@@ -147,6 +150,101 @@ def test_shared_statistics_are_those_of_batch_norm_on_one_process(tmp_path: Path
         dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])
+def test_shared_statistics_have_a_backward_pass_in_16_bits(tmp_path: Path, low):
+    """With a world of one process the gradients of own statistics, in every mode."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        found = {}
+        for mode in ("autograd", "exact"):
+            for shared in (False, True):
+                module = network(mode).float()
+                if shared:
+                    share_statistics(module)
+                x, target = batch()
+                with torch.autocast("cpu", low):
+                    loss = all_heads_loss(module, x.float(), target)
+                grads = gradients(module, loss)
+                found[mode, shared] = loss, torch.cat([grad.flatten() for grad in grads.values()])
+        for mode in ("autograd", "exact"):
+            assert found[mode, True][0] == found[mode, False][0]  # the same statistics, so the same spikes
+            own, shared = (found[mode, shared][1] for shared in (False, True))
+            assert (shared - own).norm() < 4 * torch.finfo(low).eps * own.norm()
+    finally:
+        dist.destroy_process_group()
+
+
+def nccl_work(rank, folder, world):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # see conftest.py
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+    )
+    for shared in (False, True):
+        for mode in MODES:
+            module = network(mode).to(device)
+            if shared:
+                share_statistics(module)
+            wrapped = DistributedDataParallel(module, device_ids=[rank], gradient_as_bucket_view=True)
+            x, target = (part.to(device) for part in own_part(rank, world))
+            module.zero_grad()
+            for part in (0, 1):  # as accumulate has it: gradients are shared after the second one
+                with contextlib.nullcontext() if part else wrapped.no_sync():
+                    loss = all_heads_loss(wrapped, x, target)
+                    loss.backward()
+            found = {name: p.grad.cpu() for name, p in module.named_parameters() if p.grad is not None}
+            if rank == 0:
+                torch.save((loss.item(), found, running(module)), f"{folder}/{mode}-{shared}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_statistics_are_shared_over_nccl_cuda(tmp_path: Path, world):
+    """A world of one has what its own statistics give, and two processes what one has of all items."""
+    if torch.cuda.device_count() < world:
+        pytest.skip(f"needs {world} CUDA device(s)")
+    processes = [FORKSERVER.Process(target=nccl_work, args=(rank, str(tmp_path), world)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    module = network("autograd").to("cuda")
+    x, target = (part.to("cuda") for part in batch())
+    for _ in range(2):
+        loss = all_heads_loss(module, x, target)
+        loss.backward()
+    whole = {name: p.grad.cpu() for name, p in module.named_parameters() if p.grad is not None}
+    for mode in MODES:
+        own_loss, own, _ = torch.load(tmp_path / f"{mode}-False.pt", weights_only=True)
+        shared_loss, found, statistics = torch.load(tmp_path / f"{mode}-True.pt", weights_only=True)
+        assert_gradients(found, whole)
+        for name, buffer in running(module).items():
+            assert torch.allclose(statistics[name], buffer, rtol=1e-12, atol=1e-14), name
+        if world == 1:
+            assert shared_loss == pytest.approx(own_loss, rel=1e-13)
+            assert_gradients(found, own)
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--precision", "16-mixed"], ["--precision", "16-mixed", "--accumulate", "2"]], ids=str
+)
+def test_two_gpus_train_the_network_that_one_trains_cuda(tmp_path: Path, options):
+    """By NCCL, with shared statistics."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs 2 CUDA devices")
+    arguments = ["train", *SMALL, "--epochs", "1", "--optim.warmup_epochs", "0", "--accelerator", "cuda", *options]
+    output = tmp_path / "output"
+    sync = ["--sync_batchnorm", "true"]
+    for process in start_two([*arguments, *sync, "--run", str(tmp_path / "two")], str(output)):
+        process.join()
+        assert process.exitcode == 0, output.read_text()
+    assert main([*arguments, "--run", str(tmp_path / "one")]) == 0
+    one, two = (metrics(tmp_path / name)[0] for name in ("one", "two"))
+    assert float(two["train_loss"]) == pytest.approx(float(one["train_loss"]), rel=0.1)
+
+
 SMALL = ["--model.channels", "[4,8]", "--batch_size", "64", "--epochs", "2", "--accelerator", "cpu", "--seed", "3"]
 
 
@@ -195,6 +293,31 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path):
     # Parts of a step have statistics of their own, so the same is not expected of them.
     assert not torch.allclose(parts["encoder.stem.conv.weight"], one["encoder.stem.conv.weight"], rtol=1e-6)
     assert summaries["parts"]["batch"] == {"step": 64, "process": 32, "accumulate": 2}
+
+
+def test_two_processes_train_in_float16_as_one_does(tmp_path: Path):
+    """With shared statistics, and parts of a step: the gradient is unscaled once, and all processes have one scale."""
+    folder_of_pictures(tmp_path / "data", ("train", "val"), n=16)
+    options = [*TINY_FLOAT16, "--data.root", str(tmp_path / "data"), "--batch_size", "16", "--epochs", "2"]
+    options += ["--optim.name", "adamw"]
+    output = tmp_path / "output"
+    two = ["--sync_batchnorm", "true", "--accumulate", "2", "--run", str(tmp_path / "two")]
+    for process in start_two([*options, *two], str(output)):
+        process.join()
+        assert process.exitcode == 0, output.read_text()
+    assert main([*options, "--accumulate", "2", "--run", str(tmp_path / "one")]) == 0
+    skipped, moments, losses = [], [], []
+    for name in ("one", "two"):
+        rows, state = metrics(tmp_path / name), load_checkpoint(max((tmp_path / name / "checkpoints").glob("step-*")))[1]
+        skipped.append(sum(int(row["skipped_steps"]) for row in rows))
+        assert state["scaler"]["scale"] == 2.0 ** (16 - skipped[-1])
+        own = state["optimizer"]["state"].values()
+        moments.append(float(torch.cat([m["exp_avg"].flatten() / (1 - 0.9 ** float(m["step"])) for m in own]).norm()))
+        losses.append(float(rows[-1]["val_loss"]))
+    # A process's loss is the mean over half as many items, so that its gradients are twice as large before they are averaged.
+    assert 1 <= skipped[0] <= skipped[1] <= skipped[0] + 1
+    assert moments[1] == pytest.approx(moments[0], rel=0.5)  # of other steps; unscaled twice, or not, it would be thousands
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 def test_a_run_of_two_processes_is_gone_on_with_by_one(tmp_path: Path):
