@@ -78,7 +78,10 @@ def test_measurements_are_kept_and_reported(command, tmp_path):
     assert f"| trevsnn tiny, autograd | {mb[1]} | {speed[1]} |" in page
     assert f"| trevsnn tiny, exact | {mb[0]} | {mb[2]} | {speed[0]} | {speed[2]} |" in page
     low = again[3]
-    assert f"| trevsnn tiny, exact, float16 | {low['bytes_per_picture'] / 1e6:.2f} | {low['pictures_per_second']:,.0f} |" in page
+    assert (
+        f"| trevsnn tiny, exact, float16 | {low['bytes_per_picture'] / 1e6:.2f} | {low['pictures_per_second']:,.0f} |"
+        in page
+    )
     assert "- needs CUDA: trevsnn tiny, exact, graph, T = 2, 2." in page
     assert page.split("<!-- measured: end -->")[1] == PAGE.split("<!-- measured: end -->")[1]
     assert json.loads((tmp_path / "results-gpu.json").read_text())["memory"][0] == again[0]

@@ -36,7 +36,19 @@ def test_speed_command(capsys):
 
 
 def test_a_step_in_float16_is_measured(capsys):
-    arguments = ["--model", "trevsnn_nano", "--size", "8", "--batch", "2", "--modes", "exact", "--timesteps", "1", "--json"]
+    arguments = [
+        "--model",
+        "trevsnn_nano",
+        "--size",
+        "8",
+        "--batch",
+        "2",
+        "--modes",
+        "exact",
+        "--timesteps",
+        "1",
+        "--json",
+    ]
     peaks = []
     for precision in ("bf16-mixed", "16-mixed"):
         assert main(["measure", "memory", *arguments, "--fake", "--precision", precision]) == 0

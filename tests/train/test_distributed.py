@@ -308,7 +308,10 @@ def test_two_processes_train_in_float16_as_one_does(tmp_path: Path):
     assert main([*options, "--accumulate", "2", "--run", str(tmp_path / "one")]) == 0
     skipped, moments, losses = [], [], []
     for name in ("one", "two"):
-        rows, state = metrics(tmp_path / name), load_checkpoint(max((tmp_path / name / "checkpoints").glob("step-*")))[1]
+        rows, state = (
+            metrics(tmp_path / name),
+            load_checkpoint(max((tmp_path / name / "checkpoints").glob("step-*")))[1],
+        )
         skipped.append(sum(int(row["skipped_steps"]) for row in rows))
         assert state["scaler"]["scale"] == 2.0 ** (16 - skipped[-1])
         own = state["optimizer"]["state"].values()
@@ -316,7 +319,9 @@ def test_two_processes_train_in_float16_as_one_does(tmp_path: Path):
         losses.append(float(rows[-1]["val_loss"]))
     # A process's loss is the mean over half as many items, so that its gradients are twice as large before they are averaged.
     assert 1 <= skipped[0] <= skipped[1] <= skipped[0] + 1
-    assert moments[1] == pytest.approx(moments[0], rel=0.5)  # of other steps; unscaled twice, or not, it would be thousands
+    assert moments[1] == pytest.approx(
+        moments[0], rel=0.5
+    )  # of other steps; unscaled twice, or not, it would be thousands
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 

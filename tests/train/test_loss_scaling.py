@@ -111,8 +111,13 @@ def test_scaling_changes_nothing_where_nothing_is_out_of_range(
 ):
     """A step's moments are those of a step without a scale: of the gradient of all parts, unscaled before it is clipped."""
     states = []
-    for name, scaler in (("scaled", GradScaler(device.type, 2.0**8)), ("plain", GradScaler(device.type, enabled=False))):
-        monkeypatch.setattr(processes, "_precision", lambda _, scaler=scaler: {"plugins": [plugin(device.type, scaler)]})
+    for name, scaler in (
+        ("scaled", GradScaler(device.type, 2.0**8)),
+        ("plain", GradScaler(device.type, enabled=False)),
+    ):
+        monkeypatch.setattr(
+            processes, "_precision", lambda _, scaler=scaler: {"plugins": [plugin(device.type, scaler)]}
+        )
         options = [
             *data, "--accelerator", device.type, "--optim.name", optimizer, "--optim.clip_mode", clip_mode,
             "--optim.clip", "0.05", "--accumulate", "2", "--batch_size", "20", "--epochs", "1", "--run", str(tmp_path / name),
@@ -121,7 +126,9 @@ def test_scaling_changes_nothing_where_nothing_is_out_of_range(
         assert metrics(tmp_path / name)[0]["skipped_steps"] == "0"
         states.append(last_state(tmp_path / name)["optimizer"]["state"])
     moments = [
-        torch.cat([t.flatten() for own in state.values() for t in own.values() if isinstance(t, torch.Tensor) and t.dim()])
+        torch.cat(
+            [t.flatten() for own in state.values() for t in own.values() if isinstance(t, torch.Tensor) and t.dim()]
+        )
         for state in states
     ]
     assert moments[1].norm() > 0
