@@ -42,6 +42,12 @@ SMALL = [
     "--optim.warmup_epochs", "1", "--accelerator", "cpu",
 ]  # fmt: skip
 
+TINY_FLOAT16 = [
+    "train", "--model.channels", "[2,4]", "--model.timesteps", "1", "--model.num_classes", "2", "--model.in_chans", "3",
+    "--data.name", "folder", "--data.image_size", "8", "--batch_size", "4", "--optim.warmup_epochs", "0", "--accelerator",
+    "cpu", "--precision", "16-mixed",
+]  # fmt: skip
+
 
 def train(*options: str, accelerator: str = "cpu") -> None:
     assert main(["train", *SMALL, "--accelerator", accelerator, *options]) == 0

@@ -20,6 +20,7 @@ CASES = [
     Case("trevsnn tiny", "exact", "eager", 2, 2),
     Case("trevsnn tiny", "autograd", "eager", 2, 2),
     Case("trevsnn tiny", "exact", "eager", 3, 2),
+    Case("trevsnn tiny", "exact", "float16", 2, 2),
     Case("trevsnn tiny", "exact", "graph", 2, 2),
     Case("trevsnn large", "exact", "eager", 2, 2),
 ]
@@ -45,11 +46,11 @@ def test_measurements_are_kept_and_reported(command, tmp_path):
     arguments = ["memory", "--small", "--device", "cpu", "--out", str(tmp_path / "out")]
     rows = command(*arguments)
     assert [row["key"] for row in rows] == [case.key for case in CASES]
-    assert [row["error"] for row in rows[3:]] == [
+    assert [row["error"] for row in rows[4:]] == [
         "needs CUDA.",
         "ValueError: there is no model 'trevsnn_large'; there are " + ", ".join(PRESETS) + ".",
     ]
-    for row, case in zip(rows[:3], CASES, strict=False):
+    for row, case in zip(rows[:4], CASES, strict=False):
         step = gpu_cases.build(case, SMALL, "cpu")
         counted = sum(footprint(step.model, step.inputs, step.forward).peak.values())
         assert row["working_bytes"] == counted - sum(tensor.nbytes for tensor in step.inputs)
@@ -67,7 +68,7 @@ def test_measurements_are_kept_and_reported(command, tmp_path):
     assert again[0] == rows[0]
     assert again[1] != rows[1]
     assert command(*arguments) == again
-    assert [row["key"] for row in command(*arguments, "--retry")[5:]] == [case.key for case in CASES[3:]]
+    assert [row["key"] for row in command(*arguments, "--retry")[6:]] == [case.key for case in CASES[4:]]
 
     command("report", str(tmp_path / "out"), "--docs", str(tmp_path))
     page = (tmp_path / "results-gpu.md").read_text()
@@ -76,6 +77,11 @@ def test_measurements_are_kept_and_reported(command, tmp_path):
     assert f"| trevsnn tiny, exact | {mb[0]} | {speed[0]} |" in page
     assert f"| trevsnn tiny, autograd | {mb[1]} | {speed[1]} |" in page
     assert f"| trevsnn tiny, exact | {mb[0]} | {mb[2]} | {speed[0]} | {speed[2]} |" in page
+    low = again[3]
+    assert (
+        f"| trevsnn tiny, exact, float16 | {low['bytes_per_picture'] / 1e6:.2f} | {low['pictures_per_second']:,.0f} |"
+        in page
+    )
     assert "- needs CUDA: trevsnn tiny, exact, graph, T = 2, 2." in page
     assert page.split("<!-- measured: end -->")[1] == PAGE.split("<!-- measured: end -->")[1]
     assert json.loads((tmp_path / "results-gpu.json").read_text())["memory"][0] == again[0]

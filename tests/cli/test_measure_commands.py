@@ -35,6 +35,32 @@ def test_speed_command(capsys):
     assert [row["backprop"] for row in rows] == ["exact", "reversible", "autograd"]
 
 
+def test_a_step_in_float16_is_measured(capsys):
+    arguments = [
+        "--model",
+        "trevsnn_nano",
+        "--size",
+        "8",
+        "--batch",
+        "2",
+        "--modes",
+        "exact",
+        "--timesteps",
+        "1",
+        "--json",
+    ]
+    peaks = []
+    for precision in ("bf16-mixed", "16-mixed"):
+        assert main(["measure", "memory", *arguments, "--fake", "--precision", precision]) == 0
+        (row,) = json.loads(capsys.readouterr().out)["rows"]
+        assert row["precision"] == precision
+        peaks.append(row["peak_total"])
+    assert peaks[0] == peaks[1]
+    assert main(["measure", "speed", *arguments, "--precision", "16-mixed", "--repeats", "1"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["backprop"], row["precision"]) for row in rows] == [(m, "16-mixed") for m in ("exact", "autograd")]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -24,7 +24,14 @@ def test_footprint_of_a_layer_whose_tensors_one_can_count():
 
 @pytest.mark.parametrize(
     ("mode", "precision"),
-    [("exact", "32-true"), ("reversible", "32-true"), ("autograd", "32-true"), ("exact", "bf16-mixed")],
+    [
+        ("exact", "32-true"),
+        ("reversible", "32-true"),
+        ("autograd", "32-true"),
+        ("exact", "bf16-mixed"),
+        ("exact", "16-mixed"),
+        ("autograd", "16-mixed"),
+    ],
 )
 def test_fake_tensors_give_the_bytes_of_real_ones(mode, precision):
     config = TRevSNNConfig(**{**vars(SMALL), "backprop": mode, "timesteps": 3})

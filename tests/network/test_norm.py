@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 from conftest import gradients, lively, worst
 from helpers import loss_of
 from trevsnn.network.blocks import Link
-from trevsnn.network.norm import BatchNorm
+from trevsnn.network.norm import BatchNorm, Statistics, normalise_backward
 
 OPTIONS = [
     {"momentum": momentum, "affine": affine, "track_running_stats": track}
@@ -34,7 +34,7 @@ def pair(dtype, options, training=True, device="cpu"):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm_is_that_of_torch(device, dtype, options, training):
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -110,7 +110,7 @@ def test_shared_statistics_refuse_a_second_derivative(monkeypatch):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_statistics_of_one_process_alone_are_its_own(monkeypatch, dtype, options):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
     monkeypatch.setattr(torch.distributed, "all_gather", lambda out, own: out[0].copy_(own))
@@ -128,6 +128,23 @@ def test_statistics_of_one_process_alone_are_its_own(monkeypatch, dtype, options
     unit = torch.finfo(dtype).eps
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a, b, rtol=16 * unit, atol=32 * unit)
+
+
+def test_gradients_whose_sum_float16_cannot_hold_are_those_of_one_process(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
+    grad = (torch.rand(8, 3, 8, 8) * 2000).half()
+    maps = torch.randn(8, 3, 8, 8).half()
+    assert grad.sum((0, 2, 3)).isinf().all()
+    var, mean = torch.var_mean(maps.float(), (0, 2, 3), correction=0)
+    weight = torch.rand(3) + 0.5
+    plain, shared = (
+        normalise_backward(grad, maps, Statistics(mean, var, True, shared), weight, 1e-5) for shared in (False, True)
+    )
+    assert [g.dtype for g in shared] == [torch.float16, torch.float32, torch.float32]
+    for ours, expected in zip(shared, plain, strict=True):
+        assert expected.isfinite().all()
+        assert (ours.float() - expected.float()).norm() < 2 * torch.finfo(torch.float16).eps * expected.float().norm()
 
 
 def network(small_model, kind=BatchNorm, **options):

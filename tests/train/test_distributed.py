@@ -1,151 +1,23 @@
-"""Data-parallel training in real processes: gradients, statistics, whole runs under torchrun."""
+"""Data-parallel training in real processes: whole runs, under torchrun too."""
 
 import json
 import os
 import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from conftest import FORKSERVER, gradients, lively, start_two
-from trevsnn import TRevSNN, TRevSNNConfig, deep_supervision_loss
+from conftest import start_two
+from helpers import TINY_FLOAT16, folder_of_pictures, metrics
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
-from trevsnn.network.norm import BatchNorm, share_statistics
+from trevsnn.run.checkpoint import load_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.train.processes import _launched, is_first, local_batch, make_fabric
-
-MODES = ("exact", "reversible", "autograd")
-BATCH = 8
-
-
-def network(mode):
-    torch.manual_seed(0)
-    config = TRevSNNConfig(channels=(4, 8, 8), num_classes=5, in_chans=1, encoder_stride=1, backprop=mode)
-    return lively(TRevSNN(config).double())
-
-
-def all_heads_loss(model, x, target):
-    return deep_supervision_loss(model(x, all_heads=True), target)
-
-
-def last_head_loss(model, x, target):
-    return nn.functional.cross_entropy(model(x), target)
-
-
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(BATCH, 1, 8, 8, dtype=torch.float64, generator=generator)
-    return x, torch.randint(5, (BATCH,), generator=generator)
-
-
-def own_part(rank, world):
-    x, target = batch()
-    return x[rank::world], target[rank::world]
-
-
-def running(module):
-    return {name: buffer.clone() for name, buffer in module.named_buffers() if "running" in name}
-
-
-def work(rank, folder, world):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=60)
-    )
-    for shared in (False, True):
-        for mode in MODES:
-            module = network(mode)
-            if shared:
-                share_statistics(module)
-            x, target = own_part(rank, world)
-            wrapped = DistributedDataParallel(module)
-            for _ in range(2):  # a second step finds the buckets as the first one left them
-                found = gradients(module, all_heads_loss(wrapped, x, target))
-            if rank == 0:
-                torch.save((found, running(module)), f"{folder}/{mode}-{shared}.pt")
-            for _ in range(3):
-                found = gradients(module, last_head_loss(wrapped, x, target))
-            if rank == 0:
-                torch.save(found, f"{folder}/{mode}-{shared}-last.pt")
-    dist.destroy_process_group()
-
-
-def assert_gradients(found, whole, parts=None):
-    """Those of the whole batch, or the mean of those of its parts."""
-    assert found.keys() == whole.keys()
-    for name, grad in found.items():
-        expected = whole[name] if parts is None else torch.stack([part[name] for part in parts]).mean(0)
-        assert float((grad - expected).norm()) <= 1e-12 * max(float(expected.norm()), 1e-2), name
-
-
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_gradients_of_several_processes_are_those_of_one_on_all_items(tmp_path: Path, world):
-    """With statistics of their own, the mean of what each would have alone; with shared ones, those of the whole batch,
-    for weights shared over time too."""
-    processes = [FORKSERVER.Process(target=work, args=(rank, str(tmp_path), world)) for rank in range(world)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    alone, last_alone = [], []
-    for rank in range(world):
-        module = network("autograd")
-        x, target = own_part(rank, world)
-        alone.append(gradients(module, all_heads_loss(module, x, target)))
-        last_alone.append(gradients(module, last_head_loss(module, x, target)))
-    module = network("autograd")
-    for _ in range(2):
-        x, target = batch()
-        whole = gradients(module, all_heads_loss(module, x, target))
-    last_whole = gradients(other := network("autograd"), last_head_loss(other, x, target))
-    assert whole["levels.0.shared.pw2.weight"].norm() > 1e-3
-    for shared in (False, True):
-        for mode in MODES:
-            found, statistics = torch.load(tmp_path / f"{mode}-{shared}.pt", weights_only=True)
-            assert_gradients(found, whole, None if shared else alone)
-            last = torch.load(tmp_path / f"{mode}-{shared}-last.pt", weights_only=True)
-            # Where one head alone is asked for, DistributedDataParallel still gets a gradient of every one.
-            others = {name for name in last if name.startswith(("heads.0", "heads.1", "heads.2"))}
-            assert others == last.keys() - last_whole.keys()
-            assert not any(last.pop(name).any() for name in others)
-            assert_gradients(last, last_whole, None if shared else last_alone)
-            if shared:
-                for name, buffer in running(module).items():
-                    assert torch.allclose(statistics[name], buffer, rtol=1e-12, atol=1e-14), name
-
-
-def test_shared_statistics_are_those_of_batch_norm_on_one_process(tmp_path: Path):
-    """Against PyTorch's own layer, with a world of one process."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    try:
-        torch.manual_seed(0)
-        ours, theirs = BatchNorm(3).double(), nn.BatchNorm2d(3).double()
-        ours.shared = True
-        for layer in (ours, theirs):
-            nn.init.constant_(layer.weight, 1.7)
-        x = torch.randn(4, 3, 5, 2, dtype=torch.float64)
-        grad = torch.randn_like(x)
-        results = []
-        for layer in (ours, theirs):
-            leaf = x.clone().requires_grad_()
-            y = layer(leaf)
-            y.backward(grad)
-            results.append([y, leaf.grad, layer.weight.grad, layer.bias.grad, layer.running_mean, layer.running_var])
-        for a, b in zip(*results, strict=True):
-            assert torch.allclose(a, b, rtol=1e-12, atol=1e-13)
-    finally:
-        dist.destroy_process_group()
-
 
 SMALL = ["--model.channels", "[4,8]", "--batch_size", "64", "--epochs", "2", "--accelerator", "cpu", "--seed", "3"]
 
@@ -195,6 +67,54 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path):
     # Parts of a step have statistics of their own, so the same is not expected of them.
     assert not torch.allclose(parts["encoder.stem.conv.weight"], one["encoder.stem.conv.weight"], rtol=1e-6)
     assert summaries["parts"]["batch"] == {"step": 64, "process": 32, "accumulate": 2}
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--precision", "16-mixed"], ["--precision", "16-mixed", "--accumulate", "2"]], ids=str
+)
+def test_two_gpus_train_the_network_that_one_trains_cuda(tmp_path: Path, options):
+    """By NCCL, with shared statistics."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs 2 CUDA devices")
+    arguments = ["train", *SMALL, "--epochs", "1", "--optim.warmup_epochs", "0", "--accelerator", "cuda", *options]
+    output = tmp_path / "output"
+    sync = ["--sync_batchnorm", "true"]
+    for process in start_two([*arguments, *sync, "--run", str(tmp_path / "two")], str(output)):
+        process.join()
+        assert process.exitcode == 0, output.read_text()
+    assert main([*arguments, "--run", str(tmp_path / "one")]) == 0
+    one, two = (metrics(tmp_path / name)[0] for name in ("one", "two"))
+    assert float(two["train_loss"]) == pytest.approx(float(one["train_loss"]), rel=0.1)
+
+
+def test_two_processes_train_in_float16_as_one_does(tmp_path: Path):
+    """With shared statistics, and parts of a step: the gradient is unscaled once, and all processes have one scale."""
+    folder_of_pictures(tmp_path / "data", ("train", "val"), n=16)
+    options = [*TINY_FLOAT16, "--data.root", str(tmp_path / "data"), "--batch_size", "16", "--epochs", "2"]
+    options += ["--optim.name", "adamw"]
+    output = tmp_path / "output"
+    two = ["--sync_batchnorm", "true", "--accumulate", "2", "--run", str(tmp_path / "two")]
+    for process in start_two([*options, *two], str(output)):
+        process.join()
+        assert process.exitcode == 0, output.read_text()
+    assert main([*options, "--accumulate", "2", "--run", str(tmp_path / "one")]) == 0
+    skipped, moments, losses = [], [], []
+    for name in ("one", "two"):
+        rows, state = (
+            metrics(tmp_path / name),
+            load_checkpoint(max((tmp_path / name / "checkpoints").glob("step-*")))[1],
+        )
+        skipped.append(sum(int(row["skipped_steps"]) for row in rows))
+        assert state["scaler"]["scale"] == 2.0 ** (16 - skipped[-1])
+        own = state["optimizer"]["state"].values()
+        moments.append(float(torch.cat([m["exp_avg"].flatten() / (1 - 0.9 ** float(m["step"])) for m in own]).norm()))
+        losses.append(float(rows[-1]["val_loss"]))
+    # A process's loss is the mean over half as many items, so that its gradients are twice as large before they are averaged.
+    assert 1 <= skipped[0] <= skipped[1] <= skipped[0] + 1
+    assert moments[1] == pytest.approx(
+        moments[0], rel=0.5
+    )  # of other steps; unscaled twice, or not, it would be thousands
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 def test_a_run_of_two_processes_is_gone_on_with_by_one(tmp_path: Path):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from helpers import SMALL, assert_same
 from trevsnn import deep_supervision_loss
@@ -78,11 +79,44 @@ def test_replays_give_the_gradients_and_statistics_of_plain_steps_cuda(small_mod
 
 
 @needs_cuda
-def test_a_captured_run_is_resumed_to_the_same_bits_cuda(tmp_path):
+def test_replays_read_the_loss_scale_of_now_cuda(small_model, device):
+    if device.type != "cuda":
+        pytest.skip("needs CUDA")
+    fabric = Fabric(accelerator="cuda", devices=1, precision="16-mixed")
+    scaler = fabric.strategy.precision.scaler
+    model = small_model(in_chans=1, timesteps=2)
+    x, target = torch.randn(3, 1, 16, 16).to(device), torch.randint(5, (3,)).to(device)
+
+    def passes(x, target):
+        with fabric.autocast():
+            loss = deep_supervision_loss(model(x, all_heads=True), target)
+        fabric.backward(loss)
+        return loss.detach()
+
+    graphed, found = GraphedPasses(passes, model), []
+    for scale in (256.0, 1024.0, None, 2.0**40):
+        if scale is not None and found:
+            scaler.update(scale)
+        elif scale is None:
+            scaler.load_state_dict({**scaler.state_dict(), "scale": 512.0})
+        else:
+            scaler.load_state_dict({**scaler.state_dict(), "scale": scale})
+        loss = graphed(x, target)
+        assert loss.isfinite()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert found[0].norm() > 0
+    for grads, factor in zip(found[1:3], (4, 2), strict=True):
+        assert (grads - factor * found[0]).norm() < 2e-3 * grads.norm()
+    assert not found[3].isfinite().all()
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_a_captured_run_is_resumed_to_the_same_bits_cuda(tmp_path, precision):
     from test_resume import unfinish
 
     run = tmp_path / "run"
-    options = ["--accelerator", "cuda", "--precision", "bf16-mixed", "--slope_epochs", "2", "--cuda_graph", "true"]
+    options = ["--accelerator", "cuda", "--precision", precision, "--slope_epochs", "2", "--cuda_graph", "true"]
     assert main(["train", *SMALL, *options, "--run", str(run)]) == 0
     other = unfinish(run, tmp_path / "other", keep=1)
     assert main(["train", "--resume", str(other)]) == 0

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import SMALL, assert_same, metrics, train
+from helpers import SMALL, TINY_FLOAT16, assert_same, folder_of_pictures, metrics, train
 from trevsnn.cli.main import main
+from trevsnn.run.checkpoint import load_checkpoint
 
 # The command, in a process that computes convolutions on CUDA as this one does: see conftest.py.
 TREVSNN = """
@@ -54,6 +55,36 @@ def test_killed_and_resumed_equals_uninterrupted(trained, device, tmp_path):
         assert ours[name] == theirs[name]
     best = [load_file(max((r / "checkpoints").glob("best-*")) / "model.safetensors") for r in (run, trained)]
     assert all(torch.equal(tensor, best[1][name]) for name, tensor in best[0].items())
+
+
+def scaler_of(checkpoint: Path) -> dict[str, float]:
+    return load_checkpoint(checkpoint)[1]["scaler"]
+
+
+def test_a_killed_run_in_float16_goes_on_with_its_loss_scale(device, tmp_path):
+    """In the middle of an epoch, after the scale was found."""
+    folder_of_pictures(tmp_path / "data", ("train", "val"))
+    options = [
+        *TINY_FLOAT16, "--data.root", str(tmp_path / "data"), "--epochs", "4", "--ema_decay", "0.9", "--accelerator",
+        device.type, "--checkpoint_seconds", "0",
+    ]  # fmt: skip
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert main([*options, "--run", str(whole)]) == 0
+    process = start(*options, "--run", str(run))
+    deadline = time.monotonic() + 120
+    while not list((run / "checkpoints").glob("step-00000001[2-9]")):
+        assert process.poll() is None, "ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    before = scaler_of(max(p for p in (run / "checkpoints").glob("step-*") if p.is_dir()))
+    assert before["scale"] < 65536
+    assert before["_growth_tracker"] > 0
+    assert main(["train", "--resume", str(run)]) == 0
+    assert_same(whole, run)
+    after, expected = (scaler_of(max((r / "checkpoints").glob("step-*"))) for r in (run, whole))
+    assert after == expected != before
 
 
 def unfinish(run: Path, copy: Path, *, keep: int = 2) -> Path:

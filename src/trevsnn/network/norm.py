@@ -55,13 +55,14 @@ def normalise_backward(
         )
     by_channel = (1, -1, 1, 1)
     normalised = (maps - mean.view(by_channel)) * invstd.view(by_channel)
-    sums = torch.stack([(grad * normalised).sum((0, 2, 3)), grad.sum((0, 2, 3))])
+    # In the statistics' dtype, and rounded to that of the maps at the end: a sum over all pixels soon exceeds float16.
+    sums = torch.stack([(grad * normalised).sum((0, 2, 3)), grad.sum((0, 2, 3), dtype=mean.dtype)])
     of_all = sums.clone()
     dist.all_reduce(of_all)
-    along, constant = (of_all * len(sums[0]) / (grad.numel() * dist.get_world_size())).to(maps.dtype)
+    along, constant = of_all * len(sums[0]) / (grad.numel() * dist.get_world_size())
     grad_maps = grad - constant.view(by_channel) - normalised * along.view(by_channel)
     scale = invstd if weight is None else weight * invstd
-    return grad_maps * scale.view(by_channel), sums[0], sums[1]
+    return (grad_maps * scale.view(by_channel)).to(maps.dtype), sums[0], sums[1]
 
 
 class _Normalise(torch.autograd.Function):

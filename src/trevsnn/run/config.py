@@ -90,7 +90,10 @@ class RunConfig:
         batch_size: items per training step, in all processes and all ``accumulate`` parts together.
         accumulate: parts into which each process splits its share of a training step, adding up their gradients.
         seed: of initial weights, order of the data and augmentation.
-        precision: "32-true", "64-true", or "bf16-mixed" for autocast to bfloat16.
+        precision: "32-true", "64-true", "bf16-mixed" for autocast to bfloat16, or "16-mixed" for autocast to float16 with
+            loss scaling, for cards before Ampere, which have no bfloat16. The loss is multiplied by a scale, 65,536 at
+            first, and the gradient divided by it before it is clipped; a step whose gradient is not finite halves the
+            scale, 2,000 others one after the other double it.
         loss: "deep_supervision", over all heads, or "temporal" (TET), over all timesteps.
         label_smoothing: of the cross entropy.
         slope_epochs: epochs in which the negative slope of the leaky ReLUs grows from 0 to 1; 0 for 1 from the start.
@@ -103,7 +106,8 @@ class RunConfig:
             the host, is several times as fast; "exact" then keeps every float state, since it cannot read alphas.
         sync_batchnorm: batch statistics over all processes, instead of in each process alone.
         max_nonfinite: stop after so many consecutive training steps whose gradient is not finite; each is skipped and
-            counted.
+            counted. With "16-mixed" those that halve a loss scale above 1 do not stop a run, which is finding its scale:
+            only from 1 on is the scale not at fault.
         accelerator: device, as Lightning Fabric names it: "auto", "cpu", "cuda" or "mps".
         published: train as the published code does where the ImageNet recipes differ from it, by the options that are
             null until then. It refuses other optimizers, rates and losses; epochs, batch, data and precision are free.
@@ -119,7 +123,7 @@ class RunConfig:
     batch_size: int = 64
     accumulate: int = 1
     seed: int = 0
-    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     loss: Literal["deep_supervision", "temporal"] = "deep_supervision"
     label_smoothing: float = 0.1
     slope_epochs: int = 0

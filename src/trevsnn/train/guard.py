@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from trevsnn.errors import RunError
 
@@ -20,14 +21,16 @@ class StepGuard:
     Args:
         model: whose buffers the forward pass changes.
         limit: raise after so many skipped steps one after the other.
+        scaler: of the loss, whose scale a skipped step halves, once it has unscaled the step's gradient; None without
+            one. Steps that halve a scale above 1 do not count for the limit: the scale may have been at fault.
 
     Attributes:
         skipped: steps skipped in this epoch; whoever counts epochs sets it to 0.
-        in_a_row: steps skipped one after the other until now.
+        in_a_row: steps skipped one after the other until now that count for the limit.
     """
 
-    def __init__(self, model: nn.Module, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, model: nn.Module, limit: int, scaler: GradScaler | None = None) -> None:
+        self.limit, self.scaler = limit, scaler
         self.skipped = self.in_a_row = 0
         self._buffers = list(model.buffers())
         self._before = [buffer.clone() for buffer in self._buffers]
@@ -47,13 +50,24 @@ class StepGuard:
             return True
         torch._foreach_copy_(self._buffers, self._before)
         self.skipped += 1
+        if self._scale_was_above_1():
+            return False
         self.in_a_row += 1
         if self.in_a_row >= self.limit:
+            scaled = "" if self.scaler is None else ", with a loss scale of 1 or less"
             raise RunError(
-                f"the gradient was not finite in {self.in_a_row} steps one after the other: look for NaN in the data, "
-                "lower optim.lr, or use precision 32-true."
+                f"the gradient was not finite in {self.in_a_row} steps one after the other{scaled}: look for NaN in the "
+                "data, lower optim.lr, or use precision 32-true."
             )
         return False
+
+    def _scale_was_above_1(self) -> bool:
+        """Halve the scale; whether it was above 1 until then. One that does not fall is not at fault either."""
+        if self.scaler is None:
+            return False
+        before = self.scaler.get_scale()
+        self.scaler.update()
+        return before > 1 and self.scaler.get_scale() < before
 
 
 def rate_warnings(rates: Sequence[Sequence[float]]) -> list[str]:

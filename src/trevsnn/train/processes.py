@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
+from lightning_fabric.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
@@ -26,11 +29,11 @@ def make_fabric(config: RunConfig) -> Fabric:
         except RuntimeError as error:  # without --ntasks-per-node
             raise UsageError(f"SLURM's processes cannot be used: {error}") from error
     here, nodes = _launched()
-    options: dict[str, Any] = {"devices": here, "num_nodes": nodes}
+    options: dict[str, Any] = {"devices": here, "num_nodes": nodes, **_precision(config)}
     if here * nodes > 1:
         options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
     try:
-        fabric = Fabric(accelerator=config.accelerator, precision=config.precision, **options)
+        fabric = Fabric(accelerator=config.accelerator, **options)
         fabric.launch()
     except Exception as error:  # Fabric raises several kinds, each with a sentence of its own
         raise UsageError(
@@ -65,6 +68,15 @@ def local_batch(config: RunConfig, processes: int) -> int:
             f"make batch_size a multiple of {2 * parts}."
         )
     return config.batch_size // parts
+
+
+def _precision(config: RunConfig) -> dict[str, Any]:
+    """Fabric's options for a precision; it takes bfloat16 for float16 on the CPU, unless it is given the plugin."""
+    accelerated = CUDAAccelerator.is_available() or MPSAccelerator.is_available()
+    on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not accelerated)
+    if config.precision == "16-mixed" and on_cpu:
+        return {"plugins": [MixedPrecision(config.precision, "cpu", torch.amp.GradScaler("cpu"))]}
+    return {"precision": config.precision}
 
 
 def _launched() -> tuple[int, int]:

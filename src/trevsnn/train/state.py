@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from rich.console import Console
 from timm.utils.model_ema import ModelEmaV3
 from torch.optim import Optimizer
@@ -39,6 +40,7 @@ class TrainingState:
 
     Attributes:
         ema: the averaged weights, None without ``ema_decay``.
+        scaler: of the loss, None without "16-mixed".
         guard: counts the steps that were skipped.
         step: optimizer steps so far, skipped ones included.
         slope: negative slope of the leaky ReLUs in this epoch.
@@ -51,7 +53,9 @@ class TrainingState:
     def __init__(self, config: RunConfig, fabric: Fabric, model: TRevSNN, optimizer: Optimizer, about: About) -> None:
         self.config, self.fabric, self.model, self.optimizer, self.about = config, fabric, model, optimizer, about
         self.ema = None if config.ema_decay is None else ModelEmaV3(model, config.ema_decay, use_warmup=True)
-        self.guard = StepGuard(model, config.max_nonfinite)
+        precision = fabric.strategy.precision
+        self.scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
+        self.guard = StepGuard(model, config.max_nonfinite, self.scaler)
         self.step = 0
         self.slope = 1.0
         self.loss_sum = torch.zeros((), dtype=widest(fabric.device), device=fabric.device)
@@ -109,6 +113,8 @@ class TrainingState:
             "unreadable": self.unreadable, "history": self.history, "seconds": self.seconds,
             "optimizer": self.optimizer.state_dict(), "random": random, **self._for_evaluation(),
         }  # fmt: skip
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state_dict()
         save_checkpoint(folder / f"step-{self.step:09d}", weights, state)
         remove_checkpoints(folder, "step", keep=STEP_CHECKPOINTS)
         self.saved_at = time.monotonic()
@@ -154,6 +160,8 @@ class TrainingState:
         self.step, self.history, self._seconds = state["step"], state["history"], state["seconds"]
         self.loss_sum.copy_(state["loss_sum"])
         self.guard.skipped, self.guard.in_a_row = state["skipped"], state["in_a_row"]
+        if self.scaler is not None and "scaler" in state:
+            self.scaler.load_state_dict(state["scaler"])
         self.unreadable = state["unreadable"]
         torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"] and self.fabric.device.type == "cuda":

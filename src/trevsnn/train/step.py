@@ -38,6 +38,9 @@ class Stepper:
     def take(self, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
         """One step on all ``accumulate`` parts (inputs, labels). It is skipped where the gradient is not finite.
 
+        With "16-mixed" the backward pass is that of the scaled loss, and the gradient unscaled, once, before anything looks
+        at it; the optimizer's step, or the guard, updates the scale.
+
         Raises:
             RunError: too many steps one after the other had to be skipped.
         """
@@ -49,6 +52,8 @@ class Stepper:
             # Processes share their gradients once, after the last part.
             with self.fabric.no_backward_sync(self.wrapped, enabled=place < len(parts) - 1):
                 losses.append(self._part(place_inputs(inputs, self.dtype), labels, place, len(parts)))
+        if state.scaler is not None:  # not by Fabric, which does not do so for optimizers in one pass
+            state.scaler.unscale_(state.optimizer.optimizer)  # type: ignore[attr-defined]
         norm = clip_gradients(state.model.parameters(), state.model.heads.parameters(), self.config.optim)
         if state.guard.accept(norm):
             state.optimizer.step()

@@ -1,5 +1,5 @@
-"""Compiles every kernel for a card of an architecture, 80 or 90, without one: a name, its bytes of shared memory, and those that a
-thread spills from its registers, a line."""
+"""Compiles the kernels that a card of an architecture, such as 80, takes for maps of a type, bf16 or fp16, without the card: a
+name, its bytes of shared memory, and those that a thread spills from its registers, a line."""
 
 import re
 import subprocess
@@ -29,7 +29,9 @@ def compile_kernel(name, function, options, **constants):
         elif argument in INTEGERS or argument in FLOATS:
             signature[argument] = "i32" if argument in INTEGERS else "fp32"
         else:
-            signature[argument] = "*u8" if argument == "bits_ptr" else "*fp32" if argument in FLOAT32 else "*bf16"
+            signature[argument] = (
+                "*u8" if argument == "bits_ptr" else "*fp32" if argument in FLOAT32 else f"*{sys.argv[2]}"
+            )
     aligned = {(i,): [["tt.divisibility", 16]] for i, a in enumerate(function.arg_names) if signature[a][0] == "*"}
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
@@ -47,7 +49,7 @@ def spilled(cubin):
     return int(re.search(r"STACK:(\d+)", text)[1])
 
 
-for channels in (64, 128):
+for channels in (64, 128) if int(sys.argv[1]) >= 80 else ():
     size = {"C": channels, "D": 4 * channels, "BIAS1": True}
     compile_kernel(f"hidden._forward-{channels}", hidden._hidden_forward, hidden._tile(channels), **size, BIAS2=True)
     compile_kernel(f"hidden._backward_input-{channels}", hidden._hidden_backward_input, hidden._tile(channels), **size)

@@ -107,6 +107,36 @@ def test_a_depthwise_convolution_with_what_stands_around_it(kernel_device, low, 
     assert ours[0].dtype == torch.float32
 
 
+def test_sums_that_float16_cannot_hold_are_right(kernel_device):
+    """As loss scaling makes them: the maps are within its range, sums over pixels are not."""
+    from trevsnn.network.kernels.depthwise import Depthwise
+    from trevsnn.network.kernels.hidden import HiddenMap
+
+    torch.manual_seed(0)
+    grad, u = (channels_last(16 * whole((2, 16, 6, 7), 80, 120, 8), kernel_device, torch.float16) for _ in range(2))
+    u = u / 2**11  # around 6
+    assert grad.sum((0, 2, 3)).isinf().all()
+    w1, w2 = whole((64, 16), -1, 1).to(kernel_device) / 16, whole((16, 64), -1, 1).to(kernel_device) / 16
+    half1, half2 = w1.half()[..., None, None], w2.half()[..., None, None]
+    of_w1, of_b1, of_w2 = HiddenMap(half1, None, half2, None, 0.5, 0.0, 1.0).backward_weights(u, grad)
+    h = rows(u) @ w1.t()
+    inside = ((h >= 0) & (h <= 1)).float()
+    grad_h = (inside * (rows(grad) @ w2)).half().float()
+    assert max(float(sums.abs().max()) for sums in (of_w1, of_b1)) > 65504
+    near(of_w1, grad_h.t() @ rows(u), torch.float16)
+    near(of_b1, grad_h.sum(0), torch.float16)
+    near(of_w2, rows(grad).t() @ (h >= 0.5).float(), torch.float16)
+    weight = torch.randn(16, 1, 3, 3, device=kernel_device)
+    x, of_w, of_b, _ = Depthwise(weight, None, torch.float16, 0.5, 0.0, 1.0).backward(
+        grad, u.float(), outer=grad.float()
+    )
+    assert min(float(of_w.min()), float(of_b.min())) > 65504
+    near(of_b, grad.float().sum((0, 2, 3)), torch.float16)
+    expected = nn.grad.conv2d_weight((u >= 0.5).float(), weight.shape, grad.float(), padding=1, groups=16)
+    near(of_w, expected[:, 0], torch.float16)
+    assert x.isfinite().all()
+
+
 @pytest.mark.parametrize(("size", "upper"), [((5, 7), (3, 4)), ((6, 4), (3, 2)), ((4, 4), (4, 4))])
 def test_the_potential_is_the_sum_of_what_is_normalised(kernel_device, low, size, upper):
     from trevsnn.network.kernels.potential import potential

@@ -66,3 +66,27 @@ def test_the_short_ways_of_16_bit_numbers_are_taken_where_they_are_right(device,
         grad_x = lean.backward(grad, x)
         found = dict(lean.gradients())
     assert_autograd_s(conv, x, grad_x, found)
+
+
+@pytest.mark.parametrize(("kernel", "groups", "stride"), [(1, 1, 1), (3, 6, 1), (5, 6, 1), (3, 1, 2)])
+def test_a_sum_that_float16_cannot_hold_is_not_finite_and_the_others_are_right(device, kernel, groups, stride):
+    """Nothing saturates or wraps: loss scaling sees every overflow."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 6, kernel, stride, padding=kernel // 2, groups=groups)
+    x, size = torch.randn(3, 6, 9, 7), torch.Size((3, 6, *((n + stride - 1) // stride for n in (9, 7))))
+    grad = torch.rand(size) * torch.tensor([1.0, 30, 300, 3000, 30000, 60000]).view(6, 1, 1)
+    found, wide = [], []
+    for results, where, dtype in ((found, device, torch.float16), (wide, torch.device("cpu"), torch.float64)):
+        lean = LeanConv(conv.to(where, dtype), dtype)
+        # Both have the numbers that float16 rounds to.
+        own = [t.half().to(where, dtype).contiguous(memory_format=torch.channels_last) for t in (grad, x)]
+        with torch.no_grad():
+            results.append(lean.backward(*own).cpu().double())
+            results.extend(t.detach().cpu().double() for _, t in lean.gradients())
+    assert not any(sums.isfinite().all() for sums in found[1:])
+    for ours, exact in zip(found, wide, strict=True):
+        there = ours.isfinite()
+        assert there.any()
+        assert not there[exact.abs() > 65600].any()
+        # A library may add up in float16: sqrt(189) roundings.
+        assert ((ours - exact)[there].abs() <= 16 * torch.finfo(torch.float16).eps * exact[there].abs().max()).all()

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import gradients, worst
+from conftest import gradients, lively, worst
 from helpers import assert_exact_is_autograd, loss_of, step_and_inputs
+from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.measure.tracker import LiveStorage
 from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.lean.step import LeanStep
@@ -96,6 +97,27 @@ def test_exact_recomputes_the_same_spikes_under_autocast(small_model, device, mo
     ours, reference = found["exact"][1], found["autograd"][1]
     # Autograd sums the gradients of a shared weight and of the input in 16 bits, where ours are summed in float32.
     assert (ours - reference).norm() < 4 * torch.finfo(low).eps * reference.norm()
+
+
+@settings(max_examples=6)
+@given(scale=st.integers(0, 20), slice_bytes=st.sampled_from([1, None]), seed=st.integers(0, 9))
+def test_exact_is_finite_and_right_wherever_autograd_is_in_float16(device, scale, slice_bytes, seed):
+    """Whatever the loss is multiplied by."""
+    torch.manual_seed(seed)
+    options = {"channels": (4, 8), "timesteps": 2, "num_classes": 5, "encoder_stride": 1, "in_chans": 1}
+    config = TRevSNNConfig(**options, slice_bytes=slice_bytes, kernels="eager")
+    model = lively(TRevSNN(config)).to(device).train()
+    x, target = torch.randn(4, 1, 8, 8).to(device), torch.randint(5, (4,)).to(device)
+    found = []
+    for mode in ("autograd", "exact"):
+        model.set_backprop(mode)
+        with torch.autocast(device.type, torch.float16):
+            loss = loss_of(model, x, target)
+        found.append(torch.cat([grad.flatten() for grad in gradients(model, loss * 2.0**scale).values()]) / 2.0**scale)
+    reference, ours = found
+    if reference.isfinite().all():
+        # As without a scale, see above.
+        assert (ours - reference).norm() < 4 * torch.finfo(torch.float16).eps * reference.norm()
 
 
 @pytest.mark.parametrize("mode", ["exact", "reversible"])

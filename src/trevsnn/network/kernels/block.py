@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trevsnn.network.blocks import Expand, PointwiseDepthwise
 from trevsnn.network.keep import PartName
 from trevsnn.network.kernels.depthwise import Depthwise
-from trevsnn.network.kernels.hidden import WIDEST, HiddenMap
+from trevsnn.network.kernels.hidden import HiddenMap, is_narrow
 from trevsnn.network.lean.block import KeptMaps, LeanBlock
 from trevsnn.network.lean.conv import LeanConv
 from trevsnn.network.spike import SPIKE
@@ -41,7 +41,7 @@ class KernelTrace:
 class KernelBlock(LeanBlock):
     """What :class:`trevsnn.network.lean.block.LeanBlock` computes, with its arguments and by its equations.
 
-    Of a block of at most ``WIDEST`` channels the hidden map is never in memory. Sums are added up in another order than in
+    Of a narrow block (:func:`is_narrow`) the hidden map is never in memory. Sums are added up in another order than in
     the plain operations, and those of weights in float32, so that results differ by rounding; both passes of this class
     see the same spikes.
     """
@@ -55,7 +55,7 @@ class KernelBlock(LeanBlock):
         self._first, self._last = (
             Depthwise(conv.unrounded, conv.conv.bias, dtype, *_NEURON) for conv in (self.dw1, self.dw2)
         )
-        narrow = expand.dw1.in_channels <= WIDEST
+        narrow = is_narrow(expand.dw1.in_channels, expand.dw1.weight.device)
         self._middle = _Narrow(self.pw1, self.pw2) if narrow else _Wide(self.pw1, self.pw2)
 
     def forward(self, potential: Tensor) -> Tensor:

@@ -49,9 +49,9 @@ def keeps_codes(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype,
     which have it in registers, keep none."""
     if kernels == "eager" or _why_not(expand, project, dtype, forced=kernels == "triton") is not None:
         return True
-    from trevsnn.network.kernels.hidden import WIDEST  # Triton is not everywhere
+    from trevsnn.network.kernels.hidden import is_narrow  # Triton is not everywhere
 
-    return expand.dw1.in_channels > WIDEST
+    return not is_narrow(expand.dw1.in_channels, expand.dw1.weight.device)
 
 
 def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *, forced: bool) -> str | None:

@@ -29,6 +29,13 @@ from torch import Tensor
 WIDEST = 128
 
 
+def is_narrow(channels: int, device: torch.device) -> bool:
+    """Whether a block of so many channels has its hidden map in registers. None has on a card before Ampere, for whose matrix
+    units Triton does not compile: there threads spill thousands of bytes, and a program's memory is more than there is."""
+    early = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+    return channels <= WIDEST and not early
+
+
 @triton.jit
 def _load_rows(maps, rows, channels, pixels, C: tl.constexpr):
     """A tile (rows, channels) of maps (N, C), zeros beyond their ends."""

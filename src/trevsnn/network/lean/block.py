@@ -171,7 +171,9 @@ class LeanBlock:
         update_grad = grad if self.gamma is None else self.gamma * grad
         grad_projected = self.dw2.backward(update_grad.to(self.dtype), projected, to_weight=self.gamma is None)
         if self.gamma is not None:
-            self.dw2.backward(grad.to(self.dtype), projected, to_input=False)
+            # Without gamma it may exceed float16 where with gamma it does not.
+            wide = grad.dtype if self.dtype is torch.float16 else self.dtype
+            self.dw2.backward(grad.to(wide), projected.to(wide), to_input=False)
         del projected, update_grad
         grad_hidden = self.pw2.backward(grad_projected, hidden.spikes(self.dtype))
         grad_hidden = hidden.pull_back(grad_hidden)

@@ -20,6 +20,9 @@ def is_lean_conv(conv: nn.Conv2d) -> bool:
 class LeanConv:
     """A convolution whose weight is made ready once for all slices, and whose gradients are summed over them.
 
+    A slice's gradients are of the dtype it computes in, as autograd's of the whole batch are, and their sum over slices of the
+    parameter's. What float16 cannot hold becomes infinite or NaN, and so do the sums: the loss scale is then halved.
+
     Args:
         conv: plain or weight-standardised, one that :func:`is_lean_conv` accepts.
         dtype: it computes in.
