@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import io
@@ -9,7 +10,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +71,7 @@ def _read_shard(path: Path, cache: Path) -> Shard:
     key = json.dumps([INDEX_VERSION, str(path.resolve()), *stamp])
     file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
             return Shard(path, stamp, content["pictures"])
     except Exception:  # there is none yet, or it is damaged, in whatever way: zip has a checksum
         pictures_N = index_shard(path)
@@ -107,7 +108,8 @@ def _write(file: Path, pictures_N: NDArray[np.void]) -> None:
         beside.write_bytes(content.getvalue())
         beside.replace(file)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise RunError(f"the cache {file.parent} cannot be written ({error.strerror}): set data.cache.") from error
 
 
@@ -124,38 +126,20 @@ def index_shard(path: Path) -> NDArray[np.void]:
     group_by_keys = _webdataset("webdataset.tariterators").group_by_keys
     rows: list[tuple[bytes, int, int, int]] = []
     keys: set[str] = set()
-    with path.open("rb") as file:
-        _refuse_compressed(path, file.read(8))
-        file.seek(0)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for sample in group_by_keys(_members(path, tar)):
-                    key = sample["__key__"]
-                    if key in keys:
-                        raise RunError(
-                            f"{path}: the members of {key} are in two places, or there are two samples of that name: write "
-                            "the members of a sample one after the other, under a key of its own."
-                        )
-                    keys.add(key)
-                    picture = _picture(path, sample)
-                    name = picture.name.encode("utf-8", "surrogateescape")
-                    rows.append((name, picture.offset_data, picture.size, _label(path, tar, sample)))
-                file.seek(tar.offset)
-                rest = file.read(1 << 20)
-        except (tarfile.TarError, EOFError) as error:
-            raise RunError(f"{path} is cut off, or no tar file ({error}): fetch it again.") from error
-        except ValueError as error:  # of group_by_keys
-            raise RunError(
-                f"{path} cannot be read ({error.args[0]}): write each member once, or fetch it again."
-            ) from error
-    # A tar file ends with blocks of zeros. Without them tarfile takes where it stopped for the end.
-    if len(rest) < tarfile.BLOCKSIZE:
-        raise RunError(f"{path} is cut off (it has no end): fetch it again.")
-    if rest.strip(b"\0"):
-        raise RunError(
-            f"{path} is damaged, or several tar files in one (there is more after byte {tar.offset}): fetch it again, or "
-            "keep a file for each."
-        )
+    try:
+        for sample in group_by_keys(_members(path)):
+            key = sample["__key__"]
+            if key in keys:
+                raise RunError(
+                    f"{path}: the members of {key} are in two places, or there are two samples of that name: write the "
+                    "members of a sample one after the other, under a key of its own."
+                )
+            keys.add(key)
+            picture = _picture(path, sample)
+            name = picture.name.encode("utf-8", "surrogateescape")
+            rows.append((name, picture.offset, picture.size, _label(path, sample)))
+    except ValueError as error:  # of group_by_keys, whose message begins with the member's name
+        raise RunError(f"{path} holds {str(error.args[0]).partition(':')[0]} twice: write each member once.") from error
     longest = max((len(row[0]) for row in rows), default=1)
     fields = [("name", f"S{longest}"), ("offset", np.int64), ("size", np.int64), ("label", np.int64)]
     return np.array(rows, np.dtype(fields))
@@ -168,11 +152,6 @@ def _webdataset(module: str) -> Any:
         raise UsageError("reading shards needs webdataset: pip install 'trevsnn[shards]'.") from error
 
 
-def _refuse_compressed(path: Path, begin: bytes) -> None:
-    if begin.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
-        raise compressed(path)
-
-
 def compressed(path: Path) -> RunError:
     """The error to raise for a compressed shard."""
     return RunError(
@@ -180,17 +159,52 @@ def compressed(path: Path) -> RunError:
     )
 
 
-def _members(path: Path, tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
-    """The members as ``group_by_keys`` takes them, what it calls data being the member's header."""
-    for member in tar:
-        if member.isdir() or _METADATA.match(member.name):
-            continue
-        if not member.isreg() or member.issparse():
-            raise RunError(f"{path}: {member.name} is a link, a device or a sparse file: write its content.")
-        yield {"fname": member.name, "data": member, "__url__": str(path)}
+@dataclass(frozen=True)
+class _Member:
+    """A member's name, where its content lies, and the content if it may be a label."""
+
+    name: str
+    offset: int
+    size: int
+    content: bytes
 
 
-def _picture(path: Path, sample: dict[str, Any]) -> tarfile.TarInfo:
+def _members(path: Path) -> list[dict[str, Any]]:
+    """The members of a tar file that is whole, as ``group_by_keys`` takes them."""
+    found = []
+    with path.open("rb") as file:
+        if file.read(8).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+            raise compressed(path)
+        file.seek(0)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for header in tar:
+                    if header.isdir() or _METADATA.match(header.name):
+                        continue
+                    if not header.isreg() or header.issparse():
+                        raise RunError(
+                            f"{path}: {header.name} is a link, a device or a sparse file: write its content."
+                        )
+                    label = tar.extractfile(header) if header.name.lower().endswith((".cls", ".json")) else None
+                    content = b"" if label is None else label.read()
+                    member = _Member(header.name, header.offset_data, header.size, content)
+                    found.append({"fname": header.name, "data": member, "__url__": str(path)})
+                file.seek(tar.offset)
+                rest = file.read(1 << 20)
+        except (tarfile.TarError, EOFError) as error:
+            raise RunError(f"{path} is cut off, or no tar file ({error}): fetch it again.") from error
+    # A tar file ends with blocks of zeros. Without them tarfile takes where it stopped for the end.
+    if len(rest) < tarfile.BLOCKSIZE:
+        raise RunError(f"{path} is cut off (it has no end): fetch it again.")
+    if rest.strip(b"\0"):
+        raise RunError(
+            f"{path} is damaged, or several tar files in one (there is more after byte {tar.offset}): fetch it again, or "
+            "keep a file for each."
+        )
+    return found
+
+
+def _picture(path: Path, sample: dict[str, Any]) -> _Member:
     found = sorted(PICTURES & sample.keys())
     if len(found) == 1:
         return sample[found[0]]
@@ -200,16 +214,14 @@ def _picture(path: Path, sample: dict[str, Any]) -> tarfile.TarInfo:
     )
 
 
-def _label(path: Path, tar: tarfile.TarFile, sample: dict[str, Any]) -> int:
+def _label(path: Path, sample: dict[str, Any]) -> int:
     """The class index in KEY.cls, or else the one named label in KEY.json."""
-    member: tarfile.TarInfo | None = sample.get("cls", sample.get("json"))
+    member: _Member | None = sample.get("cls", sample.get("json"))
     if member is None:
         raise RunError(
             f'{path}: sample {sample["__key__"]} has no label: it needs KEY.cls, or KEY.json with a "label".'
         )
-    file = tar.extractfile(member)
-    assert file is not None  # a regular member has content
-    text = file.read().decode("utf-8", "replace").strip()
+    text = member.content.decode("utf-8", "replace").strip()
     value: object = text
     if "cls" not in sample:
         try:
