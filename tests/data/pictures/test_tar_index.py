@@ -191,3 +191,16 @@ def test_a_missing_extra_is_said(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"reading shards needs webdataset: pip install 'trevsnn\[shards\]'"):
         index_shard(tmp_path / "a.tar")
     shutil.rmtree(tmp_path)
+
+
+def test_several_processes_find_what_one_finds(tmp_path):
+    shards = [tmp_path / f"{number}.tar" for number in range(5)]
+    for number, shard in enumerate(shards):
+        write_tar(shard, [(f"{number}.jpg", b"x" * number), (f"{number}.cls", str(number).encode())])
+    alone, shared = read_shards(shards, tmp_path / "one"), read_shards(shards, tmp_path / "two", workers=2)
+    for one, other in zip(alone, shared, strict=True):
+        assert (one.path, one.stamp, one.pictures_N.tolist()) == (other.path, other.stamp, other.pictures_N.tolist())
+    assert [shard.pictures_N["label"].tolist() for shard in shared] == [[number] for number in range(5)]
+    write_tar(shards[3], [("a.jpg", b"")])
+    with pytest.raises(RunError, match=r"3.tar: sample a has no label"):
+        read_shards(shards, tmp_path / "two", workers=2)

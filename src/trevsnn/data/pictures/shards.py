@@ -208,12 +208,12 @@ def load_shards(config: DataConfig, split: Split) -> Shards:
     cache = Path(config.cache or CACHE / "indices")
     found = find_shards(root)
     own = split if split in found else "train"
-    shards = read_shards(found[own], cache)
+    shards = read_shards(found[own], cache, config.workers)
     names = root / "classes.txt"
     if names.is_file():
         classes = _read_classes(names)
     else:
-        classes = _count_classes(root, shards if own == "train" else read_shards(found["train"], cache))
+        classes = _count_classes(root, shards if own == "train" else read_shards(found["train"], cache, config.workers))
     whole = Shards(root, shards, classes)
     if split == "train":
         _warn_if_sorted(whole)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import io
@@ -11,7 +10,8 @@ import os
 import re
 import tarfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,6 @@ from trevsnn.errors import RunError, UsageError
 
 INDEX_VERSION = 1  # raise it when the same shard comes to give another index
 PICTURES = {extension[1:] for extension in IMG_EXTENSIONS}
-THREADS = 8  # that look at shards, as most of the time they wait for a network's file system
 _METADATA = re.compile(r"__[^/]*__($|/)")  # names that webdataset leaves out
 
 
@@ -47,18 +46,23 @@ class Shard:
     pictures_N: NDArray[np.void]
 
 
-def read_shards(paths: Sequence[Path], cache: Path) -> list[Shard]:
+def read_shards(paths: Sequence[Path], cache: Path, workers: int = 0) -> list[Shard]:
     """What is in several shards, from the cache's folder, or else from the shards, which the cache has afterwards.
+
+    Args:
+        paths: of the shards.
+        cache: the folder.
+        workers: processes that read them; 0 for this one.
 
     Raises:
         RunError: as :func:`index_shard`; or a shard is missing, or the cache cannot be written.
         UsageError: ``webdataset`` is not installed.
     """
-    with ThreadPoolExecutor(THREADS) as pool:
-        shards = pool.map(partial(_read_shard, cache=cache), paths)
+    read = partial(_read_shard, cache=cache)
+    with ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
+        shards = pool.map(read, paths) if pool else map(read, paths)
         # On stderr, as stdout may be JSON.
-        progress = track(shards, "reading shards", len(paths), console=Console(stderr=True), transient=True)
-        return list(progress)
+        return list(track(shards, "reading shards", len(paths), console=Console(stderr=True), transient=True))
 
 
 def stamp_of(about: os.stat_result) -> tuple[int, int]:
@@ -108,7 +112,7 @@ def _write(file: Path, pictures_N: NDArray[np.void]) -> None:
         beside.write_bytes(content.getvalue())
         beside.replace(file)
     except OSError as error:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             beside.unlink()
         raise RunError(f"the cache {file.parent} cannot be written ({error.strerror}): set data.cache.") from error
 
@@ -185,8 +189,10 @@ def _members(path: Path) -> list[dict[str, Any]]:
                         raise RunError(
                             f"{path}: {header.name} is a link, a device or a sparse file: write its content."
                         )
-                    label = tar.extractfile(header) if header.name.lower().endswith((".cls", ".json")) else None
-                    content = b"" if label is None else label.read()
+                    content = b""
+                    if header.name.lower().endswith((".cls", ".json")):
+                        file.seek(header.offset_data)  # tarfile goes back to where it was by itself
+                        content = file.read(header.size)
                     member = _Member(header.name, header.offset_data, header.size, content)
                     found.append({"fname": header.name, "data": member, "__url__": str(path)})
                 file.seek(tar.offset)
