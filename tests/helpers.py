@@ -2,6 +2,9 @@
 
 import csv
 import gzip
+import io
+import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from webdataset import ShardWriter
 
 import trevsnn
 from conftest import gradients, lively, worst
@@ -106,6 +110,34 @@ def folder_of_pictures(
             (root / part / name).mkdir(parents=True, exist_ok=True)
             for i in range(n):
                 picture(1000 * label + i).save(root / part / name / f"{i:03}.png")
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> None:
+    """A tar file with these members, in their order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+
+
+def shards_of_folder(folder: Path, root: Path, items: int = 7) -> None:
+    """The pictures of every part of a folder in shards of so many, written by webdataset, in the folder's order."""
+    root.mkdir(parents=True, exist_ok=True)
+    classes = sorted(path.name for path in (folder / "train").iterdir())
+    for part in (path for path in folder.iterdir() if path.is_dir()):
+        with ShardWriter(f"{root}/{part.name}-%06d.tar", maxcount=items, verbose=0) as shards:
+            for label, name in enumerate(classes):
+                for file in sorted((part / name).iterdir()):
+                    sample = {file.suffix[1:]: file.read_bytes(), "cls": label}
+                    shards.write({"__key__": f"{name}{file.stem}", **sample})
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
+
+
+def shard_config(root: Path, **options: object) -> DataConfig:
+    """Of shards in a folder, whose cache is a folder in it."""
+    return DataConfig(**{"name": "shards", "root": str(root), "cache": str(root / "cache"), "image_size": 8, **options})
 
 
 def folder_config(root: Path, **options: object) -> DataConfig:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from helpers import folder_config, folder_of_pictures, shard_config
 from trevsnn.cli.main import build_parser
+from trevsnn.data.sets import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -54,6 +56,21 @@ def test_the_network_of_lif_neurons_in_the_guide_runs():
     exec(compile(block, "lif-networks.md", "exec"), names)
     assert names["logits_TBK"].shape == (8, 32, 10)
     assert all(p.grad is not None for p in names["net"].parameters())
+
+
+def test_the_shards_written_in_the_guide_hold_the_folder_s_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder_of_pictures(tmp_path / "pictures", ("train", "val"), n=3)
+    (block,) = blocks("python", DOCS["data.md"])
+    exec(compile(block, "data.md", "exec"), {})
+    for split in ("train", "val"):
+        written = load(shard_config(tmp_path / "shards"), split, 1)
+        folder = load(folder_config(tmp_path / "pictures"), split, 1)
+        assert written.about == folder.about
+        pairs = [{(part.read(i).tobytes(), int(part.labels_N[i])) for i in range(6)} for part in (written, folder)]
+        assert pairs[0] == pairs[1]
+        assert len(pairs[0]) == 6
+        assert written.labels_N.tolist() != folder.labels_N.tolist()
 
 
 def test_the_layers_in_the_guide_are_those_that_are_checked():

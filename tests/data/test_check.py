@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from helpers import folder_of_pictures, picture
+from helpers import folder_of_pictures, picture, write_tar
 from trevsnn.cli.main import main
 
 
@@ -35,3 +35,11 @@ def test_the_check_names_what_is_odd(tmp_path, capsys):
     assert "0 unreadable files" in capsys.readouterr().out
     assert main(["data", "check", str(tmp_path / "nowhere")]) == 1
     assert "nowhere is no folder" in capsys.readouterr().err
+
+
+def test_shards_are_said_to_be_none_of_its_business(tmp_path, capsys):
+    for name in ("train-0.tar", "train/0.tar"):
+        write_tar(tmp_path / name, [])
+        assert main(["data", "check", str(tmp_path)]) == 1
+        assert "holds shards (.tar), and this checks folders of pictures or recordings" in capsys.readouterr().err
+        (tmp_path / name).unlink()

@@ -45,11 +45,16 @@ def check_folder(root: Path, workers: int) -> dict[str, Any]:
         palette, transparency, another format than its name says, neither picture nor recording), the files.
 
     Raises:
-        RunError: there is no such folder, or it holds no class folders.
+        RunError: there is no such folder, or it holds no class folders, or shards.
         UsageError: the library that reads the recordings is not installed.
     """
     if not root.is_dir():
         raise RunError(f"{root} is no folder: give the one that holds train, val or test, or the class folders.")
+    if any(root.glob("*.tar")) or any(root.glob("*/*.tar")):
+        raise RunError(
+            f"{root} holds shards (.tar), and this checks folders of pictures or recordings: shards are checked when a run "
+            "begins, and their pictures as they are read."
+        )
     folders = find_parts(root) or {root.name: root}
     parts: dict[str, Any] = {}
     files: list[Path] = []

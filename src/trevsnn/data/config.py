@@ -8,7 +8,7 @@ from typing import Literal
 from trevsnn.checks import at_least, finite_at_least, within
 
 DataSet = Literal[
-    "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder",
+    "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder", "shards",
     "n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings",
 ]  # fmt: skip
 EVENT_SETS: tuple[DataSet, ...] = ("n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings")
@@ -26,7 +26,7 @@ class DataConfig:
     """Which pictures or recordings, and how they are resized and augmented.
 
     Attributes:
-        name: the data set; "folder" for your own pictures, "recordings" for your own event recordings.
+        name: the data set; "folder" and "shards" for your own pictures, "recordings" for your own event recordings.
         root: folder of the data set; None: where Debian's package or an earlier download put it. Digits need none.
         download: whether to download a missing set (MNIST, Fashion-MNIST, CIFAR).
         image_size: side in pixels of the network's input. Pictures are resized, events counted in larger pixels.
@@ -50,7 +50,7 @@ class DataConfig:
         bin_by: cut recordings into frames of equal "count" of events or of equal "time".
         event_drop: share of the training recordings that lose some events at random, in time or in space.
         sensor: width and height of the sensor of "recordings", pixels.
-        cache: folder for binned frames; None for one in the home folder.
+        cache: folder for binned frames and for what is known of shards; None for one in the home folder.
         on_unreadable: "fail" at a picture that cannot be read, naming it, or "skip" and count it.
         workers: loading processes; 0 loads in the training process.
 

@@ -43,6 +43,7 @@ class Part(ABC):
     Attributes:
         labels_N: class indices, int64.
         classes, channels, mean, std: see :class:`About`.
+        shards_N: for each item the number of the shard that it lies in, int64; None where items lie by themselves.
     """
 
     labels_N: NDArray[np.int64]
@@ -50,6 +51,7 @@ class Part(ABC):
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    shards_N: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels_N)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
 
 
@@ -35,6 +37,31 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+LANES = 32  # shards that an epoch reads at a time
+
+
+def shuffled_by_shards(shards_N: NDArray[np.int64], generator: torch.Generator) -> list[int]:
+    """All items at random, so that few shards are read at a time.
+
+    The shards one after the other in a random order, each with its items in a random order, are a line of all items. It is
+    cut into ``LANES`` parts of the same length, give or take one, and items are taken from them in turn. So at any time one
+    shard is read in each lane, and process r of W, where W divides the number of lanes, keeps to every W-th lane.
+
+    Args:
+        shards_N: for each item the number of its shard.
+        generator: of the randomness.
+
+    Returns:
+        The items' indices.
+    """
+    shards = torch.as_tensor(shards_N)
+    place = torch.randperm(int(shards.max()) + 1, generator=generator)
+    items = torch.randperm(len(shards), generator=generator)
+    line = items[torch.argsort(place[shards[items]], stable=True)]
+    in_turn = pad_sequence(list(line.tensor_split(LANES)), padding_value=-1).flatten()
+    return in_turn[in_turn >= 0].tolist()
+
+
 class EpochSampler(Sampler[tuple[int, int]]):
     """The keys (epoch, index) that one process of a run loads in one epoch.
 
@@ -49,13 +76,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
         shuffle: whether to shuffle.
         rank, world: r and W.
         of: items of the part, if an epoch takes fewer than all; shuffling leaves out others in each epoch.
+        shards_N: of the part; shuffle by :func:`shuffled_by_shards`.
     """
 
     def __init__(
-        self, size: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1, of: int | None = None
-    ) -> None:
+        self, size: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1, of: int | None = None,
+        shards_N: NDArray[np.int64] | None = None,
+    ) -> None:  # fmt: skip
         self.size, self.seed, self.shuffle, self.rank, self.world = size, seed, shuffle, rank, world
         self.of = size if of is None else of
+        self.shards_N = shards_N
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
@@ -65,5 +95,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = list(range(self.of))
         if self.shuffle:
             generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
-            order = torch.randperm(self.of, generator=generator).tolist()
+            if self.shards_N is None:
+                order = torch.randperm(self.of, generator=generator).tolist()
+            else:
+                order = shuffled_by_shards(self.shards_N, generator)
         return ((self.epoch, index) for index in order[self.start + self.rank : self.size : self.world])

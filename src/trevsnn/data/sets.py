@@ -13,6 +13,7 @@ from trevsnn.data.part import About, Part
 from trevsnn.data.pictures.folders import folder_splits, load_folder
 from trevsnn.data.pictures.in_memory import load_in_memory
 from trevsnn.data.pictures.rows import Rows
+from trevsnn.data.pictures.shards import load_shards, shard_splits
 from trevsnn.data.pictures.transforms import picture_transform
 
 FOLDER_SETS = ("imagenet", "tiny-imagenet", "folder")
@@ -32,10 +33,12 @@ def splits(config: DataConfig) -> list[Split]:
     """The parts that the data set has.
 
     Raises:
-        RunError: the set is a folder of pictures without train, or without val and test.
+        RunError: the set is a folder of pictures or shards without train, or without val and test.
     """
     if config.name == "digits":
         return ["train", "val"]
+    if config.name == "shards":
+        return shard_splits(config)
     return folder_splits(config) if config.name in FOLDER_SETS else ["train", "val", "test"]
 
 
@@ -49,10 +52,12 @@ def load(config: DataConfig, split: Split, timesteps: int) -> Part:
 
     Raises:
         RunError: there is no such part, or files are missing or damaged.
-        UsageError: the library that reads the recordings is not installed.
+        UsageError: the library that reads the recordings or shards is not installed.
     """
     if is_event(config):
         return load_events(config, split, timesteps)
+    if config.name == "shards":
+        return load_shards(config, split)
     return load_folder(config, split) if config.name in FOLDER_SETS else load_in_memory(config, split)
 
 

@@ -106,7 +106,7 @@ class _Training:
         self.steps_per_epoch = len(dataset) // config.batch_size
         self.sampler = EpochSampler(
             self.steps_per_epoch * config.batch_size, config.seed, shuffle=True, rank=fabric.global_rank,
-            world=fabric.world_size, of=len(dataset),
+            world=fabric.world_size, of=len(dataset), shards_N=self.part.shards_N,
         )  # fmt: skip
         loader = make_loader(dataset, self.sampler, size, config.data, pin=fabric.device.type == "cuda")
         self.loader: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)

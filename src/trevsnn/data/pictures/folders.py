@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -25,19 +26,25 @@ class PictureFolder(FileList):
         return read_rgb(self.root / self.files[index])
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """A picture file as RGB, be it grey, CMYK, with a palette or with transparency.
+def read_rgb(source: Path | BytesIO, name: str = "") -> Image.Image:
+    """A picture as RGB, be it grey, CMYK, with a palette or with transparency.
+
+    Args:
+        source: its file, or the file's content.
+        name: in messages, where ``source`` is no path.
 
     Raises:
         UnreadableError: the file is missing, truncated, no picture, or has more pixels than Pillow accepts.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(source) as picture:
             return picture.convert("RGB")
     except FileNotFoundError as error:
-        raise UnreadableError(f"{path} does not exist: has the data folder moved?") from error
+        raise UnreadableError(f"{source} does not exist: has the data folder moved?") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableError(f"{path} cannot be read as a picture ({error}): replace it, or remove it.") from error
+        raise UnreadableError(
+            f"{name or source} cannot be read as a picture ({error}): replace it, or remove it."
+        ) from error
 
 
 def list_pictures(folder: Path, classes: Sequence[str]) -> PictureFolder:

@@ -1,0 +1,239 @@
+"""What lies where in a shard, a tar file of the WebDataset layout: found out once, and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from trevsnn.errors import RunError, UsageError
+
+INDEX_VERSION = 1  # raise it when the same shard comes to give another index
+PICTURES = {extension[1:] for extension in IMG_EXTENSIONS}
+_METADATA = re.compile(r"__[^/]*__($|/)")  # names that webdataset leaves out
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard's file, and its pictures in their order.
+
+    Attributes:
+        path: of the file.
+        stamp: its size in bytes and its time of change in nanoseconds.
+        pictures_N: their ``name`` (UTF-8), ``offset`` and ``size`` in bytes, and ``label``.
+    """
+
+    path: Path
+    stamp: tuple[int, int]
+    pictures_N: NDArray[np.void]
+
+
+def read_shards(paths: Sequence[Path], cache: Path, workers: int = 0) -> list[Shard]:
+    """What is in several shards, from the cache's folder, or else from the shards, which the cache has afterwards.
+
+    Args:
+        paths: of the shards.
+        cache: the folder.
+        workers: processes that read them; 0 for this one.
+
+    Raises:
+        RunError: as :func:`index_shard`; or a shard is missing, or the cache cannot be written.
+        UsageError: ``webdataset`` is not installed.
+    """
+    read = partial(_read_shard, cache=cache)
+    with ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
+        shards = pool.map(read, paths) if pool else map(read, paths)
+        # On stderr, as stdout may be JSON.
+        return list(track(shards, "reading shards", len(paths), console=Console(stderr=True), transient=True))
+
+
+def stamp_of(about: os.stat_result) -> tuple[int, int]:
+    """Size and time of change, by which a changed file is known."""
+    return about.st_size, about.st_mtime_ns
+
+
+def _read_shard(path: Path, cache: Path) -> Shard:
+    stamp = _stamp(path)
+    key = json.dumps([INDEX_VERSION, str(path.resolve()), *stamp])
+    file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
+            return Shard(path, stamp, content["pictures"])
+    except Exception:  # there is none yet, or it is damaged, in whatever way: zip has a checksum
+        pictures_N = index_shard(path)
+    if _stamp(path) != stamp:
+        raise changed(path)
+    _write(file, pictures_N)
+    return Shard(path, stamp, pictures_N)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        return stamp_of(path.stat())
+    except OSError as error:
+        raise missing(path) from error
+
+
+def missing(path: Path) -> RunError:
+    """The error to raise where a shard that was there is there no more."""
+    return RunError(f"{path} does not exist: has the data folder moved?")
+
+
+def changed(path: Path) -> RunError:
+    """The error to raise where a shard is no longer the one that was read at first."""
+    return RunError(f"{path} has changed since the run began: put the old one back, or begin a new run.")
+
+
+def _write(file: Path, pictures_N: NDArray[np.void]) -> None:
+    """Write a file of the cache beside it and rename: another process may do the same at the same time."""
+    content = io.BytesIO()
+    np.savez_compressed(content, pictures=pictures_N)
+    beside = file.with_name(f".{file.stem}.{uuid4().hex}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(content.getvalue())
+        beside.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise RunError(f"the cache {file.parent} cannot be written ({error.strerror}): set data.cache.") from error
+
+
+def index_shard(path: Path) -> NDArray[np.void]:
+    """The pictures of a shard, see :class:`Shard`, from the headers of its members and the members with labels.
+
+    What belongs together is webdataset's to say: consecutive members with the same name up to its first dot.
+
+    Raises:
+        RunError: it is compressed, damaged or cut off; or a sample has no picture or several, no label, one that is no
+            class index, or the key of another.
+        UsageError: ``webdataset`` is not installed.
+    """
+    group_by_keys = _webdataset("webdataset.tariterators").group_by_keys
+    rows: list[tuple[bytes, int, int, int]] = []
+    keys: set[str] = set()
+    try:
+        for sample in group_by_keys(_members(path)):
+            key = sample["__key__"]
+            if key in keys:
+                raise RunError(
+                    f"{path}: the members of {key} are in two places, or there are two samples of that name: write the "
+                    "members of a sample one after the other, under a key of its own."
+                )
+            keys.add(key)
+            picture = _picture(path, sample)
+            name = picture.name.encode("utf-8", "surrogateescape")
+            rows.append((name, picture.offset, picture.size, _label(path, sample)))
+    except ValueError as error:  # of group_by_keys, whose message begins with the member's name
+        raise RunError(f"{path} holds {str(error.args[0]).partition(':')[0]} twice: write each member once.") from error
+    longest = max((len(row[0]) for row in rows), default=1)
+    fields = [("name", f"S{longest}"), ("offset", np.int64), ("size", np.int64), ("label", np.int64)]
+    return np.array(rows, np.dtype(fields))
+
+
+def _webdataset(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError("reading shards needs webdataset: pip install 'trevsnn[shards]'.") from error
+
+
+def compressed(path: Path) -> RunError:
+    """The error to raise for a compressed shard."""
+    return RunError(
+        f"{path} is compressed, so that no picture in it can be read by itself: unpack it to a .tar, as gunzip does."
+    )
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A member's name, where its content lies, and the content if it may be a label."""
+
+    name: str
+    offset: int
+    size: int
+    content: bytes
+
+
+def _members(path: Path) -> list[dict[str, Any]]:
+    """The members of a tar file that is whole, as ``group_by_keys`` takes them."""
+    found = []
+    with path.open("rb") as file:
+        if file.read(8).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+            raise compressed(path)
+        file.seek(0)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for header in tar:
+                    if header.isdir() or _METADATA.match(header.name):
+                        continue
+                    if not header.isreg() or header.issparse():
+                        raise RunError(
+                            f"{path}: {header.name} is a link, a device or a sparse file: write its content."
+                        )
+                    content = b""
+                    if header.name.lower().endswith((".cls", ".json")):
+                        file.seek(header.offset_data)  # tarfile goes back to where it was by itself
+                        content = file.read(header.size)
+                    member = _Member(header.name, header.offset_data, header.size, content)
+                    found.append({"fname": header.name, "data": member, "__url__": str(path)})
+                file.seek(tar.offset)
+                rest = file.read(1 << 20)
+        except (tarfile.TarError, EOFError) as error:
+            raise RunError(f"{path} is cut off, or no tar file ({error}): fetch it again.") from error
+    # A tar file ends with blocks of zeros. Without them tarfile takes where it stopped for the end.
+    if len(rest) < tarfile.BLOCKSIZE:
+        raise RunError(f"{path} is cut off (it has no end): fetch it again.")
+    if rest.strip(b"\0"):
+        raise RunError(
+            f"{path} is damaged, or several tar files in one (there is more after byte {tar.offset}): fetch it again, or "
+            "keep a file for each."
+        )
+    return found
+
+
+def _picture(path: Path, sample: dict[str, Any]) -> _Member:
+    found = sorted(PICTURES & sample.keys())
+    if len(found) == 1:
+        return sample[found[0]]
+    has = f"several pictures ({', '.join(found)})" if found else "no picture"
+    raise RunError(
+        f"{path}: sample {sample['__key__']} has {has}: it needs one, KEY.jpg, KEY.png or the like, where KEY has no dot."
+    )
+
+
+def _label(path: Path, sample: dict[str, Any]) -> int:
+    """The class index in KEY.cls, or else the one named label in KEY.json."""
+    member: _Member | None = sample.get("cls", sample.get("json"))
+    if member is None:
+        raise RunError(
+            f'{path}: sample {sample["__key__"]} has no label: it needs KEY.cls, or KEY.json with a "label".'
+        )
+    text = member.content.decode("utf-8", "replace").strip()
+    value: object = text
+    if "cls" not in sample:
+        try:
+            value = json.loads(text)["label"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f'{path}: {member.name} holds no "label": write a class index there, or KEY.cls.') from error
+    if isinstance(value, bool) or re.fullmatch("[0-9]{1,9}", str(value)) is None:
+        raise RunError(f"{path}: {member.name} holds the label {value!r:.40}: write a class index, 0 or more.")
+    return int(str(value))
