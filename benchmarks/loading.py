@@ -14,6 +14,7 @@ import statistics
 import time
 from pathlib import Path
 
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -32,7 +33,7 @@ def measure(folder: Path, workers: int, training: bool, passes: int) -> list[flo
     config = DataConfig(**{**recipe, "root": str(folder), "workers": workers})
     dataset = TensorDataset(list_pictures(folder, list_classes(folder)), config, 0, timesteps=1, training=training)
     sampler = EpochSampler(len(dataset), 0, shuffle=training)
-    loader = make_loader(dataset, sampler, 10, config, pin=False)
+    loader = make_loader(dataset, sampler, 10, config, torch.device("cpu"))
     rates = []
     for epoch in range(passes + 1):
         sampler.epoch = epoch
