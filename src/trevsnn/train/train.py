@@ -110,7 +110,9 @@ class _Training:
         )  # fmt: skip
         loader = make_loader(dataset, self.sampler, size, config.data, fabric.device)
         self.loader: Any = (
-            fabric.setup_dataloaders(loader, use_distributed_sampler=False) if isinstance(loader, DataLoader) else loader
+            fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+            if isinstance(loader, DataLoader)
+            else loader
         )
         self.validation = evaluation_loader(self._load("val"), config, fabric)
         self.wrapped, optimizer = fabric.setup(model, build_optimizer(model, config))

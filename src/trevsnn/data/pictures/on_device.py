@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.io import ImageReadMode, decode_jpeg
-from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2.functional import center_crop, resize, resized_crop
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.part import About
@@ -51,7 +51,8 @@ class OnDevice:
     ) -> None:
         self.config, self.device, self.again, self.training = config, device, again, training
         self.mean_C11, self.std_C11 = (
-            torch.tensor(numbers, dtype=torch.float32, device=device)[:, None, None] for numbers in (about.mean, about.std)
+            torch.tensor(numbers, dtype=torch.float32, device=device)[:, None, None]
+            for numbers in (about.mean, about.std)
         )
         self.turns, self.jitters = config.rotation > 0 or config.shear > 0, config.color_jitter > 0
         if training and (self.turns or self.jitters):
@@ -96,8 +97,9 @@ class OnDevice:
         for place, picture in zip(jpegs, decoded, strict=True):
             if picture is None:
                 items[place] = self.again(items[place].key)
-                picture = self._place(torch.tensor(items[place].content).movedim(-1, 0))
-            pictures[place] = picture
+                pictures[place] = self._place(torch.tensor(items[place].content).movedim(-1, 0))
+            else:
+                pictures[place] = picture
         return pictures, items
 
     def _decode_jpegs(self, files: list[Tensor]) -> list[Tensor]:
@@ -131,11 +133,11 @@ class OnDevice:
         config, size = self.config, self.config.image_size
         if self.training and config.crop == "resized":
             both = zip(pictures, drawn, strict=True)
-            return torch.stack([F.resized_crop(p, *d.crop, [size, size], antialias=True) for p, d in both])
+            return torch.stack([resized_crop(p, *d.crop, [size, size], antialias=True) for p, d in both])
         shorter = size if self.training else floor(size / config.crop_share)
         if len({picture.shape for picture in pictures}) == 1:  # a set of one size: all at once
-            return F.center_crop(F.resize(torch.stack(pictures), [shorter], antialias=True), [size, size])
-        return torch.stack([F.center_crop(F.resize(p, [shorter], antialias=True), [size, size]) for p in pictures])
+            return center_crop(resize(torch.stack(pictures), [shorter], antialias=True), [size, size])
+        return torch.stack([center_crop(resize(p, [shorter], antialias=True), [size, size]) for p in pictures])
 
     def _augment(self, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
         """Images (B, C, S, S) in 0..1, each shifted, mirrored, turned, sheared and changed in colour by its own numbers."""

@@ -56,12 +56,12 @@ class Draw:
     """
 
     def __init__(self, config: DataConfig) -> None:
-        self.config, size, jitter = config, config.image_size, config.color_jitter
+        self.config, size = config, config.image_size
         self.scale = (config.crop_scale, 1.0)
         self.ratio = RandomResizedCropAndInterpolation(size).ratio
         self.shift = v2.RandomCrop(size, padding=config.crop_padding)
         self.forms = rotation_and_shear(config, v2.InterpolationMode.BILINEAR)
-        self.jitter = ColorJitter(jitter, jitter, jitter) if jitter > 0 else None
+        self.factors = [1 - config.color_jitter, 1 + config.color_jitter]
         self.erase = v2.RandomErasing(scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3))  # timm's ranges
         self.shown = [torch.empty(1, size, size, device="meta")]  # whose size alone is asked for
 
@@ -88,9 +88,8 @@ class Draw:
 
     def _colours(self) -> tuple[float, ...]:
         factors = np.ones((CHANGES, CHANGES))
-        if self.jitter is not None:
-            jitter = self.jitter
-            order, *found, _ = ColorJitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+        if self.config.color_jitter > 0:
+            order, *found, _ = ColorJitter.get_params(self.factors, self.factors, self.factors, None)
             for place, change in enumerate(int(number) for number in order if number < CHANGES):
                 factors[place, change] = found[change]
         return tuple(factors.flatten().tolist())

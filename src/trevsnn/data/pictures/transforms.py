@@ -44,8 +44,12 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
         training: whether to augment.
     """
     size, mean, std = config.image_size, about.mean, about.std
-    transforms: list[Any] = _training(config, about) if training else list(
-        transforms_imagenet_eval(size, config.crop_share, interpolation="bilinear", mean=mean, std=std).transforms
+    transforms: list[Any] = (
+        _training(config, about)
+        if training
+        else list(
+            transforms_imagenet_eval(size, config.crop_share, interpolation="bilinear", mean=mean, std=std).transforms
+        )
     )
     if config.reduced:
         transforms[0] = Reduced(transforms[0])
