@@ -79,7 +79,9 @@ def enlarged(folder: Path, longer: int, into: Path, most: int = 20) -> Path:
     for index in range(min(most, len(part))):
         picture = part.read(index)
         factor = longer / max(picture.size)
-        large = picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.BICUBIC)
+        large = picture.resize(
+            (round(picture.width * factor), round(picture.height * factor)), Image.Resampling.BICUBIC
+        )
         place = into / part.classes[part.labels_N[index]]
         place.mkdir(exist_ok=True)
         large.save(place / f"{index}.jpg", quality=90)
@@ -92,7 +94,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 64])
     parser.add_argument("--workers", type=int, nargs="+", default=[0])
     parser.add_argument("--passes", type=int, default=5)
-    parser.add_argument("--enlarge", type=int, help="pixels of the longer side, to which 20 of the pictures are enlarged")
+    parser.add_argument(
+        "--enlarge", type=int, help="pixels of the longer side, to which 20 of the pictures are enlarged"
+    )
     options = parser.parse_args()
     table = Table("size", "workers", "way", "training, pictures/s", "evaluation, pictures/s")
     with tempfile.TemporaryDirectory() as into:

@@ -134,7 +134,13 @@ def test_pixels_differ_little_from_full_decoding(photographs, options):
 @pytest.mark.parametrize("training", [True, False])
 def test_what_needs_its_pixels_is_the_same_bit_for_bit(photographs, training):
     small = photographs.select(np.array([0, 1, 3]))
-    options = {"image_size": 224, "crop": "resized", "flip": True, "auto_augment": "rand-m9-mstd0.5-inc1", "erasing": 0.5}
+    options = {
+        "image_size": 224,
+        "crop": "resized",
+        "flip": True,
+        "auto_augment": "rand-m9-mstd0.5-inc1",
+        "erasing": 0.5,
+    }
     for epoch in range(4):
         given = {"training": training, "epoch": epoch, **options}
         assert torch.equal(tensors(small, reduced=True, **given), tensors(small, **given))
