@@ -24,7 +24,7 @@ from trevsnn.data.pictures.file import REDUCTIONS, PictureFile
 from trevsnn.data.pictures.folders import PictureFolder
 from trevsnn.data.pictures.reduced import Reduced, largest_reduction, size_of_resized
 from trevsnn.data.sampling import seeded
-from trevsnn.errors import RunError
+from trevsnn.data.sets import load
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"  # china.jpg and flower.jpg, 640 x 427
 
@@ -153,7 +153,17 @@ def test_crops_are_not_the_same_where_something_is_gained(photographs):
     assert [torch.equal(a, b) for a, b in zip(found, full, strict=True)] == [False, False, False, True]
 
 
-def test_pictures_in_memory_and_single_files_are_prepared_alike(photographs):
+def test_pictures_in_memory_have_no_file_to_reduce():
+    part = load(DataConfig(), "val", 1)
+    for training in (True, False):
+        found, plain = (
+            TensorDataset(part, DataConfig(image_size=4, crop="resized", **options), 0, timesteps=1, training=training)
+            for options in ({"reduced": True}, {})
+        )
+        assert all(torch.equal(found[0, index][0], plain[0, index][0]) for index in range(10))
+
+
+def test_a_single_file_is_prepared_as_in_evaluation(photographs):
     options = DataConfig(name="folder", image_size=64, reduced=True)
     paths = [photographs.root / file for file in photographs.files]
     expected = tensors(photographs, image_size=64, reduced=True, training=False)
@@ -195,4 +205,3 @@ def test_a_file_that_is_no_jpeg_is_decoded_whole_whatever_its_name(tmp_path):
     part = PictureFolder(tmp_path, ["png.jpg"], [0], ["a"])
     given = {"training": False, "image_size": 4}
     assert torch.equal(tensors(part, reduced=True, **given), tensors(part, **given))
-    assert issubclass(UnreadableError, RunError)

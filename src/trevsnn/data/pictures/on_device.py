@@ -26,7 +26,8 @@ class OnDevice:
 
     JPEGs are decoded by torchvision (on CUDA by nvJPEG, all of a batch together) and pictures resized one by one with
     antialiasing; flip, rotation and shear, colours, normalisation and erasing are of the whole batch at once, each item by its
-    own random numbers. Those come with the batch: nothing depends on a global generator, nor changes one.
+    own random numbers. Those come with the batch: nothing depends on a global generator, nor changes one. On CUDA all this
+    is done in a stream of its own, beside the training step.
 
     Args:
         config: data.* of the run.
@@ -50,23 +51,39 @@ class OnDevice:
         training: bool,
     ) -> None:
         self.config, self.device, self.again, self.training = config, device, again, training
-        self.mean_C11, self.std_C11 = (
-            torch.tensor(numbers, dtype=torch.float32, device=device)[:, None, None]
-            for numbers in (about.mean, about.std)
-        )
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.turns, self.jitters = config.rotation > 0 or config.shear > 0, config.color_jitter > 0
         if training and (self.turns or self.jitters):
             self.transform, self.enhance = _kornia("kornia.geometry.transform"), _kornia("kornia.enhance")
         self.noise = torch.Generator(device)
-        self._try_decoder()
+        with torch.cuda.stream(self.stream):
+            self.mean_C11, self.std_C11 = (
+                torch.tensor(numbers, dtype=torch.float32, device=device)[:, None, None]
+                for numbers in (about.mean, about.std)
+            )
+            self._try_decoder()
 
-    @torch.no_grad()
     def __call__(self, batch: RawBatch) -> tuple[Tensor, Tensor, Tensor]:
         """The batch as (float32 pictures (B, C, S, S), labels (B,), both on the device; unreadable (B,) on the CPU).
 
         Raises:
             UnreadableError: a JPEG is damaged (``on_unreadable="fail"``).
         """
+        if self.stream is None:
+            return self._make(batch)
+        # torchvision lets nvJPEG write, in a stream of nvJPEG's own, into memory that the current stream gave back and may
+        # not have read yet. What this stream gave back is of the batch before, which is waited for; training is not.
+        self.stream.synchronize()
+        with torch.cuda.stream(self.stream):
+            images, labels_B, unreadable_B = self._make(batch)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self.stream)
+        for tensor in (images, labels_B):
+            tensor.record_stream(current)
+        return images, labels_B, unreadable_B
+
+    @torch.no_grad()
+    def _make(self, batch: RawBatch) -> tuple[Tensor, Tensor, Tensor]:
         pictures, items = self._decode(batch)
         drawn = [item.drawn or Drawn() for item in items]
         images = self._resize(pictures, drawn).to(torch.float32) / 255
@@ -93,6 +110,8 @@ class OnDevice:
         try:
             decoded: Sequence[Tensor | None] = self._decode_jpegs([files[place] for place in jpegs])
         except RuntimeError:  # which does not say at which of them
+            if self.stream is not None:
+                torch.cuda.synchronize(self.device)  # what was begun may still be written
             decoded = [self._decode_alone(files[place]) for place in jpegs]
         for place, picture in zip(jpegs, decoded, strict=True):
             if picture is None:
