@@ -123,7 +123,7 @@ def train(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     average = ModelEmaV3(model, config.ema_decay or 0.0, use_warmup=True)
     dataset = TensorDataset(part, config.data, config.seed, timesteps=config.model.timesteps, training=True)
     sampler = EpochSampler(len(dataset), config.seed, shuffle=True)
-    loader = make_loader(dataset, sampler, config.batch_size, config.data, pin=False)
+    loader = make_loader(dataset, sampler, config.batch_size, config.data, torch.device("cpu"))
     mix = batch_mix(config.data, len(part.classes), config.label_smoothing, config.seed)
     if mix is not None:
         config = replace(config, label_smoothing=0.0)  # it is in the target
@@ -173,7 +173,7 @@ def accuracies(networks: dict[str, nn.Module], config: RunConfig, split: Split) 
     part = load(config.data, split, timesteps)
     dataset = TensorDataset(part, config.data, config.seed, timesteps=timesteps, training=False)
     sampler = EpochSampler(len(dataset), 0, shuffle=False)
-    loader = make_loader(dataset, sampler, config.batch_size, config.data, pin=False)
+    loader = make_loader(dataset, sampler, config.batch_size, config.data, torch.device("cpu"))
     right = dict.fromkeys(networks, 0)
     for inputs, labels, _ in batches(loader):
         for name, network in networks.items():

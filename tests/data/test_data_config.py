@@ -6,6 +6,7 @@ from trevsnn.data.config import DataConfig
 
 PICTURES = {
     "rows": True, "crop": "resized", "crop_scale": 0.5, "crop_share": 0.9, "auto_augment": "rand-m9", "color_jitter": 0.4,
+    "reduced": True, "on_device": True,
 }  # fmt: skip
 RECORDINGS = {
     "task": "direction", "piece_ms": 10.0, "event_mix": 1.0, "bin_by": "time", "event_drop": 0.5, "sensor": (64, 64),
@@ -35,3 +36,21 @@ def test_a_set_has_its_own_sensor():
 def test_pieces_have_a_length(value):
     with pytest.raises(ValueError, match=rf"data\.piece_ms is {value}; it must be a number of at least 0\.001"):
         DataConfig(name="n-mnist", piece_ms=value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        (
+            "auto_augment",
+            "rand-m9",
+            "changes pictures one by one in the loading processes.*set data.auto_augment to null",
+        ),
+        ("rows", True, "makes whole pictures, but data.rows asks for their rows"),
+        ("reduced", True, "decodes in the loading processes, data.on_device on the device"),
+    ],
+)
+def test_what_the_device_does_not_do_is_refused(option, value, why):
+    DataConfig(**{option: value})
+    with pytest.raises(ValueError, match=why):
+        DataConfig(on_device=True, **{option: value})

@@ -94,7 +94,9 @@ def test_what_goes_wrong_in_loading_processes_is_one_sentence(tmp_path, workers)
     damage(tmp_path)
     options = folder_config(tmp_path, workers=workers)
     sampler = EpochSampler(len(part), 0, shuffle=False)
-    loader = make_loader(TensorDataset(part, options, 0, timesteps=1, training=False), sampler, 4, options, pin=False)
+    loader = make_loader(
+        TensorDataset(part, options, 0, timesteps=1, training=False), sampler, 4, options, torch.device("cpu")
+    )
     with pytest.raises(UnreadableError) as raised:
         list(batches(loader))
     assert re.fullmatch(

@@ -14,12 +14,16 @@ from safetensors.torch import load_file
 
 from helpers import SMALL, TINY_FLOAT16, assert_same, folder_of_pictures, metrics, train
 from trevsnn.cli.main import main
+from trevsnn.data.config import DataConfig
+from trevsnn.data.sets import load
 from trevsnn.run.checkpoint import load_checkpoint
 
 # The command, in a process that computes convolutions on CUDA as this one does: see conftest.py.
 TREVSNN = """
 import sys, torch
 from trevsnn.cli.main import main
+from trevsnn.data.config import DataConfig
+from trevsnn.data.sets import load
 torch.backends.cudnn.allow_tf32 = False
 sys.exit(main(sys.argv[1:]))
 """
@@ -154,5 +158,20 @@ def test_every_optimizer_trains_and_resumes(device, tmp_path, optimizer, lr):
     loss = [float(row["train_loss"]) for row in metrics(whole)]
     assert loss[2] < loss[0]
     run = unfinish(whole, tmp_path / "resumed", keep=1)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert_same(whole, run)
+
+
+def test_pictures_augmented_on_the_device_resume_in_the_middle_of_an_epoch(device, tmp_path):
+    whole = tmp_path / "whole"
+    options = [
+        "--data.on_device", "true", "--data.crop_padding", "1", "--data.rotation", "10", "--data.shear", "5",
+        "--data.erasing", "0.5", "--data.mixup", "0.2", "--checkpoint_seconds", "0",
+        "--batch_size", "512", "--epochs", "2",
+    ]  # fmt: skip
+    train("--run", str(whole), *options, accelerator=device.type)
+    run = unfinish(whole, tmp_path / "resumed", keep=1)
+    (left,) = (run / "checkpoints").glob("step-*")
+    assert int(left.name[5:]) % (len(load(DataConfig(), "train", 1)) // 512) != 0
     assert main(["train", "--resume", str(run)]) == 0
     assert_same(whole, run)

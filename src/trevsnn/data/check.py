@@ -16,7 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from trevsnn.data.events.recordings import READERS, read_recording
 from trevsnn.data.listing import SPLITS, find_parts, list_classes
 from trevsnn.data.part import UnreadableError
-from trevsnn.data.pictures.folders import read_rgb
+from trevsnn.data.pictures.file import read_rgb
 from trevsnn.errors import RunError
 
 #: Pillow's modes other than RGB, as they are reported.

@@ -17,7 +17,7 @@ Task = Literal["class", "direction"]
 Split = Literal["train", "val", "test"]
 
 #: Options for one kind of data alone.
-_PICTURES = ("rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter")
+_PICTURES = ("rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter", "reduced", "on_device")
 _EVENTS = ("task", "piece_ms", "event_mix", "bin_by", "event_drop", "sensor")
 
 
@@ -53,6 +53,8 @@ class DataConfig:
         cache: folder for binned frames and for what is known of shards; None for one in the home folder.
         on_unreadable: "fail" at a picture that cannot be read, naming it, or "skip" and count it.
         workers: loading processes; 0 loads in the training process.
+        reduced: decode a JPEG at 1/2, 1/4 or 1/8 of its size where the crop has that many more pixels than it is shown with.
+        on_device: decode and augment pictures in whole batches on the device; loading processes only read the files.
 
     Raises:
         ValueError: a value is out of its range, or for data of the other kind.
@@ -84,6 +86,8 @@ class DataConfig:
     cache: str | None = None
     on_unreadable: Literal["fail", "skip"] = "fail"
     workers: int = 0
+    reduced: bool = False
+    on_device: bool = False
 
     def __post_init__(self) -> None:
         at_least("data.image_size", self.image_size, 1)
@@ -102,6 +106,8 @@ class DataConfig:
         if self.piece_ms is not None:
             finite_at_least("data.piece_ms", self.piece_ms, 0.001)
         self._refuse_options_of_the_other_kind()
+        if self.on_device:
+            self._refuse_what_needs_decoded_items()
         if self.event_mix > 0 and (self.mixup > 0 or self.cutmix > 0):
             raise ValueError("data.event_mix is another way to mix than data.mixup and data.cutmix: choose one.")
 
@@ -114,6 +120,19 @@ class DataConfig:
         if self.name != "recordings" and self.sensor != DataConfig.sensor:
             raise ValueError(
                 f"data.sensor is for recordings of your own; {self.name} has its own sensor: leave it out."
+            )
+
+    def _refuse_what_needs_decoded_items(self) -> None:
+        if self.auto_augment is not None:
+            raise ValueError(
+                "data.auto_augment changes pictures one by one in the loading processes, which data.on_device leaves to "
+                "the device: set data.auto_augment to null, and data.color_jitter in its place, or leave out data.on_device."
+            )
+        if self.rows:
+            raise ValueError("data.on_device makes whole pictures, but data.rows asks for their rows: choose one.")
+        if self.reduced:
+            raise ValueError(
+                "data.reduced decodes in the loading processes, data.on_device on the device at full scale: choose one."
             )
 
     @property

@@ -14,7 +14,7 @@ from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import Events, read_recording
 from trevsnn.data.events.sets import SENSORS
 from trevsnn.data.part import About, UnreadableError
-from trevsnn.data.pictures.folders import read_rgb
+from trevsnn.data.pictures.file import PictureFile, read_rgb
 from trevsnn.data.sets import is_event, transform_of
 
 
@@ -40,7 +40,7 @@ def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: 
     if is_event(config):
         sensor = SENSORS.get(config.name, config.sensor)
         return torch.stack([transform(_frames(path, config, timesteps, sensor)) for path in paths])
-    return torch.stack([transform(_picture(path, about.channels)) for path in paths])
+    return torch.stack([transform(_picture(path, config, about.channels)) for path in paths])
 
 
 def read_item(path: Path, config: DataConfig) -> Events:
@@ -54,9 +54,10 @@ def read_item(path: Path, config: DataConfig) -> Events:
     return events if config.piece_ms is None else first_piece(events, config.piece_ms)
 
 
-def _picture(path: Path, channels: int) -> Any:
-    picture = read_rgb(path)
-    return picture.convert("L") if channels == 1 else picture
+def _picture(path: Path, config: DataConfig, channels: int) -> Any:
+    if channels == 1:
+        return read_rgb(path).convert("L")
+    return PictureFile.of(path) if config.reduced else read_rgb(path)
 
 
 def _frames(path: Path, config: DataConfig, timesteps: int, sensor: tuple[int, int]) -> Any:

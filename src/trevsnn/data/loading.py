@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.part import Part, UnreadableError
+from trevsnn.data.pictures.on_device import DeviceLoader, OnDevice
+from trevsnn.data.pictures.raw import Draw, RawBatch, RawItem, content_of
 from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
 from trevsnn.data.sets import load, splits, transform_of
 from trevsnn.errors import RunError
 
 IGNORED = -100  # the label that torch's losses and metrics leave out
+Item = TypeVar("Item")
 
 
 class TensorDataset(Dataset[tuple[Tensor, int, int]]):
@@ -43,50 +47,101 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
     def __init__(self, part: Part, config: DataConfig, seed: int, *, timesteps: int, training: bool) -> None:
         self.part, self.seed, self.training = part, seed, training
         self.transform = transform_of(config, part.about, timesteps, training=training)
+        self.read = part.open if config.reduced else part.read
         self.skip = config.on_unreadable == "skip"
 
     def __len__(self) -> int:
         return len(self.part)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
+        return self.first_readable(key, lambda other: self.transform(self.read(other)))
+
+    def first_readable(self, key: tuple[int, int], take: Callable[[int], Item]) -> tuple[Item, int, int]:
+        """What ``take`` makes of an index, with random generators seeded for ``key``; its label; and ``unreadable``.
+
+        Raises:
+            UnreadableError: an item cannot be read (``on_unreadable="fail"``), or none can.
+        """
         epoch, index = key
         unreadable = -1
         for other in chain(range(index, len(self)), range(index)):
             try:
-                item = self.part.read(other)
+                with seeded(mix_seed(self.seed, epoch, index)):
+                    item = take(other)
             except UnreadableError:
                 if not self.skip:
                     raise
                 unreadable = index
                 continue
-            with seeded(mix_seed(self.seed, epoch, index)):
-                tensor = self.transform(item)
             ignored = unreadable >= 0 and not self.training
-            return tensor, IGNORED if ignored else int(self.part.labels_N[other]), unreadable
+            return item, IGNORED if ignored else int(self.part.labels_N[other]), unreadable
         raise UnreadableError("not one item of the data set can be read: check data.root.")
 
 
+class RawDataset(Dataset[RawItem]):
+    """The same items not yet decoded, for ``data.on_device``, by (epoch, index).
+
+    Args:
+        items: whose part, seed and policy for what cannot be read this has.
+        config: data.* of the run.
+
+    Raises:
+        UnreadableError: on access, as :class:`TensorDataset`, if a file is missing or no picture.
+    """
+
+    def __init__(self, items: TensorDataset, config: DataConfig) -> None:
+        self.items = items
+        self.draw = Draw(config) if items.training else None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: tuple[int, int]) -> RawItem:
+        return self.take(key, decode=False)
+
+    def take(self, key: tuple[int, int], *, decode: bool) -> RawItem:
+        """An item, decoded in any case or only where the device cannot do it."""
+
+        def take(index: int) -> Any:
+            picture = self.items.part.open(index)
+            drawn = self.draw(getattr(picture, "header", picture)) if self.draw is not None else None
+            return content_of(picture, decode=decode), drawn
+
+        (content, drawn), label, unreadable = self.items.first_readable(key, take)
+        return RawItem(content, drawn, label, unreadable, key)
+
+
 def make_loader(
-    dataset: TensorDataset, sampler: EpochSampler, batch_size: int, config: DataConfig, *, pin: bool
-) -> DataLoader[Any]:
+    dataset: TensorDataset, sampler: EpochSampler, batch_size: int, config: DataConfig, device: torch.device
+) -> DataLoader[Any] | DeviceLoader:
     """A loader with ``config.workers`` persistent processes, each four batches ahead.
 
-    In training an incomplete last batch is dropped.
+    In training an incomplete last batch is dropped. With ``on_device`` inputs and labels come out on the device; otherwise
+    batches are on the CPU, for a CUDA device in page-locked memory.
 
     Args:
         dataset, sampler: what is loaded, and in which order.
         batch_size: items of one process's batch.
         config: data.* of the run.
-        pin: put batches in page-locked memory, for a CUDA device.
+        device: that the network is on.
+
+    Raises:
+        UsageError: kornia is needed and not installed (``on_device``).
     """
     ahead: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": True} if config.workers else {}
-    return DataLoader(
-        dataset, batch_size, sampler=sampler, num_workers=config.workers, drop_last=dataset.training, pin_memory=pin,
-        generator=torch.Generator(), **ahead,
+    load = partial(
+        DataLoader, batch_size=batch_size, sampler=sampler, num_workers=config.workers, drop_last=dataset.training,
+        pin_memory=device.type == "cuda", generator=torch.Generator(), **ahead,
     )  # fmt: skip
+    if not config.on_device:
+        return load(dataset)
+    raw = RawDataset(dataset, config)
+    again = partial(raw.take, decode=True)
+    place = OnDevice(config, dataset.part.about, device, again, training=dataset.training)
+    return DeviceLoader(load(raw, collate_fn=RawBatch.of), dataset, place)
 
 
-def batches(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def batches(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The batches (inputs, labels, unreadable) of a loader; errors of its processes become one sentence.
 
     Raises:

@@ -69,6 +69,14 @@ class Part(ABC):
             UnreadableError: its file is missing or damaged.
         """
 
+    def open(self, index: int) -> Any:
+        """An item before its pixels are decoded, where it is a picture's file; else as :meth:`read` gives it.
+
+        Raises:
+            UnreadableError: its file is missing, or no picture.
+        """
+        return self.read(index)
+
     @abstractmethod
     def name(self, index: int) -> str:
         """An item's name in messages."""

@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from trevsnn.data.loading import IGNORED, TensorDataset, batches, loading_deaths, make_loader
 from trevsnn.data.part import Part
+from trevsnn.data.pictures.on_device import DeviceLoader
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.config import RunConfig
@@ -37,16 +38,16 @@ class Evaluation:
     rates: list[list[float]]
 
 
-def evaluation_loader(part: Part, config: RunConfig, fabric: Fabric) -> DataLoader[Any]:
+def evaluation_loader(part: Part, config: RunConfig, fabric: Fabric) -> DataLoader[Any] | DeviceLoader:
     """A loader of all items of a part, in order and without augmentation, each in one process.
 
     Raises:
-        UsageError: as :func:`trevsnn.train.processes.local_batch`.
+        UsageError: as :func:`trevsnn.train.processes.local_batch` and :func:`trevsnn.data.loading.make_loader`.
     """
     dataset = TensorDataset(part, config.data, config.seed, timesteps=config.model.timesteps, training=False)
     sampler = EpochSampler(len(dataset), config.seed, shuffle=False, rank=fabric.global_rank, world=fabric.world_size)
     size = local_batch(config, fabric.world_size)
-    return make_loader(dataset, sampler, size, config.data, pin=fabric.device.type == "cuda")
+    return make_loader(dataset, sampler, size, config.data, fabric.device)
 
 
 def place_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
@@ -58,7 +59,7 @@ def place_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
 @torch.no_grad()
 def evaluate(
     model: TRevSNN,
-    loader: DataLoader[Any],
+    loader: DataLoader[Any] | DeviceLoader,
     fabric: Fabric,
     engine: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:

@@ -108,9 +108,13 @@ class _Training:
             self.steps_per_epoch * config.batch_size, config.seed, shuffle=True, rank=fabric.global_rank,
             world=fabric.world_size, of=len(dataset), shards_N=self.part.shards_N,
         )  # fmt: skip
-        loader = make_loader(dataset, self.sampler, size, config.data, pin=fabric.device.type == "cuda")
-        self.loader: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-        self.validation: DataLoader[Any] = evaluation_loader(self._load("val"), config, fabric)
+        loader = make_loader(dataset, self.sampler, size, config.data, fabric.device)
+        self.loader: Any = (
+            fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+            if isinstance(loader, DataLoader)
+            else loader
+        )
+        self.validation = evaluation_loader(self._load("val"), config, fabric)
         self.wrapped, optimizer = fabric.setup(model, build_optimizer(model, config))
         self.wrapped.mark_forward_method("forward_time")
         self.state = TrainingState(config, fabric, model, optimizer, self.part.about)  # type: ignore[arg-type]

@@ -104,7 +104,7 @@ def test_real_imagenet_pictures_are_read_and_augmented(tmp_path):
         part = load(options, "train" if training else "val", 1)
         loader = make_loader(
             TensorDataset(part, options, 0, timesteps=1, training=training), EpochSampler(100, 0, shuffle=training), 10,
-            options, pin=False,
+            options, torch.device("cpu"),
         )  # fmt: skip
         found = [inputs for inputs, _, unreadable in batches(loader) if bool((unreadable == -1).all())]
         inputs = torch.cat(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -12,7 +11,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.listing import SPLITS, data_root, find_parts, list_files, part_of
-from trevsnn.data.part import FileList, UnreadableError
+from trevsnn.data.part import FileList
+from trevsnn.data.pictures.file import PictureFile, read_rgb
 from trevsnn.errors import RunError
 
 
@@ -25,26 +25,8 @@ class PictureFolder(FileList):
     def read(self, index: int) -> Image.Image:
         return read_rgb(self.root / self.files[index])
 
-
-def read_rgb(source: Path | BytesIO, name: str = "") -> Image.Image:
-    """A picture as RGB, be it grey, CMYK, with a palette or with transparency.
-
-    Args:
-        source: its file, or the file's content.
-        name: in messages, where ``source`` is no path.
-
-    Raises:
-        UnreadableError: the file is missing, truncated, no picture, or has more pixels than Pillow accepts.
-    """
-    try:
-        with Image.open(source) as picture:
-            return picture.convert("RGB")
-    except FileNotFoundError as error:
-        raise UnreadableError(f"{source} does not exist: has the data folder moved?") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableError(
-            f"{name or source} cannot be read as a picture ({error}): replace it, or remove it."
-        ) from error
+    def open(self, index: int) -> PictureFile:
+        return PictureFile.of(self.root / self.files[index])
 
 
 def list_pictures(folder: Path, classes: Sequence[str]) -> PictureFolder:

@@ -16,7 +16,8 @@ from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.listing import find_parts, list_classes
 from trevsnn.data.part import CACHE, Part
-from trevsnn.data.pictures.folders import list_pictures, read_rgb
+from trevsnn.data.pictures.file import read_rgb
+from trevsnn.data.pictures.folders import list_pictures
 from trevsnn.data.splitting import stratified_split
 from trevsnn.errors import RunError
 

@@ -8,7 +8,6 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, data_root
 from trevsnn.data.part import CACHE, Part, UnreadableError
-from trevsnn.data.pictures.folders import read_rgb
+from trevsnn.data.pictures.file import PictureFile
 from trevsnn.data.pictures.tar_index import Shard, changed, compressed, missing, read_shards, stamp_of
 from trevsnn.data.sampling import LANES
 from trevsnn.data.splitting import stratified_split
@@ -74,10 +73,13 @@ class Shards(Part):
             UnreadableError: it is damaged, or the disk fails.
             RunError: its shard is missing, or has changed.
         """
+        return self.open(index).decode()
+
+    def open(self, index: int) -> PictureFile:
         _, offset, size, _ = self._pictures_N[index].item()
         assert self.shards_N is not None
         content = self._files.read(int(self.shards_N[index]), offset, size)
-        return read_rgb(BytesIO(content), self.name(index))
+        return PictureFile(content, self.name(index))
 
     def name(self, index: int) -> str:
         assert self.shards_N is not None

@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from trevsnn.data.config import DataConfig
 from trevsnn.data.geometry import rotation_and_shear
 from trevsnn.data.part import About
+from trevsnn.data.pictures.reduced import Reduced
 from trevsnn.data.pictures.rows import as_frames, as_picture
 from trevsnn.data.sampling import mix_seed
 
@@ -31,6 +32,8 @@ auto_augment.NAME_TO_OP["PosterizeIncreasing"] = _posterize
 def picture_transform(config: DataConfig, about: About, *, training: bool) -> Any:
     """The transform from a PIL picture to a normalised float32 tensor (C, S, S), augmented in training.
 
+    With ``reduced`` it takes a :class:`trevsnn.data.pictures.file.PictureFile` as well.
+
     Resizing is bilinear. In training, ``crop="pad"`` crops the picture at random out of a border of zeros,
     ``crop="resized"`` resizes a random crop (timm); then come flip, rotation, shear, timm's RandAugment or colour jitter,
     normalisation, and timm's random erasing with noise. In evaluation the centre crop.
@@ -41,14 +44,27 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
         training: whether to augment.
     """
     size, mean, std = config.image_size, about.mean, about.std
-    if not training:
-        return transforms_imagenet_eval(size, config.crop_share, interpolation="bilinear", mean=mean, std=std)
+    transforms: list[Any] = (
+        _training(config, about)
+        if training
+        else list(
+            transforms_imagenet_eval(size, config.crop_share, interpolation="bilinear", mean=mean, std=std).transforms
+        )
+    )
+    if config.reduced:
+        transforms[0] = Reduced(transforms[0])
+    return v2.Compose(transforms)
+
+
+def _training(config: DataConfig, about: About) -> list[Any]:
+    """The transforms of training, the first a resizing."""
+    size, mean, std = config.image_size, about.mean, about.std
     crop, colours, tensor = transforms_imagenet_train(
         size, (config.crop_scale, 1.0), hflip=0.5 if config.flip else 0.0, color_jitter=config.color_jitter or None,  # type: ignore[arg-type]
         auto_augment=config.auto_augment, interpolation="bilinear", mean=mean, std=std,
         re_prob=config.erasing, re_mode="pixel", separate=True,
     )  # type: ignore[misc] # fmt: skip
-    transforms: list[Any] = [crop]
+    transforms: list[Any] = list(crop.transforms)
     if config.crop == "pad":
         transforms = [v2.Resize(size), v2.CenterCrop(size)]
         if config.crop_padding > 0:
@@ -56,7 +72,7 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
         if config.flip:
             transforms.append(v2.RandomHorizontalFlip())
     transforms += rotation_and_shear(config, v2.InterpolationMode.BILINEAR)
-    return v2.Compose([*transforms, colours, tensor])
+    return [*transforms, colours, tensor]
 
 
 class BatchMixup:

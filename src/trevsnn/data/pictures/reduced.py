@@ -1,0 +1,63 @@
+"""Crops and resizing that decode a JPEG no finer than they need it (``data.reduced``)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from PIL import Image
+from timm.data.transforms import RandomResizedCropAndInterpolation
+
+from trevsnn.data.pictures.file import REDUCTIONS, PictureFile
+
+
+class Reduced:
+    """The resizing that a transform begins with, taken from a file decoded at a reduced scale.
+
+    The region is the one that ``resize`` takes of the whole picture, by the same random numbers. The file is decoded at the
+    largest reduction (1/8, 1/4, 1/2) that leaves the region at least as large as what it is resized to, in both
+    directions: where none does, or the file is no JPEG, the result is that of ``resize``, bit for bit.
+
+    Args:
+        resize: timm's random resized crop, or torchvision's Resize of the shorter side, both bilinear.
+    """
+
+    def __init__(self, resize: Any) -> None:
+        self.resize = resize
+
+    def __call__(self, picture: PictureFile | Image.Image) -> Image.Image:
+        """The RGB picture that ``resize`` makes of a file, or of a picture that is decoded already.
+
+        Raises:
+            UnreadableError: the file is truncated or damaged.
+        """
+        if isinstance(picture, Image.Image):
+            return self.resize(picture)
+        region, size = self.plan(picture)
+        reduction = largest_reduction(region, size) if picture.is_jpeg else 1
+        left, top, width, height = (number / reduction for number in region)
+        right, bottom = left + width, top + height
+        x, y = math.floor(left), math.floor(top)
+        # As without a reduction, no pixel outside the region is looked at, but for those that it holds a part of.
+        around = picture.decode(reduction).crop((x, y, math.ceil(right), math.ceil(bottom)))
+        return around.resize(size, Image.Resampling.BILINEAR, (left - x, top - y, right - x, bottom - y))
+
+    def plan(self, file: PictureFile) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
+        """The region (left, top, width, height) of the whole picture, and the size (width, height) it is resized to."""
+        if isinstance(self.resize, RandomResizedCropAndInterpolation):
+            top, left, height, width = self.resize.get_params(file.header, self.resize.scale, self.resize.ratio)
+            return (left, top, width, height), self.resize.size
+        shorter = self.resize.size  # torchvision's older transforms keep a number, the newer a list of one
+        return (0, 0, *file.size), size_of_resized(file.size, shorter if isinstance(shorter, int) else shorter[0])
+
+
+def size_of_resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Width and height of a picture whose shorter side is resized to ``shorter`` pixels, as torchvision rounds them."""
+    longer = int(shorter * max(size) / min(size))
+    return (shorter, longer) if size[0] <= size[1] else (longer, shorter)
+
+
+def largest_reduction(region: tuple[int, int, int, int], size: tuple[int, int]) -> int:
+    """The largest of ``REDUCTIONS``, or 1, that leaves a region (left, top, width, height) at least ``size`` large."""
+    fits = (r for r in REDUCTIONS if region[2] >= r * size[0] and region[3] >= r * size[1])
+    return next(fits, 1)
