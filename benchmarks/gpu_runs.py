@@ -19,7 +19,7 @@ from typing import Any
 from gpu_rows import Deadline, Rows, machine
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("tests/reversible", "tests/network", "tests/neurons", "tests/train")
+FOLDERS = ("tests/reversible", "tests/network", "tests/neurons", "tests/train", "tests/data/pictures/test_on_device.py")
 PROBE_EPOCHS = 2  # of which the second tells how long an epoch takes
 
 

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
-from webdataset import ShardWriter
 
 import trevsnn
 from conftest import gradients, lively, worst
@@ -124,6 +123,8 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w")
 
 def shards_of_folder(folder: Path, root: Path, items: int = 7) -> None:
     """The pictures of every part of a folder in shards of so many, written by webdataset, in the folder's order."""
+    from webdataset import ShardWriter  # not on every machine that these tests run on
+
     root.mkdir(parents=True, exist_ok=True)
     classes = sorted(path.name for path in (folder / "train").iterdir())
     for part in (path for path in folder.iterdir() if path.is_dir()):
