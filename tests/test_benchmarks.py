@@ -12,7 +12,9 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 def rows_of(*command):
     """The table's cells below its head, that a benchmark prints."""
-    output = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, cwd=BENCHMARKS).stdout
+    output = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=True, cwd=BENCHMARKS
+    ).stdout
     lines = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("|")]
     return lines[2:]
 

@@ -121,6 +121,14 @@ def test_what_is_no_amount_of_memory_is_refused(keep):
         TRevSNNConfig(keep=keep)
 
 
+@pytest.mark.parametrize("mode", ["autograd", "reversible"])
+def test_keep_is_refused_where_nothing_would_be_kept(mode):
+    with pytest.raises(
+        ValueError, match=f"^keep is for backprop 'exact'; in '{mode}' nothing is kept by it: leave it out"
+    ):
+        TRevSNNConfig(keep="1GB", backprop=mode)
+
+
 def test_modules_of_a_user_are_computed_again(small_model):
     model = small_model(**SIZE, keep="1GB")
     model.levels[1].steps[2].expand1.pw1 = torch.nn.Sequential(torch.nn.Conv2d(8, 32, 1))

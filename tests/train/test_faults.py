@@ -122,7 +122,7 @@ def test_a_data_folder_that_vanishes_is_said_and_the_run_goes_on_when_it_is_back
     assert error.count("\n") == 1
     assert "does not exist: has the data folder moved?" in error
     assert main(["train", "--resume", str(tmp_path / "run")]) == 1
-    assert "holds none of the folders train, val and test" in capsys.readouterr().err
+    assert "is no folder: set data.root to the folder that holds your pictures" in capsys.readouterr().err
     (tmp_path / "gone").rename(tmp_path / "data")
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert_same(tmp_path / "whole", tmp_path / "run")

@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_said(pictures, tmp_path, capsys):
     assert main([*wrong, "--model.num_classes", "5"]) == 2
     assert "model.num_classes is 5, but shards has 3: set it to 3" in capsys.readouterr().err
     assert main([*wrong, "--data.root", str(folder)]) == 1
-    assert re.search("holds shards of none of train, val and test", capsys.readouterr().err)
+    assert re.search("holds no shards: it needs some of train", capsys.readouterr().err)
     assert main([*wrong, "--data.event_drop", "0.5"]) == 2
     assert "data.event_drop is for recordings, but shards are pictures" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

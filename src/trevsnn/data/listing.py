@@ -17,8 +17,18 @@ Files = TypeVar("Files", bound=FileList)
 
 
 def data_root(config: DataConfig) -> Path:
-    """The folder a set lies in: ``data.root``, or one of the set's name in the cache."""
-    return Path(config.root) if config.root is not None else CACHE / config.name
+    """The folder a set lies in: ``data.root``, or one of the set's name in the cache.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    root = Path(config.root) if config.root is not None else CACHE / config.name
+    if not root.is_dir():
+        own = {"folder": "your pictures", "shards": "your shards", "recordings": "your recordings"}
+        raise RunError(
+            f"{root} is no folder: set data.root to the folder that holds {own.get(config.name, config.name)}."
+        )
+    return root
 
 
 def find_parts(root: Path) -> dict[str, Path]:

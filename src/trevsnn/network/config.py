@@ -97,6 +97,10 @@ class TRevSNNConfig:
             positive("slice_bytes", self.slice_bytes)
         if self.keep is not None:
             check_keep(self.keep)
+            if self.backprop != "exact":
+                raise ValueError(
+                    f"keep is for backprop 'exact'; in {self.backprop!r} nothing is kept by it: leave it out."
+                )
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {self.kernel_size}; it must be odd, so that maps keep their size.")
         choice("encoder_stride", self.encoder_stride, (4, 2, 1))

@@ -90,9 +90,9 @@ def test_the_part_of_a_shard_is_a_word_of_its_name(tmp_path, files, expected):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["train-0.tar"], r"holds shards of train of train, val and test: it needs train, and val or test, such as"),
-        (["val-0.tar", "test-0.tar"], r"holds shards of val, test of train, val and test: it needs train"),
-        ([], r"holds shards of none of train"),
+        (["train-0.tar"], r"holds shards of train alone: it needs some of train, and of val or test, such as"),
+        (["val-0.tar", "test-0.tar"], r"holds shards of val and test alone: it needs some of train"),
+        ([], r"holds no shards: it needs some of train"),
         (
             ["train-0.tar", "0.tar"],
             r"0.tar is of no part by its name and its folder's: one of the words train, val, valid",

@@ -48,8 +48,6 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
     """
     root = data_root(config)
     sensor = SENSORS.get(config.name) or tuple(config.sensor)
-    if not root.is_dir():
-        raise RunError(f"{root} is no folder: set data.root to the folder that holds {config.name}.")
     listing = list_recordings(root, split, config.piece_ms, config.workers)
     if config.task == "direction":
         listing = both_directions(listing)

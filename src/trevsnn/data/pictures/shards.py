@@ -186,10 +186,10 @@ def shard_splits(config: DataConfig) -> list[Split]:
     """
     found = find_shards(data_root(config))
     if "train" not in found or len(found) == 1:
-        has = ", ".join(split for split in SPLITS if split in found) or "none"
+        has = " and ".join(split for split in SPLITS if split in found)
         raise RunError(
-            f"{data_root(config)} holds shards of {has} of train, val and test: it needs train, and val or test, such as "
-            "train-000000.tar and val-000000.tar."
+            f"{data_root(config)} holds {f'shards of {has} alone' if has else 'no shards'}: it needs some of train, and of val "
+            "or test, such as train-000000.tar and val-000000.tar."
         )
     return ["train", "val", "test"] if "test" in found else ["train", "val"]
 
