@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -126,6 +127,28 @@ def test_a_data_folder_that_vanishes_is_said_and_the_run_goes_on_when_it_is_back
     (tmp_path / "gone").rename(tmp_path / "data")
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_training_data_that_changed_meanwhile_are_said(tmp_path: Path, capsys):
+    folder_of_pictures(tmp_path / "data", ("train", "val"), n=40)
+    options = [
+        "train", *SMALL, "--data.name", "folder", "--data.root", str(tmp_path / "data"), "--batch_size", "8",
+        "--model.num_classes", "2", "--model.in_chans", "3", "--run", str(tmp_path / "run"),
+    ]  # fmt: skip
+    assert main(options) == 0
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert "have changed" not in capsys.readouterr().out
+    first, *others = sorted((tmp_path / "data" / "train" / "cat").iterdir())
+    first.rename(first.with_name("other.png"))
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert "warning: the training data have changed since the run was saved" in capsys.readouterr().out
+    for picture in others[:8]:
+        picture.unlink()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 1
+    assert re.search(
+        r"the training data make \d steps an epoch, but made \d+ when the run was saved: put them back as they were",
+        capsys.readouterr().err,
+    )
 
 
 def test_a_loading_process_that_is_killed_is_said_and_the_run_goes_on(tmp_path: Path):

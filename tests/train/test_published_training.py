@@ -8,6 +8,7 @@ with 312 steps an epoch printed).
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -17,7 +18,7 @@ from torch import nn
 from helpers import final_weights
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.data.config import DataConfig
-from trevsnn.data.part import About
+from trevsnn.data.pictures.in_memory import Pictures
 from trevsnn.network.encoders import slope_at
 from trevsnn.network.start import published_start
 from trevsnn.run.config import OptimConfig, RunConfig, recipe_config
@@ -192,10 +193,10 @@ def test_averaged_weights_follow_at_once_or_after_a_warm_up(device, warmup):
     """Published: e <- 0.9992 e + 0.0008 w from the first step on. Ours begins with e = w, timm's warm-up."""
     model = small_network().to(device)
     config = RunConfig(model=model.config, ema_decay=0.9992, ema_warmup=warmup)
-    about = About(classes=["0"], channels=3, mean=[0.0], std=[1.0])
-    state = TrainingState(
-        config, Fabric(accelerator=device.type, devices=1), model, build_optimizer(model, config), about
-    )
+    part = Pictures(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int64), ("0",))
+    part.mean, part.std = (0.0,) * 3, (1.0,) * 3
+    fabric = Fabric(accelerator=device.type, devices=1)
+    state = TrainingState(config, fabric, model, build_optimizer(model, config), part)
     gamma, averaged = model.levels[0].steps[0].gamma, state.evaluated.levels[0].steps[0].gamma
     nn.init.constant_(gamma, 2.0)
     expected = 1.0

@@ -14,7 +14,7 @@ from rich.console import Console
 from timm.utils.model_ema import ModelEmaV3
 from torch.optim import Optimizer
 
-from trevsnn.data.part import About
+from trevsnn.data.part import Part
 from trevsnn.errors import RunError
 from trevsnn.network.encoders import slope_at
 from trevsnn.network.model import TRevSNN
@@ -36,7 +36,7 @@ class TrainingState:
         fabric: the run's processes.
         model: the network, without Fabric's wrapper.
         optimizer: of its parameters.
-        about: the run's data, which checkpoints hold too.
+        part: the training part; checkpoints hold what an evaluation must know of it, and by what it is known again.
 
     Attributes:
         ema: the averaged weights, None without ``ema_decay``.
@@ -50,8 +50,10 @@ class TrainingState:
         saved_at: when the latest checkpoint was written, ``time.monotonic()``.
     """
 
-    def __init__(self, config: RunConfig, fabric: Fabric, model: TRevSNN, optimizer: Optimizer, about: About) -> None:
-        self.config, self.fabric, self.model, self.optimizer, self.about = config, fabric, model, optimizer, about
+    def __init__(self, config: RunConfig, fabric: Fabric, model: TRevSNN, optimizer: Optimizer, part: Part) -> None:
+        self.config, self.fabric, self.model, self.optimizer = config, fabric, model, optimizer
+        self.about = part.about
+        self.data = {"sha256": part.digest(), "steps_per_epoch": len(part) // config.batch_size}
         self.ema = None if config.ema_decay is None else ModelEmaV3(model, config.ema_decay, use_warmup=True)
         precision = fabric.strategy.precision
         self.scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
@@ -111,7 +113,7 @@ class TrainingState:
         state = {
             "step": self.step, "loss_sum": self.loss_sum, "skipped": self.guard.skipped, "in_a_row": self.guard.in_a_row,
             "unreadable": self.unreadable, "history": self.history, "seconds": self.seconds,
-            "optimizer": self.optimizer.state_dict(), "random": random, **self._for_evaluation(),
+            "optimizer": self.optimizer.state_dict(), "random": random, "data": self.data, **self._for_evaluation(),
         }  # fmt: skip
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
@@ -133,10 +135,10 @@ class TrainingState:
     def restore(self, folder: Path, console: Console) -> None:
         """Load the latest intact checkpoint of ``folder``; where there is none, leave everything as it is.
 
-        The console is told of damaged checkpoints, and which one is used.
+        The console is told of damaged checkpoints, which one is used, and if the training data are no longer the same.
 
         Raises:
-            RunError: a checkpoint is of another model.
+            RunError: a checkpoint is of another model, or of another number of steps in an epoch.
         """
         saved = checkpoints(folder, "step")
         for checkpoint in saved:
@@ -145,6 +147,7 @@ class TrainingState:
             except RunError as error:
                 console.print(f"{error} Trying the one before it.", highlight=False, soft_wrap=True)
                 continue
+            self._compare_data(state.get("data", self.data), console)
             self._load(weights, state, checkpoint)
             console.print(f"going on from {checkpoint.name}, after {len(self.history)} epochs", highlight=False)
             return
@@ -166,6 +169,18 @@ class TrainingState:
         torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"] and self.fabric.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"])
+
+    def _compare_data(self, saved: dict[str, Any], console: Console) -> None:
+        if saved["steps_per_epoch"] != self.data["steps_per_epoch"]:
+            raise RunError(
+                f"the training data make {self.data['steps_per_epoch']} steps an epoch, but made {saved['steps_per_epoch']} when the "
+                "run was saved: put them back as they were, or begin a new run."
+            )
+        if saved["sha256"] != self.data["sha256"]:
+            console.print(
+                "warning: the training data have changed since the run was saved: it goes on, but not to the weights that it "
+                "would have had.", highlight=False, soft_wrap=True,
+            )  # fmt: skip
 
     def _for_evaluation(self) -> dict[str, Any]:
         """What evaluating the weights needs besides the config."""

@@ -117,7 +117,7 @@ class _Training:
         self.validation = evaluation_loader(self._load("val"), config, fabric)
         self.wrapped, optimizer = fabric.setup(model, build_optimizer(model, config))
         self.wrapped.mark_forward_method("forward_time")
-        self.state = TrainingState(config, fabric, model, optimizer, self.part.about)  # type: ignore[arg-type]
+        self.state = TrainingState(config, fabric, model, optimizer, self.part)  # type: ignore[arg-type]
         self.stepper = Stepper(self.state, self.wrapped, self.steps_per_epoch)
         path = fabric.broadcast(path)
         self.run = RunFolder.create(path, config, write=self._first) if new else RunFolder.open(path)

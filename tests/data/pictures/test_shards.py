@@ -137,10 +137,13 @@ def test_classes_are_named_or_counted(tmp_path):
     (tmp_path / "classes.txt").write_text("cat\nDanish dog\ncow\nünused\n", "utf-8")
     assert load_shards(shard_config(tmp_path), "train").classes == ("cat", "Danish dog", "cow", "ünused")
     for text, message in (("cat\ndog\n", r"train-0.tar/00000.ppm has label 2, but there are 2 classes, counted from 0"),
-                          ("cat\n\ndog\ncow\n", "classes.txt is empty, or has an empty line"), ("", "is empty")):  # fmt: skip
+                          ("cat\n\ndog\ncow\n", "classes.txt is empty, or has an empty line"), ("", "is empty"),
+                          ("cat\ndog\ncat\n", "classes.txt has a name twice")):  # fmt: skip
         (tmp_path / "classes.txt").write_text(text)
         with pytest.raises(RunError, match=message):
             load_shards(shard_config(tmp_path), "train")
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\ncow\r\n")
+    assert load_shards(shard_config(tmp_path), "train").classes == ("cat", "dog", "cow")
     (tmp_path / "classes.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(RunError, match=r"classes.txt is no text in UTF-8"):
         load_shards(shard_config(tmp_path), "train")
@@ -153,6 +156,11 @@ def test_classes_are_named_or_counted(tmp_path):
         RunError, match=r"have labels up to 3, but none is 0: count classes from 0, or give their names"
     ):
         load_shards(shard_config(tmp_path), "train")
+    (tmp_path / "train-0.tar").rename(tmp_path / "full.part")
+    write_tar(tmp_path / "train-0.tar", [])
+    with pytest.raises(RunError, match=r"the shards of train in .* hold no samples"):
+        load_shards(shard_config(tmp_path), "val")
+    (tmp_path / "full.part").rename(tmp_path / "train-0.tar")
     write_tar(tmp_path / "val-0.tar", [])
     write_tar(tmp_path / "val-1.tar", [])
     (tmp_path / "classes.txt").write_text("cat\n")

@@ -227,16 +227,20 @@ def load_shards(config: DataConfig, split: Split) -> Shards:
 
 def _read_classes(file: Path) -> list[str]:
     try:
-        names = [line.strip() for line in file.read_text("utf-8").splitlines()]
+        names = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]  # some editors begin it with a mark
     except UnicodeDecodeError as error:
         raise RunError(f"{file} is no text in UTF-8 ({error}): write it as such.") from error
     if not all(names) or not names:
         raise RunError(f"{file} is empty, or has an empty line: it needs the name of a class in each.")
+    if len(set(names)) < len(names):
+        raise RunError(f"{file} has a name twice: it needs another for each class.")
     return names
 
 
 def _count_classes(root: Path, train: Sequence[Shard]) -> list[str]:
     labels_N = np.concatenate([shard.pictures_N["label"] for shard in train])
+    if not len(labels_N):
+        raise RunError(f"the shards of train in {root} hold no samples.")
     found = np.unique(labels_N)
     gaps = np.flatnonzero(found != np.arange(len(found)))
     if len(gaps):
