@@ -85,8 +85,9 @@ def main() -> None:
         by_kernels = changes.get("kernels") == "triton"
         with patch.object(spike, "takes_kernels", lambda *_, yes=by_kernels: yes):
             calls = count(replace(base, **changes))
-        most = ", ".join(f"{n} {operator}" for operator, n in calls.most_common(6) if operator != "triton")
-        print(f"| {name} | {calls.total():,} | {calls['triton']:,} | {most} |", flush=True)
+        total, own = calls.total(), calls.pop("triton", 0)
+        most = ", ".join(f"{n} {operator}" for operator, n in calls.most_common(5))
+        print(f"| {name} | {total:,} | {own:,} | {most} |", flush=True)
 
 
 if __name__ == "__main__":

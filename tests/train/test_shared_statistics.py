@@ -78,16 +78,21 @@ def assert_gradients(found, whole, parts=None):
         assert float((grad - expected).norm()) <= 1e-12 * max(float(expected.norm()), 1e-2), name
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_gradients_of_several_processes_are_those_of_one_on_all_items(tmp_path: Path, world):
-    """With statistics of their own, the mean of what each would have alone; with shared ones, those of the whole batch,
-    for weights shared over time too."""
-    processes = [FORKSERVER.Process(target=work, args=(rank, str(tmp_path), world)) for rank in range(world)]
+def in_processes(life, tmp_path, world):
+    """``life(rank, folder, world)`` in so many processes."""
+    processes = [FORKSERVER.Process(target=life, args=(rank, str(tmp_path), world)) for rank in range(world)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
         assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_gradients_of_several_processes_are_those_of_one_on_all_items(tmp_path: Path, world):
+    """With statistics of their own, the mean of what each would have alone; with shared ones, those of the whole batch,
+    for weights shared over time too."""
+    in_processes(work, tmp_path, world)
     alone, last_alone = [], []
     for rank in range(world):
         module = network("autograd")
@@ -192,12 +197,7 @@ def test_statistics_are_shared_over_nccl_cuda(tmp_path: Path, world):
     """A world of one has what its own statistics give, and two processes what one has of all items."""
     if torch.cuda.device_count() < world:
         pytest.skip(f"needs {world} CUDA device(s)")
-    processes = [FORKSERVER.Process(target=nccl_work, args=(rank, str(tmp_path), world)) for rank in range(world)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    in_processes(nccl_work, tmp_path, world)
     module = network("autograd").to("cuda")
     x, target = (part.to("cuda") for part in batch())
     for _ in range(2):

@@ -272,7 +272,7 @@ class TRevSNN(nn.Module, HubModel):
         rows = encoder_slices(encoder, image, self.config.slice_bytes)
         if self._mode() == "autograd" or not torch.is_grad_enabled():
             return in_slices(lambda part: encoder(fast_layout(part)), image, rows)
-        return sliced(encoder, image, rows, "encoder")  # type: ignore[call-arg]
+        return sliced(encoder, image, rows, "encoder")
 
     def _with_all_heads_used(self, logits: Tensor) -> Tensor:
         """The logits of the last head, with a gradient of 0 for the other heads where DistributedDataParallel waits for one."""

@@ -217,7 +217,6 @@ class _Sliced(torch.autograd.Function):
         return (None, None, None, grad_x, *(totals.get(p) for p in ctx.parameters))
 
 
-@torch.compiler.disable
 def sliced(module: nn.Module, x: Tensor, rows: list[slice], part: Owner) -> Tensor:
     """``module(x)``, keeping nothing but ``x`` and running the module again, slice by slice, in the backward pass.
 
@@ -226,8 +225,6 @@ def sliced(module: nn.Module, x: Tensor, rows: list[slice], part: Owner) -> Tens
         x: (B, C, H, W).
         rows: the slices of the batch, in order.
         part: whose memory it is (:mod:`trevsnn.reversible.memory_owner`).
-
-    A compiler breaks its graph here.
     """
     refuse_function_transforms()
     return _Sliced.apply(module, rows, part, x, *module.parameters())  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ class TrainingState:
 
     def __init__(self, config: RunConfig, fabric: Fabric, model: TRevSNN, optimizer: Optimizer, part: Part) -> None:
         self.config, self.fabric, self.model, self.optimizer = config, fabric, model, optimizer
-        self.about = part.about
-        self.data = {"sha256": part.digest(), "steps_per_epoch": len(part) // config.batch_size}
+        self.part, self.about = part, part.about
         self.ema = None if config.ema_decay is None else ModelEmaV3(model, config.ema_decay, use_warmup=True)
         precision = fabric.strategy.precision
         self.scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
@@ -65,6 +65,11 @@ class TrainingState:
         self.history: History = []
         self._seconds = 0.0
         self.saved_at = self._continued_at = time.monotonic()
+
+    @cached_property  # not needed before the first checkpoint, and the pixels of a set in memory take a while
+    def data(self) -> dict[str, Any]:
+        """By what the training data are known again."""
+        return {"sha256": self.part.digest(), "steps_per_epoch": len(self.part) // self.config.batch_size}
 
     @property
     def evaluated(self) -> TRevSNN:
@@ -147,7 +152,8 @@ class TrainingState:
             except RunError as error:
                 console.print(f"{error} Trying the one before it.", highlight=False, soft_wrap=True)
                 continue
-            self._compare_data(state.get("data", self.data), console)
+            if "data" in state:
+                self._compare_data(state["data"], console)
             self._load(weights, state, checkpoint)
             console.print(f"going on from {checkpoint.name}, after {len(self.history)} epochs", highlight=False)
             return

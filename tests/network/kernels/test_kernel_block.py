@@ -173,12 +173,12 @@ def test_whatever_is_kept_kernels_give_the_same_bits(kernel_device, low, monkeyp
     from trevsnn.network.kernels import hidden
 
     monkeypatch.setattr(hidden, "WIDEST", widest)
-    pieces, pixels = 2 * 2 * 2, 9  # timesteps, blocks, items
+    pieces, pixels = 2 * 2, 9  # blocks, items; more timesteps take the interpreter minutes
     best = pieces * pixels * (8 if widest < 8 else 2 * 8)
     found = []
     for keep in (None, f"{best / 1e6:.6f}MB", "1GB"):
         torch.manual_seed(0)
-        options = {"channels": (4, 8), "timesteps": 2, "encoder_stride": 4, "kernels": "triton", "keep": keep}
+        options = {"channels": (4, 8), "timesteps": 1, "encoder_stride": 4, "kernels": "triton", "keep": keep}
         model = create_model("trevsnn_nano", **options).to(kernel_device).train()
         x = torch.randn(2, 3, 12, 12).to(kernel_device)
         with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:

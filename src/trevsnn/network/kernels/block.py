@@ -93,7 +93,7 @@ class KernelBlock(LeanBlock):
             if hidden is None:  # nor is PW2's output kept, which spares less for its bytes
                 return self.forward_traced(potential, value=value)
             if projected is None:
-                projected = self._middle.project(hidden.spikes(self.dtype))
+                projected = self.pw2.product(hidden.spikes(self.dtype))
         elif projected is None:
             return self.forward_traced(potential, value=value)
         potential = potential.contiguous(memory_format=torch.channels_last)
@@ -147,10 +147,6 @@ class _Wide:
         hidden = self.pw1.product(u)
         code = SPIKE.code(hidden)
         return self.pw2.product(SPIKE.fire_(hidden)), code
-
-    def project(self, spikes: Tensor) -> Tensor:
-        """PW2 of the hidden spikes."""
-        return self.pw2.product(spikes)
 
     def backward(self, u: Tensor, hidden: PackedState | None, grad: Tensor, of_bias2: Tensor | None) -> Tensor:
         assert hidden is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ class LeanStep:
 
     def __init__(
         self, step: LevelStep, shared: PointwiseDepthwise, slice_bytes: int | None, kernels: Kernels = "auto",
-        *, keep: Collection[PartName] = (),
+        *, keep: Set[PartName] = frozenset(),
     ) -> None:  # fmt: skip
         self.step, self.shared, self.slice_bytes, self.keep = step, shared, slice_bytes, keep
         self.kernels: Kernels = kernels
@@ -93,7 +93,7 @@ class LeanStep:
 
             def value(rows: slice) -> Tensor:
                 potential = layers.fused(below_maps, below_statistics, above_maps, above_statistics, rows)
-                if not self.keep:
+                if self.keep <= {"links"}:  # of the blocks nothing
                     return layers.block2.forward(layers.block1.forward(potential))
                 middle, first = layers.block1.forward_kept(potential, self.keep)
                 out, second = layers.block2.forward_kept(middle, self.keep)
