@@ -16,8 +16,9 @@ from trevsnn.network.config import TRevSNNConfig
 
 
 def step_times(
-    steps: Mapping[str, tuple[nn.Module, Callable[[], Tensor]]], *, repeats: int, device: str = "cpu"
-) -> dict[str, dict[str, float]]:
+    steps: Mapping[str, tuple[nn.Module, Callable[[], Tensor]]], *, repeats: int, device: str = "cpu",
+    beside: str | None = None,
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Median seconds of forward and backward passes.
 
     Args:
@@ -25,9 +26,11 @@ def step_times(
             or faster meanwhile does so for all of them; a first turn is not counted.
         repeats: turns that are counted.
         device: "cuda" is waited for before a clock is read.
+        beside: the name whose steps the others' are compared with.
 
     Returns:
-        By name the medians of ``forward``, ``backward``, and their sum ``step``.
+        By name the medians of ``forward``, ``backward``, and their sum ``step``; with ``beside`` also ``ratio``, the median of
+        the step's time to that of ``beside`` in the same turn, which a machine that changes its speed moves least.
     """
     turns: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}  # seconds forward, backward
     for turn in range(repeats + 1):
@@ -40,7 +43,7 @@ def step_times(
             if turn > 0:
                 turns[name].append((middle - start, _now(device) - middle))
             del value
-    return {
+    times = {
         name: {
             "forward": statistics.median(forward for forward, _ in seconds),
             "backward": statistics.median(backward for _, backward in seconds),
@@ -48,6 +51,11 @@ def step_times(
         }
         for name, seconds in turns.items()
     }
+    if beside is not None:
+        for name, seconds in turns.items():
+            pairs = zip(map(sum, seconds), map(sum, turns[beside]), strict=True)
+            times[name]["ratio"] = statistics.median(own / other for own, other in pairs)
+    return times
 
 
 def measure_speed(
@@ -57,7 +65,8 @@ def measure_speed(
 
     Returns:
         For each mode ``forward``, ``backward`` and ``step`` in seconds per batch, ``pictures_per_second``, and
-        ``ratio_to_autograd``, the ratio of its step to that of ``autograd``, which is always measured too.
+        ``ratio_to_autograd``, the median ratio of its step to that of ``autograd`` in the same turn, which is always
+        measured too.
 
     Raises:
         UsageError: there is no CUDA device, and ``step`` asks for it.
@@ -71,14 +80,14 @@ def measure_speed(
         model.set_backprop(mode)
         return step.loss(model, x, target)
 
-    times = step_times(
-        {mode: (model, lambda mode=mode: run(mode)) for mode in chosen}, repeats=repeats, device=step.device
-    )
+    steps = {mode: (model, lambda mode=mode: run(mode)) for mode in chosen}
+    times = step_times(steps, repeats=repeats, device=step.device, beside="autograd")
     return [
         {
-            "backprop": mode, "timesteps": config.timesteps, **dataclasses.asdict(step), **times[mode],
+            "backprop": mode, "timesteps": config.timesteps, **dataclasses.asdict(step),
+            **{name: times[mode][name] for name in ("forward", "backward", "step")},
             "pictures_per_second": step.batch / times[mode]["step"],
-            "ratio_to_autograd": times[mode]["step"] / times["autograd"]["step"],
+            "ratio_to_autograd": times[mode]["ratio"],
             "threads": torch.get_num_threads(),
         }
         for mode in chosen
