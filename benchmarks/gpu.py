@@ -36,7 +36,7 @@ from gpu_rows import Deadline, Rows, go_on_afresh_if_broken, machine
 PIECES = {"tests": "gpu_runs", "memory": "gpu", "profile": "gpu_profile", "tune": "gpu_profile", "train": "gpu_runs"}
 #: What a machine with PyTorch's usual companions may lack: this library's needs, SpikingJelly, kornia and their needs.
 BROUGHT = (
-    "jsonargparse", "docstring-parser", "typeshed-client", "lightning-fabric", "spikingjelly", "loguru", "scienceplots",
+    "rich", "markdown-it-py", "mdurl", "pygments", "jsonargparse", "docstring-parser", "typeshed-client", "lightning-fabric", "spikingjelly", "loguru", "scienceplots",
     "aedat", "kornia", "kornia-rs",
 )  # fmt: skip
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
@@ -90,7 +90,8 @@ def say(key: str, row: dict[str, Any]) -> None:
 
 
 def bring(folder: Path) -> None:
-    """Download the wheels a machine without network may lack, for Python 3.12 on x86-64 Linux, and say how they are used."""
+    """Download the wheels a machine without network may lack, for Python 3.12 on x86-64 Linux, and say what else to bring and
+    how they are used."""
     command = [
         sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--python-version", "3.12",
         "--implementation", "cp", *(word for name in PLATFORMS for word in ("--platform", name)), "-d", str(folder),
@@ -98,6 +99,8 @@ def bring(folder: Path) -> None:
     ]  # fmt: skip
     print(*command, flush=True)
     subprocess.run(command, check=True)
+    size = sum(file.stat().st_size for file in folder.glob("*.whl")) / 2**20
+    print(f"{size:.0f} MiB of wheels; for the piece train bring the folder of CIFAR-10, too (docs/data.md).")
     print("there: python3 -m pip install --no-index --no-deps --target DIR FOLDER/*.whl; export PYTHONPATH=DIR:src")
 
 

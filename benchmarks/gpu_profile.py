@@ -19,13 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-import trevsnn.network.lean.link
-import trevsnn.network.model
-import trevsnn.network.slicing
 from gpu_cases import AS_CONFIGURED, REAL, SMALL, TINY, Case, Scale, build
 from gpu_measure import eager, measure_step
 from gpu_rows import Deadline, Rows, go_on_afresh_if_broken, guarded, machine
 from operators import KINDS, kind
+from trevsnn.network import slicing
 
 MOST = 10  # rows of a table
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel")
@@ -210,13 +208,11 @@ def tune(options: argparse.Namespace, deadline: Deadline) -> None:
 @contextmanager
 def setting(name: str | None) -> Iterator[None]:
     """One setting of PyTorch's or of this library's layouts, undone at the end."""
-    modules = (trevsnn.network.slicing, trevsnn.network.lean.link, trevsnn.network.model)
     layouts = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
-    before = [module.fast_layout for module in modules]  # type: ignore[attr-defined]
+    before = slicing.fast_format
     try:
         if name in layouts:
-            for module in modules:
-                module.fast_layout = partial(Tensor.contiguous, memory_format=layouts[name])  # type: ignore[attr-defined]
+            slicing.fast_format = lambda device: layouts[name]
         torch.backends.cudnn.benchmark = name == "benchmark"
         torch.use_deterministic_algorithms(name == "deterministic", warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = name != "deterministic"  # type: ignore[attr-defined]
@@ -224,5 +220,4 @@ def setting(name: str | None) -> Iterator[None]:
     finally:
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(False)
-        for module, function in zip(modules, before, strict=True):
-            module.fast_layout = function  # type: ignore[attr-defined]
+        slicing.fast_format = before

@@ -43,18 +43,18 @@ ORDER = [CODES[2]] * 3 + [CODES[1]] * 3 + [CODES[0]] * 3 + [4 * 8 * 4 * 4] + [PR
 def test_what_spares_most_for_its_bytes_is_kept_first_and_freed_as_it_goes(small_model, parts):
     items = 2
     fits = items * sum(ORDER[:parts])
-    kept, after = kept_bytes(small_model(**SIZE, keep=f"{(fits + 1) / 1e6:.6f}MB"), items)
+    kept, after = kept_bytes(small_model(**SIZE, keep=f"{(fits + 1) / 1e6:.6f}MB", kernels="eager"), items)
     assert fits <= kept <= fits + 1
     assert after == 0
 
 
 def test_all_there_is_can_be_kept(small_model):
-    assert kept_bytes(small_model(**SIZE, keep="1GB"), 2) == (2 * ALL, 0)
+    assert kept_bytes(small_model(**SIZE, keep="1GB", kernels="eager"), 2) == (2 * ALL, 0)
 
 
 def kept_bytes(model, items):
     """After the forward pass and after the backward pass."""
-    x = torch.randn(items, 1, 8, 8)
+    x = torch.randn(items, 1, 8, 8, device=next(model.parameters()).device)
     with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
         loss = model(x, all_heads=True)[-1].sum()
         kept = tracker.live()["kept"]
@@ -72,11 +72,11 @@ class Count(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_what_is_kept_is_not_computed_again(small_model):
+def test_what_is_kept_is_not_computed_again(small_model, device):
     found = []
     for keep in (None, f"{3 * sum(CODES) / 1e6:.6f}MB/item", "1GB"):
-        model = small_model(**SIZE, keep=keep)
-        loss = model(torch.randn(2, 1, 8, 8), all_heads=True)[-1].sum()
+        model = small_model(**SIZE, keep=keep, kernels="eager")
+        loss = model(torch.randn(2, 1, 8, 8, device=device), all_heads=True)[-1].sum()
         with Count() as count:
             loss.backward()
         found.append(count.found)
@@ -129,9 +129,9 @@ def test_keep_is_refused_where_nothing_would_be_kept(mode):
         TRevSNNConfig(keep="1GB", backprop=mode)
 
 
-def test_modules_of_a_user_are_computed_again(small_model):
-    model = small_model(**SIZE, keep="1GB")
-    model.levels[1].steps[2].expand1.pw1 = torch.nn.Sequential(torch.nn.Conv2d(8, 32, 1))
+def test_modules_of_a_user_are_computed_again(small_model, device):
+    model = small_model(**SIZE, keep="1GB", kernels="eager")
+    model.levels[1].steps[2].expand1.pw1 = torch.nn.Sequential(torch.nn.Conv2d(8, 32, 1)).to(device)
     assert kept_bytes(model, 2) == (2 * 3 * (CODES[0] + PROJECTED[0]), 0)  # of the level below them, without its links
 
 

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 from conftest import gradients, lively, worst
 from helpers import loss_of
 from trevsnn.network.blocks import Link
-from trevsnn.network.norm import BatchNorm, Statistics, normalise_backward
+from trevsnn.network.norm import BatchNorm, Statistics, batch_statistics, normalise_backward, plain_batch_statistics
 
 OPTIONS = [
     {"momentum": momentum, "affine": affine, "track_running_stats": track}
@@ -52,6 +52,20 @@ def test_batch_norm_is_that_of_torch(device, dtype, options, training):
     for a, b in zip(*results, strict=True):
         assert a.dtype == b.dtype
         assert torch.allclose(a, b, rtol=8 * unit, atol=16 * unit)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("factor", [0.0, 0.1, 1.0])
+def test_batch_statistics_in_plain_operations_are_the_same(device, dtype, factor):
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    maps = (3 * torch.randn(4, 6, 5, 5) + 1).to(device, dtype)
+    found = []
+    for statistics in (batch_statistics, plain_batch_statistics):
+        running = [torch.full((6,), start, dtype=wide, device=device) for start in (0.5, 2.0)]
+        found.append([*statistics(maps, *running, factor), *running])
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == b.dtype == wide
+        assert torch.allclose(a, b, rtol=16 * torch.finfo(wide).eps, atol=16 * torch.finfo(wide).eps)
 
 
 def test_running_statistics_can_be_switched_off_afterwards(device64):

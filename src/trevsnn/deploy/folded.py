@@ -16,7 +16,7 @@ from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder
 from trevsnn.network.heads import LastHead, mean_over_time
 from trevsnn.network.model import TRevSNN
-from trevsnn.network.slicing import has_its_parts
+from trevsnn.network.slicing import fast_format, has_its_parts
 from trevsnn.network.spike import SPIKE, THRESHOLD
 from trevsnn.network.transform import sees_of
 from trevsnn.reversible import unroll
@@ -184,7 +184,7 @@ def fold(model: TRevSNN) -> FoldedTRevSNN:
     with torch.no_grad():
         folded = FoldedTRevSNN(model.config, _encoder(model.encoder), [_level(level) for level in levels], _head(head))
     weight = next(original.parameters())
-    folded = folded.to(weight.device, weight.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    folded = folded.to(weight.device, weight.dtype).to(memory_format=fast_format(weight.device))  # type: ignore[call-overload]
     return folded.eval().requires_grad_(False)
 
 

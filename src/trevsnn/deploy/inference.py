@@ -16,6 +16,7 @@ from trevsnn.deploy import Engine
 from trevsnn.deploy.engines import accelerator_for, make_engine
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
+from trevsnn.network.slicing import fast_format
 from trevsnn.run.config import Accelerator, RunConfig
 from trevsnn.run.load import Weights, load_run
 from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
@@ -97,6 +98,6 @@ def predict_run(
 
 
 def _place(model: TRevSNN, fabric: Fabric, config: RunConfig) -> TRevSNN:
-    """The model on the fabric's device, channels-last, in the run's precision."""
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """The model on the fabric's device, in the layout it is fastest in, in the run's precision."""
+    model = model.to(memory_format=fast_format(fabric.device))  # type: ignore[call-overload]
     return model.to(fabric.device, torch.float64 if config.precision == "64-true" else torch.float32)

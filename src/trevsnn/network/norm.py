@@ -127,9 +127,9 @@ class BatchNorm(nn.BatchNorm2d):
         wide = torch.float64 if maps.dtype is torch.float64 else torch.float32
         none = torch.zeros(maps.shape[1], dtype=wide, device=maps.device)
         if not (self.shared and self.training):
-            mean, var = torch.batch_norm_update_stats(maps, *(running if factor else (none, none)), factor)
+            mean, var = batch_statistics(maps, *(running if factor else (none, none)), factor)
             return Statistics(mean, var, of_batch=True, shared=False)
-        mean, var = _statistics_of_all(*torch.batch_norm_update_stats(maps, none, none, 0.0))
+        mean, var = _statistics_of_all(*batch_statistics(maps, none, none, 0.0))
         count = maps.numel() // maps.shape[1] * dist.get_world_size()
         for buffer, new in zip(running, (mean, var * count / (count - 1)), strict=True):
             if factor and buffer is not None:
@@ -152,6 +152,25 @@ class BatchNorm(nn.BatchNorm2d):
             return self.momentum or 0.0
         self.num_batches_tracked.add_(1)
         return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+
+
+def batch_statistics(maps: Tensor, running_mean: Any, running_var: Any, factor: float) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of maps (B, C, H, W), (C,) each, which the running ones go towards by ``factor``, the variance
+    unbiased."""
+    if maps.device.type == "mps":
+        return plain_batch_statistics(maps, running_mean, running_var, factor)
+    return torch.batch_norm_update_stats(maps, running_mean, running_var, factor)
+
+
+def plain_batch_statistics(
+    maps: Tensor, running_mean: Tensor, running_var: Tensor, factor: float
+) -> tuple[Tensor, Tensor]:
+    """:func:`batch_statistics` in operations that every device has."""
+    count = maps.numel() // maps.shape[1]
+    var, mean = torch.var_mean(maps.to(running_mean.dtype), (0, 2, 3), correction=0)
+    running_mean.lerp_(mean, factor)
+    running_var.lerp_(var * count / (count - 1), factor)
+    return mean, var
 
 
 def _statistics_of_all(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:

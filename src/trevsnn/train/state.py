@@ -115,6 +115,8 @@ class TrainingState:
         random = {"cpu": torch.get_rng_state()}
         if self.fabric.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state()
+        elif self.fabric.device.type == "mps":
+            random["mps"] = torch.mps.get_rng_state()
         state = {
             "step": self.step, "loss_sum": self.loss_sum, "skipped": self.guard.skipped, "in_a_row": self.guard.in_a_row,
             "unreadable": self.unreadable, "history": self.history, "seconds": self.seconds,
@@ -175,6 +177,8 @@ class TrainingState:
         torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"] and self.fabric.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"])
+        elif "mps" in state["random"] and self.fabric.device.type == "mps":
+            torch.mps.set_rng_state(state["random"]["mps"])
 
     def _compare_data(self, saved: dict[str, Any], console: Console) -> None:
         if saved["steps_per_epoch"] != self.data["steps_per_epoch"]:

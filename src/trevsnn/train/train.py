@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import seed_everything
+from lightning_fabric import Fabric, seed_everything
 from rich.console import Console
 from timm.utils.distributed import distribute_bn
 from torch import Tensor
@@ -24,6 +24,7 @@ from trevsnn.data.sets import load, splits
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.norm import share_statistics
+from trevsnn.network.slicing import fast_format
 from trevsnn.network.start import published_start
 from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
@@ -101,7 +102,7 @@ class _Training:
         self.part = self._load("train")
         check_fit(config, self.part)
         _make_deterministic(config.seed)
-        model = _build(config, build, fabric.world_size)
+        model = _build(config, build, fabric)
         dataset = TensorDataset(self.part, config.data, config.seed, timesteps=config.model.timesteps, training=True)
         self.steps_per_epoch = len(dataset) // config.batch_size
         self.sampler = EpochSampler(
@@ -238,14 +239,13 @@ def _make_deterministic(seed: int) -> None:
     seed_everything(seed, verbose=False)
 
 
-def _build(config: RunConfig, build: Build, processes: int) -> TRevSNN:
+def _build(config: RunConfig, build: Build, fabric: Fabric) -> TRevSNN:
     model = build(config.model)
     if config.start == "published":
         published_start(model)
-    # Channels-last is the faster layout on CPU and CUDA alike, and every mode gives the same results in it.
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(memory_format=fast_format(fabric.device))  # type: ignore[call-overload]
     if config.loss == "temporal":  # which reads the last head alone
         model.heads[:-1].requires_grad_(False)
-    if config.sync_batchnorm and processes > 1:
+    if config.sync_batchnorm and fabric.world_size > 1:
         share_statistics(model)
     return model
