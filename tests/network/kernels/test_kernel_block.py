@@ -113,6 +113,27 @@ def test_kernels_that_differ_are_warned_of_once_and_not_used(monkeypatch):
     assert choice.fault_of_kernels(torch.device("cpu"), torch.float16, 7, 3) == fault
 
 
+def test_kernels_that_are_wrong_leave_a_block_to_plain_operations(kernel_device, low, monkeypatch):
+    from trevsnn.network.kernels import block
+
+    monkeypatch.setattr(choice, "DEVICES", (kernel_device.type,))
+    expand, project = Expand(6, 1).to(kernel_device), PointwiseDepthwise(6, 1).to(kernel_device)
+    for conv in (expand.dw1, project.dw2):
+        conv.bias = None
+    assert type(choice.block(expand, project, None, low, 100, "auto")) is block.KernelBlock
+    choice.fault_of_kernels.cache_clear()
+    monkeypatch.setattr(block, "_NEURON", (0.75, 0.0, 1.0))  # kernels that fire too late
+    with pytest.warns(UserWarning) as warned:
+        found = [choice.block(expand, project, None, low, 100, "auto") for _ in range(2)]
+        with pytest.raises(RuntimeError, match=r"kernels='triton', but they lie .* from plain operations"):
+            monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+            choice.block(expand, project, None, low, 100, "triton")
+    choice.fault_of_kernels.cache_clear()
+    assert [type(plain) for plain in found] == [LeanBlock, LeanBlock]
+    (warning,) = warned
+    assert "Triton kernels for 6 channels are not used: they lie" in str(warning.message)
+
+
 def test_kernels_that_fail_are_warned_of_and_not_used(monkeypatch):
     def fail(*_):
         raise RuntimeError("out of resource: shared memory")
@@ -208,10 +229,10 @@ def test_every_kernel_compiles_for_a_card_that_is_not_there(architecture, maps):
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()]
     of_hidden = {"hidden._forward-64", "hidden._backward_weights-128"} if architecture >= 80 else set()
-    assert {name for name, *_ in rows} >= {"depthwise._backward-5", "codes._decode", *of_hidden}
+    assert {name for name, *_ in rows} >= {"depthwise._back_add-5-64-second", "codes._decode", *of_hidden}
     # Of a program, on an A100 and on a T4.
     assert max(int(shared) for _, shared, _ in rows) <= (163 if architecture >= 80 else 64) * 1024
-    spilling = {name for name, _, spilled in rows if int(spilled)}
-    if architecture == 80:  # which was not measured; there hidden maps spill a few registers
-        spilling = {name for name in spilling if not name.startswith("hidden")}
-    assert spilling == set()
+    spilling = {name: int(spilled) for name, _, spilled in rows if int(spilled)}
+    # Only sm_80 was not measured: there the loops over tiles load them ahead by other instructions, which take registers.
+    bounds = {"hidden._backward_weights-64": 48, "hidden._backward_input-128": 8} if architecture == 80 else {}
+    assert all(spilled <= bounds.get(name, 0) for name, spilled in spilling.items()), spilling
