@@ -277,12 +277,13 @@ def _differing(kernels: ModuleType, device: torch.device) -> list[str]:
     """What the kernels of a device compute otherwise than plain operations do on the CPU, of one small tensor."""
     v = torch.tensor([[-1.0, 0.0, 0.25, 0.5, 1.0, 2.0, math.nan]], device="cpu")
     gradient = torch.arange(2.0, 9.0, device="cpu")[None]
-    there, code, half = v.to(device, copy=True), Spike().code(v), torch.float16
+    code, half = Spike().code(v), torch.float16
+    there, bits = v.to(device, copy=True), code.bits.to(device)
     found = {
         "codes": (kernels.code(there, 0.5, 0.0, 1.0), code.bits),
         "spikes": (kernels.fire(there, 0.5, torch.empty_like(there, dtype=half)), fire(v, 0.5).to(half)),
-        "spikes of codes": (kernels.decode(code.bits.to(device), 7, 0, half), code.spikes(half)),
-        "gradients": (kernels.decode(code.bits.to(device), 7, 1, v.dtype, gradient.to(device)), code.pull_back(gradient)),
+        "spikes of codes": (kernels.decode(bits, 7, 0, half), code.spikes(half)),
+        "gradients": (kernels.decode(bits, 7, 1, v.dtype, gradient.to(device)), code.pull_back(gradient)),
         "spikes in place": (kernels.fire(there, 0.5, there), fire(v, 0.5)),  # last, for what it writes over
     }
     return [name for name, pair in found.items() if not torch.equal(*(t.cpu().nan_to_num(9) for t in pair))]

@@ -22,7 +22,7 @@ STATISTICS = {f"{name}_{place}" for name in ("mean", "var", "weight", "bias") fo
 PARAMETERS = {"w_ptr", "bias_ptr", "gamma_ptr"}
 
 
-def compile_kernel(name, function, options, wide=frozenset(), **constants):
+def compile_kernel(name, function, options, wide=(), **constants):
     """``wide`` are the arguments in float32 besides sums; other maps and parameters are of the type asked for."""
     constants |= {key: value for key, value in options.items() if key.startswith(("BLOCK", "ROWS"))}
     signature = {}
@@ -33,7 +33,7 @@ def compile_kernel(name, function, options, wide=frozenset(), **constants):
             signature[argument] = "i32" if argument in INTEGERS else "fp32"
         else:
             signature[argument] = (
-                "*u8" if argument == "bits_ptr" else "*fp32" if argument in SUMS | wide else f"*{MAPS}"
+                "*u8" if argument == "bits_ptr" else "*fp32" if argument in SUMS.union(wide) else f"*{MAPS}"
             )
     aligned = {(i,): [["tt.divisibility", 16]] for i, a in enumerate(function.arg_names) if signature[a][0] == "*"}
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
