@@ -236,6 +236,7 @@ def test_every_kernel_compiles_for_a_card_that_is_not_there(architecture, maps):
     # Of a program, on an A100 and on a T4.
     assert max(int(shared) for _, shared, _ in rows) <= (163 if architecture >= 80 else 64) * 1024
     spilling = {name: int(spilled) for name, _, spilled in rows if int(spilled)}
-    # Only sm_80 was not measured: there the loops over tiles load them ahead by other instructions, which take registers.
+    # An A100 takes both factors of a product from registers, an H100 from shared memory, so that there is no room for all of
+    # two kernels' numbers: so few bytes wait in the cache. More would say that a tile has become too large.
     bounds = {"hidden._backward_weights-64": 48, "hidden._backward_input-128": 8} if architecture == 80 else {}
     assert all(spilled <= bounds.get(name, 0) for name, spilled in spilling.items()), spilling
