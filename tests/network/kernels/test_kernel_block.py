@@ -34,9 +34,9 @@ def both_passes(step, shared, seen, adjoint, precision, kernels):
     return value, -state, {"below": sinks[0] - 1, "above": sinks[1] - 1, **grads}
 
 
-@pytest.mark.parametrize("projection", [False, True])
-def test_a_step_by_kernels_is_that_of_plain_operations(kernel_device, low, projection):
-    step, shared, *seen = step_and_inputs(torch.float32, projection=projection)
+@pytest.mark.parametrize(("projection", "size"), [(False, 3), (True, 1)])
+def test_a_step_by_kernels_is_that_of_plain_operations(kernel_device, low, projection, size):
+    step, shared, *seen = step_and_inputs(torch.float32, projection=projection, kernel_size=size)
     step.to(kernel_device), shared.to(kernel_device)
     seen, adjoint = [x[:2].to(kernel_device) for x in seen], torch.randn(2, 5, 5, 6).to(kernel_device)
     precision = Precision(kernel_device, True, low)
@@ -51,14 +51,14 @@ def test_a_step_by_kernels_is_that_of_plain_operations(kernel_device, low, proje
         assert (ours[2][name] - reference).norm() <= (4 * flipped + 8 * unit) * reference.norm() + unit, name
 
 
-@pytest.mark.parametrize("widest", [256, 8])
+@pytest.mark.parametrize(("widest", "size"), [(256, 3), (8, 1)])
 def test_kernels_and_plain_operations_lie_within_rounding_on_sums_that_are_exact(
-    kernel_device, low, monkeypatch, widest
+    kernel_device, low, monkeypatch, widest, size
 ):
     from trevsnn.network.kernels import hidden
 
     monkeypatch.setattr(hidden, "WIDEST", widest)  # wider blocks have their products from the library
-    assert choice.difference_of_kernels(kernel_device, low, 12, 3) < 4 * torch.finfo(low).eps
+    assert choice.difference_of_kernels(kernel_device, low, 12, size) < 4 * torch.finfo(low).eps
 
 
 def test_a_card_before_ampere_has_no_hidden_map_in_registers(monkeypatch):
@@ -72,12 +72,6 @@ def test_a_card_before_ampere_has_no_hidden_map_in_registers(monkeypatch):
     assert found == [False, False, True, True]
     assert is_narrow(128, torch.device("cpu"))  # the interpreter
     assert not is_narrow(136, torch.device("cpu"))
-
-
-def test_the_first_use_draws_nothing_from_the_random_generator(kernel_device, low):
-    state = torch.get_rng_state()
-    choice.difference_of_kernels(kernel_device, low, 8, 1)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def halves(device="cpu"):
@@ -113,23 +107,39 @@ def test_kernels_that_differ_are_warned_of_once_and_not_used(monkeypatch):
     assert choice.fault_of_kernels(torch.device("cpu"), torch.float16, 7, 3) == fault
 
 
+def halves_without_bias(device, channels):
+    expand, project = Expand(channels, 1), PointwiseDepthwise(channels, 1)
+    for conv in (expand.dw1, expand.pw1, project.pw2, project.dw2):
+        conv.bias = None
+    return expand.to(device), project.to(device)
+
+
+def test_the_first_use_tries_kernels_as_the_block_has_them_and_draws_nothing(kernel_device, low, monkeypatch):
+    from trevsnn.network.kernels.block import KernelBlock
+
+    monkeypatch.setattr(choice, "DEVICES", (kernel_device.type,))
+    halves = halves_without_bias(kernel_device, 8)
+    state = torch.get_rng_state()
+    assert type(choice.block(*halves, None, low, 100, "auto")) is KernelBlock
+    assert torch.equal(torch.get_rng_state(), state)
+    tried = choice.fault_of_kernels.cache_info().misses
+    assert choice.fault_of_kernels(halves[0].dw1.weight.device, low, 8, 1, (False, False, False, False)) is None
+    assert choice.fault_of_kernels.cache_info().misses == tried
+
+
 def test_kernels_that_are_wrong_leave_a_block_to_plain_operations(kernel_device, low, monkeypatch):
     from trevsnn.network.kernels import block
 
     monkeypatch.setattr(choice, "DEVICES", (kernel_device.type,))
-    expand, project = Expand(6, 1).to(kernel_device), PointwiseDepthwise(6, 1).to(kernel_device)
-    for conv in (expand.dw1, project.dw2):
-        conv.bias = None
-    assert type(choice.block(expand, project, None, low, 100, "auto")) is block.KernelBlock
-    choice.fault_of_kernels.cache_clear()
-    monkeypatch.setattr(block, "_NEURON", (0.75, 0.0, 1.0))  # kernels that fire too late
+    monkeypatch.setattr(block, "_NEURON", (0.75, 0.0, 1.0))  # they fire too late
+    halves = halves_without_bias(kernel_device, 6)
     with pytest.warns(UserWarning, match=r"Triton kernels for 6 channels are not used: they lie") as warned:
-        found = [type(choice.block(expand, project, None, low, 100, "auto")) for _ in range(2)]
+        found = [type(choice.block(*halves, None, low, 100, "auto")) for _ in range(2)]
     assert found == [LeanBlock, LeanBlock]
     assert len(warned) == 1
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(RuntimeError, match=r"kernels='triton', but they lie .* from plain operations"):
-        choice.block(expand, project, None, low, 100, "triton")
+        choice.block(*halves, None, low, 100, "triton")
     choice.fault_of_kernels.cache_clear()
 
 
