@@ -161,7 +161,7 @@ def test_a_network_trains_a_step_by_kernels(kernel_device, low):
         torch.manual_seed(0)
         options = {"channels": (4, 8), "timesteps": 2, "encoder_stride": 4, "kernels": kernels, "keep": keep}
         model = create_model("trevsnn_nano", kernel_size=1, **options).to(kernel_device).train()
-        x, target = torch.randn(2, 3, 12, 12).to(kernel_device), torch.tensor([0, 1]).to(kernel_device)
+        x, target = torch.randn(2, 3, 8, 8).to(kernel_device), torch.tensor([0, 1]).to(kernel_device)
         with torch.autocast(kernel_device.type, low):
             loss = nn.functional.cross_entropy(model(x), target)
         loss.backward()
@@ -181,7 +181,7 @@ def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatc
 
     monkeypatch.setattr(hidden, "WIDEST", widest)
     codes = 4 * 8 // 4 if widest < 8 else 0  # a pixel's hidden neurons, of the upper level alone
-    timesteps, blocks, items, pixels = 2, 2, 2, 9
+    timesteps, blocks, items, pixels = 2, 2, 2, 4
     needed = timesteps * blocks * items * pixels * (2 * (4 + 8) + codes)
     options = {
         "channels": (4, 8),
@@ -192,7 +192,7 @@ def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatc
         "keep": f"{needed / 1e6:.6f}MB",
     }
     model = create_model("trevsnn_nano", **options).to(kernel_device).train()
-    x = torch.randn(2, 3, 12, 12).to(kernel_device)
+    x = torch.randn(2, 3, 8, 8).to(kernel_device)
     with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
         with torch.autocast(kernel_device.type, low):
             loss = model(x).sum()
@@ -207,14 +207,14 @@ def test_whatever_is_kept_kernels_give_the_same_bits(kernel_device, low, monkeyp
     from trevsnn.network.kernels import hidden
 
     monkeypatch.setattr(hidden, "WIDEST", widest)
-    pieces, pixels = 2 * 2, 9  # blocks, items; more timesteps take the interpreter minutes
+    pieces, pixels = 2 * 2, 4  # blocks, items; more timesteps take the interpreter minutes
     best = pieces * pixels * (8 if widest < 8 else 2 * 8)
     found = []
     for keep in (None, f"{best / 1e6:.6f}MB", "1GB"):
         torch.manual_seed(0)
         options = {"channels": (4, 8), "timesteps": 1, "encoder_stride": 4, "kernels": "triton", "keep": keep}
         model = create_model("trevsnn_nano", kernel_size=1, **options).to(kernel_device).train()
-        x = torch.randn(2, 3, 12, 12).to(kernel_device)
+        x = torch.randn(2, 3, 8, 8).to(kernel_device)
         with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
             with torch.autocast(kernel_device.type, low):
                 loss = model(x).square().sum()
