@@ -275,8 +275,8 @@ def _working_kernels(device: torch.device) -> ModuleType | None:
 
 def _differing(kernels: ModuleType, device: torch.device) -> list[str]:
     """What the kernels of a device compute otherwise than plain operations do on the CPU, of one small tensor."""
-    v = torch.tensor([[-1.0, 0.0, 0.25, 0.5, 1.0, 2.0, math.nan]], device="cpu")
-    gradient = torch.arange(2.0, 9.0, device="cpu")[None]
+    v = torch.tensor([[-1.0, 0.0, 0.25, 0.5, 1.0, 2.0, math.nan]], dtype=torch.float32, device="cpu")
+    gradient = torch.arange(2, 9, dtype=torch.float32, device="cpu")[None]
     code, half = Spike().code(v), torch.float16
     there, bits = v.to(device, copy=True), code.bits.to(device)
     found = {
