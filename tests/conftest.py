@@ -96,6 +96,13 @@ def low(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
+@pytest.fixture(params=[torch.float16, torch.bfloat16])
+def low_without_products(request: pytest.FixtureRequest) -> torch.dtype:
+    """Likewise for kernels without matrix products. The interpreter cuts numbers off where they are rounded to bfloat16, so
+    that they are within a unit of the last place and not half of one."""
+    return request.param
+
+
 @pytest.fixture
 def deterministic() -> Iterator[None]:
     """Operations that give the same bits every time, as training asks for; one that cannot warns, which fails."""

@@ -263,15 +263,30 @@ def _working_kernels(device: torch.device) -> ModuleType | None:
     try:
         from trevsnn.neurons import kernels  # Triton is not everywhere
 
-        v = torch.tensor([[-1.0, 0.0, 0.25, 0.5, 1.0, 2.0, math.nan]], device=device)
-        bits = kernels.code(v, 0.5, 0.0, 1.0).tolist()
-        if bits == [[0b00_11_10_00, 0b01_11_10]]:
+        other = _differing(kernels, device)
+        if not other:
             return kernels
-        fault = "they give other codes than plain operations"
+        fault = f"they give other {', '.join(other)} than plain operations"
     except Exception as error:  # whatever a compiler or driver raises, there is another way
         fault = f"they fail ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
     warnings.warn(f"Triton kernels are not used for codes on {device}: {fault}.", stacklevel=2)
     return None
+
+
+def _differing(kernels: ModuleType, device: torch.device) -> list[str]:
+    """What the kernels of a device compute otherwise than plain operations do on the CPU, of one small tensor."""
+    v = torch.tensor([[-1.0, 0.0, 0.25, 0.5, 1.0, 2.0, math.nan]], dtype=torch.float32, device="cpu")
+    gradient = torch.arange(2, 9, dtype=torch.float32, device="cpu")[None]
+    code, half = Spike().code(v), torch.float16
+    there, bits = v.to(device, copy=True), code.bits.to(device)
+    found = {
+        "codes": (kernels.code(there, 0.5, 0.0, 1.0), code.bits),
+        "spikes": (kernels.fire(there, 0.5, torch.empty_like(there, dtype=half)), fire(v, 0.5).to(half)),
+        "spikes of codes": (kernels.decode(bits, 7, 0, half), code.spikes(half)),
+        "gradients": (kernels.decode(bits, 7, 1, v.dtype, gradient.to(device)), code.pull_back(gradient)),
+        "spikes in place": (kernels.fire(there, 0.5, there), fire(v, 0.5)),  # last, for what it writes over
+    }
+    return [name for name, pair in found.items() if not torch.equal(*(t.cpu().nan_to_num(9) for t in pair))]
 
 
 def _is_dense(tensor: Tensor) -> bool:

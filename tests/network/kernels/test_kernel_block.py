@@ -34,9 +34,9 @@ def both_passes(step, shared, seen, adjoint, precision, kernels):
     return value, -state, {"below": sinks[0] - 1, "above": sinks[1] - 1, **grads}
 
 
-@pytest.mark.parametrize("projection", [False, True])
-def test_a_step_by_kernels_is_that_of_plain_operations(kernel_device, low, projection):
-    step, shared, *seen = step_and_inputs(torch.float32, projection=projection)
+@pytest.mark.parametrize(("projection", "size"), [(False, 3), (True, 1)])
+def test_a_step_by_kernels_is_that_of_plain_operations(kernel_device, low, projection, size):
+    step, shared, *seen = step_and_inputs(torch.float32, projection=projection, kernel_size=size)
     step.to(kernel_device), shared.to(kernel_device)
     seen, adjoint = [x[:2].to(kernel_device) for x in seen], torch.randn(2, 5, 5, 6).to(kernel_device)
     precision = Precision(kernel_device, True, low)
@@ -51,14 +51,14 @@ def test_a_step_by_kernels_is_that_of_plain_operations(kernel_device, low, proje
         assert (ours[2][name] - reference).norm() <= (4 * flipped + 8 * unit) * reference.norm() + unit, name
 
 
-@pytest.mark.parametrize("widest", [256, 8])
+@pytest.mark.parametrize(("widest", "size"), [(256, 3), (8, 1)])
 def test_kernels_and_plain_operations_lie_within_rounding_on_sums_that_are_exact(
-    kernel_device, low, monkeypatch, widest
+    kernel_device, low, monkeypatch, widest, size
 ):
     from trevsnn.network.kernels import hidden
 
     monkeypatch.setattr(hidden, "WIDEST", widest)  # wider blocks have their products from the library
-    assert choice.difference_of_kernels(kernel_device, low, 12, 3) < 4 * torch.finfo(low).eps
+    assert choice.difference_of_kernels(kernel_device, low, 12, size) < 4 * torch.finfo(low).eps
 
 
 def test_a_card_before_ampere_has_no_hidden_map_in_registers(monkeypatch):
@@ -72,12 +72,6 @@ def test_a_card_before_ampere_has_no_hidden_map_in_registers(monkeypatch):
     assert found == [False, False, True, True]
     assert is_narrow(128, torch.device("cpu"))  # the interpreter
     assert not is_narrow(136, torch.device("cpu"))
-
-
-def test_the_first_use_draws_nothing_from_the_random_generator(kernel_device, low):
-    state = torch.get_rng_state()
-    choice.difference_of_kernels(kernel_device, low, 8, 1)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def halves(device="cpu"):
@@ -113,6 +107,42 @@ def test_kernels_that_differ_are_warned_of_once_and_not_used(monkeypatch):
     assert choice.fault_of_kernels(torch.device("cpu"), torch.float16, 7, 3) == fault
 
 
+def halves_without_bias(device, channels):
+    expand, project = Expand(channels, 1), PointwiseDepthwise(channels, 1)
+    for conv in (expand.dw1, expand.pw1, project.pw2, project.dw2):
+        conv.bias = None
+    return expand.to(device), project.to(device)
+
+
+def test_the_first_use_tries_kernels_as_the_block_has_them_and_draws_nothing(kernel_device, low, monkeypatch):
+    from trevsnn.network.kernels.block import KernelBlock
+
+    monkeypatch.setattr(choice, "DEVICES", (kernel_device.type,))
+    halves = halves_without_bias(kernel_device, 8)
+    state = torch.get_rng_state()
+    assert type(choice.block(*halves, None, low, 100, "auto")) is KernelBlock
+    assert torch.equal(torch.get_rng_state(), state)
+    tried = choice.fault_of_kernels.cache_info().misses
+    assert choice.fault_of_kernels(halves[0].dw1.weight.device, low, 8, 1, (False, False, False, False)) is None
+    assert choice.fault_of_kernels.cache_info().misses == tried
+
+
+def test_kernels_that_are_wrong_leave_a_block_to_plain_operations(kernel_device, low, monkeypatch):
+    from trevsnn.network.kernels import block
+
+    monkeypatch.setattr(choice, "DEVICES", (kernel_device.type,))
+    monkeypatch.setattr(block, "_NEURON", (0.75, 0.0, 1.0))  # they fire too late
+    halves = halves_without_bias(kernel_device, 6)
+    with pytest.warns(UserWarning, match=r"Triton kernels for 6 channels are not used: they lie") as warned:
+        found = [type(choice.block(*halves, None, low, 100, "auto")) for _ in range(2)]
+    assert found == [LeanBlock, LeanBlock]
+    assert len(warned) == 1
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(RuntimeError, match=r"kernels='triton', but they lie .* from plain operations"):
+        choice.block(*halves, None, low, 100, "triton")
+    choice.fault_of_kernels.cache_clear()
+
+
 def test_kernels_that_fail_are_warned_of_and_not_used(monkeypatch):
     def fail(*_):
         raise RuntimeError("out of resource: shared memory")
@@ -122,13 +152,16 @@ def test_kernels_that_fail_are_warned_of_and_not_used(monkeypatch):
         choice.fault_of_kernels(torch.device("cpu"), torch.float16, 9, 3)
 
 
+# The networks below have depthwise convolutions of single pixels, for which the interpreter takes a fraction of the time.
+
+
 def test_a_network_trains_a_step_by_kernels(kernel_device, low):
     found = {}
     for name, kernels, keep in (("eager", "eager", None), ("triton", "triton", None), ("kept", "triton", "1GB")):
         torch.manual_seed(0)
         options = {"channels": (4, 8), "timesteps": 2, "encoder_stride": 4, "kernels": kernels, "keep": keep}
-        model = create_model("trevsnn_nano", **options).to(kernel_device).train()
-        x, target = torch.randn(2, 3, 12, 12).to(kernel_device), torch.tensor([0, 1]).to(kernel_device)
+        model = create_model("trevsnn_nano", kernel_size=1, **options).to(kernel_device).train()
+        x, target = torch.randn(2, 3, 8, 8).to(kernel_device), torch.tensor([0, 1]).to(kernel_device)
         with torch.autocast(kernel_device.type, low):
             loss = nn.functional.cross_entropy(model(x), target)
         loss.backward()
@@ -148,17 +181,18 @@ def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatc
 
     monkeypatch.setattr(hidden, "WIDEST", widest)
     codes = 4 * 8 // 4 if widest < 8 else 0  # a pixel's hidden neurons, of the upper level alone
-    timesteps, blocks, items, pixels = 2, 2, 2, 9
+    timesteps, blocks, items, pixels = 2, 2, 2, 4
     needed = timesteps * blocks * items * pixels * (2 * (4 + 8) + codes)
     options = {
         "channels": (4, 8),
         "timesteps": 2,
+        "kernel_size": 1,
         "encoder_stride": 4,
         "kernels": "triton",
         "keep": f"{needed / 1e6:.6f}MB",
     }
     model = create_model("trevsnn_nano", **options).to(kernel_device).train()
-    x = torch.randn(2, 3, 12, 12).to(kernel_device)
+    x = torch.randn(2, 3, 8, 8).to(kernel_device)
     with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
         with torch.autocast(kernel_device.type, low):
             loss = model(x).sum()
@@ -173,14 +207,14 @@ def test_whatever_is_kept_kernels_give_the_same_bits(kernel_device, low, monkeyp
     from trevsnn.network.kernels import hidden
 
     monkeypatch.setattr(hidden, "WIDEST", widest)
-    pieces, pixels = 2 * 2, 9  # blocks, items; more timesteps take the interpreter minutes
+    pieces, pixels = 2 * 2, 4  # blocks, items; more timesteps take the interpreter minutes
     best = pieces * pixels * (8 if widest < 8 else 2 * 8)
     found = []
     for keep in (None, f"{best / 1e6:.6f}MB", "1GB"):
         torch.manual_seed(0)
         options = {"channels": (4, 8), "timesteps": 1, "encoder_stride": 4, "kernels": "triton", "keep": keep}
-        model = create_model("trevsnn_nano", **options).to(kernel_device).train()
-        x = torch.randn(2, 3, 12, 12).to(kernel_device)
+        model = create_model("trevsnn_nano", kernel_size=1, **options).to(kernel_device).train()
+        x = torch.randn(2, 3, 8, 8).to(kernel_device)
         with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
             with torch.autocast(kernel_device.type, low):
                 loss = model(x).square().sum()
@@ -208,10 +242,11 @@ def test_every_kernel_compiles_for_a_card_that_is_not_there(architecture, maps):
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()]
     of_hidden = {"hidden._forward-64", "hidden._backward_weights-128"} if architecture >= 80 else set()
-    assert {name for name, *_ in rows} >= {"depthwise._backward-5", "codes._decode", *of_hidden}
+    assert {name for name, *_ in rows} >= {"depthwise._back_add-5-64-second", "codes._decode", *of_hidden}
     # Of a program, on an A100 and on a T4.
     assert max(int(shared) for _, shared, _ in rows) <= (163 if architecture >= 80 else 64) * 1024
-    spilling = {name for name, _, spilled in rows if int(spilled)}
-    if architecture == 80:  # which was not measured; there hidden maps spill a few registers
-        spilling = {name for name in spilling if not name.startswith("hidden")}
-    assert spilling == set()
+    spilling = {name: int(spilled) for name, _, spilled in rows if int(spilled)}
+    # An A100 takes both factors of a product from registers, an H100 from shared memory, so that there is no room for all of
+    # two kernels' numbers: so few bytes wait in the cache. More would say that a tile has become too large.
+    bounds = {"hidden._backward_weights-64": 48, "hidden._backward_input-128": 8} if architecture == 80 else {}
+    assert all(spilled <= bounds.get(name, 0) for name, spilled in spilling.items()), spilling

@@ -66,45 +66,110 @@ def test_a_hidden_potential_that_is_no_number_stays_none(kernel_device, low):
     assert int(found.isnan().sum()) == 16
 
 
-@pytest.mark.parametrize(("channels", "size", "shape"), [(16, 3, (2, 5, 7)), (40, 5, (1, 5, 6)), (8, 1, (1, 4, 4))])
-def test_a_depthwise_convolution_with_what_stands_around_it(kernel_device, low, channels, size, shape):
-    from trevsnn.network.kernels.depthwise import Depthwise
+class Convolved:
+    """Depthwise kernels, and what they are to compute, of maps (b, C, H, W)."""
 
+    def __init__(self, device, low, channels, size, shape, *, bias=True):
+        from trevsnn.network.kernels.depthwise import Depthwise
+
+        torch.manual_seed(0)
+        dims = (shape[0], channels, *shape[1:])
+        self.v, self.grad = (channels_last(torch.randn(dims), device) for _ in range(2))
+        self.x, self.grad_y = (channels_last(torch.randn(dims), device, low) for _ in range(2))
+        self.weight = torch.randn(channels, 1, size, size).to(device, low)
+        self.bias = (torch.randn(channels) if bias else torch.zeros(channels)).to(device, low)
+        self.gamma = torch.randn(1, channels, 1, 1, device=device)
+        self.kernels = Depthwise(self.weight.float(), self.bias if bias else None, low, 0.5, 0.0, 1.0)
+        self.low, self.padding = low, size // 2
+
+    def conv(self, maps):
+        maps, w, b = inputs = [t.float().clone().requires_grad_() for t in (maps, self.weight, self.bias)]
+        return nn.functional.conv2d(maps, w, b, padding=self.padding, groups=len(b)), inputs
+
+    def check_beginning(self):
+        """Of a block, which convolves spikes."""
+        v, grad = self.v, self.grad
+        y, inputs = self.conv(v >= 0.5)
+        near(self.kernels.of_spikes(v), y, self.low)
+        of_x, of_w, of_b = torch.autograd.grad(y, inputs, self.grad_y.float())
+        ours = self.kernels.backward(self.grad_y, v, outer=grad)
+        near(ours[0], grad + ((v >= 0) & (v <= 1)) * of_x, self.low)
+        near(ours[1], of_w[:, 0], torch.float16)
+        near(ours[2], of_b, torch.float16)
+        assert ours[0].dtype == torch.float32
+
+    def check_end(self):
+        """Of a block, which adds to the potential."""
+        gamma = self.gamma
+        y, inputs = self.conv(self.x)
+        near(self.kernels.added(self.v, self.x, gamma), self.v + gamma * y, self.low)
+        of_x, of_w, of_b = torch.autograd.grad(y, inputs, self.grad)
+        ours = self.kernels.backward(self.grad, self.x, gamma=gamma)
+        near(ours[0], gamma * of_x, self.low)
+        near(ours[1], of_w[:, 0], torch.float16)
+        near(ours[2], of_b, torch.float16)
+        near(ours[3], (gamma * of_x).sum((0, 2, 3)), torch.float16)
+
+
+# The interpreter takes a third of a second for each strip: 7 rows and 8 columns forward, and 2 and 4 backward.
+
+
+def test_a_depthwise_convolution_with_what_stands_around_it(kernel_device, low):
+    convolved = Convolved(kernel_device, low, 16, 3, (2, 2, 3))
+    convolved.check_beginning()
+    convolved.check_end()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_depthwise_convolution_of_single_pixels(kernel_device, low_without_products, bias):
+    convolved = Convolved(kernel_device, low_without_products, 8, 1, (1, 3, 3), bias=bias)
+    convolved.check_beginning()
+    convolved.check_end()
+    y, _ = convolved.conv(convolved.x)
+    near(convolved.kernels.added(convolved.v, convolved.x, None), convolved.v + y, low_without_products)
+
+
+@pytest.mark.parametrize(("channels", "size", "shape"), [(40, 5, (1, 3, 3)), (16, 7, (1, 4, 4))])
+def test_a_depthwise_convolution_of_a_larger_kernel(kernel_device, low, channels, size, shape):
+    Convolved(kernel_device, low, channels, size, shape).check_beginning()
+
+
+def test_a_depthwise_convolution_of_more_channels_or_columns_than_a_program_has(kernel_device, low):
+    Convolved(kernel_device, low, 72, 3, (1, 2, 5)).check_end()
+    Convolved(kernel_device, low, 8, 3, (1, 1, 9)).check_beginning()
+
+
+def test_a_program_of_a_depthwise_convolution_does_several_strips(kernel_device, low, monkeypatch):
+    """Of two programs, and the second has some beyond the last."""
+    from trevsnn.network.kernels import depthwise
+
+    share, found = depthwise._share, []
+
+    def of_two(maps, tile, programs):
+        strips, _, (_, blocks) = share(maps, tile, programs)
+        found.append(strips)
+        return strips, strips // 2 + 1, (2, blocks)
+
+    monkeypatch.setattr(depthwise, "_share", of_two)
+    Convolved(kernel_device, low, 8, 3, (1, 8, 3), bias=False).check_beginning()
+    assert found == [2, 4]
+
+
+def test_weights_of_the_hidden_map_are_summed_over_several_tiles_of_pixels(kernel_device, low, monkeypatch):
+    """Two for each of two programs, the last beyond the last pixel."""
+    from trevsnn.network.kernels import hidden
+
+    monkeypatch.setattr(hidden, "PROGRAMS", 2)
     torch.manual_seed(0)
-    dims = (shape[0], channels, *shape[1:])
-    v, grad = (channels_last(torch.randn(dims), kernel_device) for _ in range(2))
-    x, grad_y = (channels_last(torch.randn(dims), kernel_device, low) for _ in range(2))
-    weight, bias = (
-        torch.randn(channels, 1, size, size).to(kernel_device, low),
-        torch.randn(channels).to(kernel_device, low),
-    )
-    gamma = torch.randn(1, channels, 1, 1, device=kernel_device)
-    found = Depthwise(weight.float(), bias, low, 0.5, 0.0, 1.0)
-
-    def conv(maps):
-        w, b = (t.detach().clone().requires_grad_() for t in (weight.float(), bias.float()))
-        maps = maps.float().requires_grad_()
-        return nn.functional.conv2d(maps, w, b, padding=size // 2, groups=channels), (maps, w, b)
-
-    spikes = (v >= 0.5).float()
-    y, _ = conv(spikes)
-    near(found.of_spikes(v), y, low)
-    y, inputs = conv(x)
-    near(found.added(v, x, gamma), v + gamma * y, low)
-    near(found.added(v, x, None), v + y, low)
-    of_x, of_w, of_b = torch.autograd.grad(y, inputs, grad)
-    ours = found.backward(grad, x, gamma=gamma)
-    near(ours[0], gamma * of_x, low)
-    near(ours[1], of_w[:, 0], torch.float16)
-    near(ours[2], of_b, torch.float16)
-    near(ours[3], (gamma * of_x).sum((0, 2, 3)), torch.float16)
-    y, inputs = conv(spikes)
-    of_x, of_w, of_b = torch.autograd.grad(y, inputs, grad_y.float())
-    ours = found.backward(grad_y, v, outer=grad)
-    near(ours[0], grad + ((v >= 0) & (v <= 1)) * of_x, low)
-    near(ours[1], of_w[:, 0], torch.float16)
-    near(ours[2], of_b, torch.float16)
-    assert ours[0].dtype == torch.float32
+    u, grad = (channels_last(whole((1, 16, 10, 15)), kernel_device, low) for _ in range(2))
+    w1, w2 = (whole(shape, -1, 1).to(kernel_device, low) for shape in ((64, 16), (16, 64)))
+    found = hidden.HiddenMap(w1[..., None, None], None, w2[..., None, None], None, 0.5, 0.0, 1.0)
+    h = rows(u) @ w1.float().t()
+    grad_h = ((h >= 0) & (h <= 1)) * (rows(grad) @ w2.float())
+    of_w1, of_b1, of_w2 = found.backward_weights(u, grad)
+    assert torch.equal(of_w1, grad_h.t() @ rows(u))
+    assert torch.equal(of_b1, grad_h.sum(0))
+    assert torch.equal(of_w2, rows(grad).t() @ (h >= 0.5).float())
 
 
 def test_sums_that_float16_cannot_hold_are_right(kernel_device):
@@ -137,16 +202,24 @@ def test_sums_that_float16_cannot_hold_are_right(kernel_device):
     assert x.isfinite().all()
 
 
-@pytest.mark.parametrize(("size", "upper"), [((5, 7), (3, 4)), ((6, 4), (3, 2)), ((4, 4), (4, 4))])
-def test_the_potential_is_the_sum_of_what_is_normalised(kernel_device, low, size, upper):
+@pytest.mark.parametrize(
+    ("channels", "size", "upper", "affine"),
+    [(24, (5, 7), (3, 4), True), (24, (6, 4), (3, 2), True), (24, (4, 4), (4, 4), True), (72, (3, 5), (2, 3), False)],
+)
+def test_the_potential_is_the_sum_of_what_is_normalised(
+    kernel_device, low_without_products, channels, size, upper, affine
+):
     from trevsnn.network.kernels.potential import potential
 
     torch.manual_seed(0)
+    low = low_without_products
     sources = []
     for height, width in (size, upper):
-        bn, maps = BatchNorm(24).to(kernel_device), torch.randn(2, 24, height, width).to(kernel_device, low)
-        nn.init.normal_(bn.weight), nn.init.normal_(bn.bias)
-        mean, var = torch.randn(24, device=kernel_device), torch.rand(24, device=kernel_device) + 0.5
+        bn = BatchNorm(channels, affine=affine).to(kernel_device)
+        maps = torch.randn(2, channels, height, width).to(kernel_device, low)
+        for parameter in bn.parameters():
+            nn.init.normal_(parameter)
+        mean, var = torch.randn(channels, device=kernel_device), torch.rand(channels, device=kernel_device) + 0.5
         sources.append((maps, bn, Statistics(mean, var, True, False)))
     with torch.no_grad():
         below, above = (normalise(maps, by, bn.weight, bn.bias, bn.eps) for maps, bn, by in sources)
@@ -160,7 +233,7 @@ def test_the_potential_is_the_sum_of_what_is_normalised(kernel_device, low, size
             assert (ours.float() - expected.float()).abs().max() <= 2 * torch.finfo(low).eps * expected.abs().max()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("elements", [1, 7, 64, 4099])
 def test_codes_have_the_bits_of_the_plain_operations(kernel_device, monkeypatch, dtype, elements):
     from trevsnn.neurons import Spike, kernels
@@ -177,26 +250,41 @@ def test_codes_have_the_bits_of_the_plain_operations(kernel_device, monkeypatch,
     assert torch.equal(bits, code.bits)
     assert torch.equal(kernels.decode(bits, elements, 0, dtype), code.spikes(dtype))
     assert torch.equal(kernels.decode(bits, elements, 1, torch.float32, gradient), code.pull_back(gradient))
-    fired = kernels.fire(v, bounds[0], torch.empty_like(gradient))
-    assert torch.equal(fired.nan_to_num(7), neuron.fire(v).float().nan_to_num(7))
-    assert int(fired.isnan().sum()) == 1
+    spikes = neuron.fire(v).float().nan_to_num(7)
+    for fired in (kernels.fire(v, bounds[0], torch.empty_like(gradient)), kernels.fire(v, bounds[0], v)):
+        assert torch.equal(fired.float().nan_to_num(7), spikes)
+        assert int(fired.isnan().sum()) == 1
+    assert fired is v
 
 
-def test_kernels_of_codes_are_tried_once_on_a_device(kernel_device, monkeypatch):
+def fail(*_):
+    raise RuntimeError("Failed to find C compiler.")
+
+
+def ones(bits, elements, place, dtype, times=None):
+    return bits.new_ones((1, elements), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "replaced", "reason"),
+    [
+        ("code", fail, r"they fail \(RuntimeError: Failed to find C compiler"),
+        ("code", lambda v, *_: v.new_ones((1, 2), dtype=torch.uint8), "they give other codes than plain operations"),
+        ("fire", lambda v, _, out: out.zero_(), "they give other spikes, spikes in place than plain operations"),
+        ("fire", lambda v, _, out: out.copy_(v >= 0.5), "they give other spikes, spikes in place than"),  # NaN is lost
+        ("decode", ones, "they give other spikes of codes, gradients than"),
+    ],
+)
+def test_kernels_of_codes_are_tried_once_on_a_device(kernel_device, monkeypatch, name, replaced, reason):
     from trevsnn.neurons import kernels, spike
 
     spike._working_kernels.cache_clear()
     assert spike._working_kernels(kernel_device) is kernels
-
-    def fail(*_):
-        raise RuntimeError("Failed to find C compiler.")
-
-    for replaced, reason in (
-        (fail, r"they fail \(RuntimeError: Failed to find C compiler"),
-        (torch.ones_like, "other codes"),
-    ):
-        spike._working_kernels.cache_clear()
-        monkeypatch.setattr(kernels, "code", lambda v, *_, replaced=replaced: replaced(v))
-        with pytest.warns(UserWarning, match=f"Triton kernels are not used for codes on {kernel_device}: .*{reason}"):
-            assert spike._working_kernels(kernel_device) is None
     spike._working_kernels.cache_clear()
+    monkeypatch.setattr(kernels, name, replaced)
+    expected = f"^Triton kernels are not used for codes on {kernel_device}: {reason}"
+    with pytest.warns(UserWarning, match=expected) as warned:
+        found = [spike._working_kernels(kernel_device) for _ in range(2)]
+    spike._working_kernels.cache_clear()
+    assert found == [None, None]
+    assert len(warned) == 1

@@ -20,6 +20,13 @@ from trevsnn.network.norm import BatchNorm, Statistics, normalise
 #: with 4 channels on an H100; a wrong part shows as a tenth at least.
 TOLERANCE = 0.1
 
+#: The kinds of device that Triton's programs are compiled for here.
+DEVICES = ("cuda",)
+
+#: Whether the convolutions DW1, PW1, PW2 and DW2 have a bias, as those of the network's own blocks do.
+Biases = tuple[bool, bool, bool, bool]
+ALL_BIASES: Biases = (True, True, True, True)
+
 
 def block(
     expand: Expand,
@@ -59,7 +66,7 @@ def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *,
     conv = expand.dw1
     device = conv.weight.device
     interpreted = forced and os.environ.get("TRITON_INTERPRET") == "1"
-    if device.type != "cuda" and not interpreted:
+    if device.type not in DEVICES and not interpreted:
         return f"the network is on the device {device.type}, and they are for CUDA"
     if not has_triton():
         return "Triton is not installed"
@@ -70,15 +77,20 @@ def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *,
     if not fits(expand, project, dtype):
         name = str(dtype).removeprefix("torch.")
         return f"they are for the network's own blocks in bfloat16 or float16, not for {name} or exchanged convolutions"
-    return None if interpreted else fault_of_kernels(device, dtype, conv.in_channels, conv.kernel_size[0])
+    if interpreted:
+        return None
+    biases = tuple(conv.bias is not None for conv in (conv, expand.pw1, project.pw2, project.dw2))
+    return fault_of_kernels(device, dtype, conv.in_channels, conv.kernel_size[0], biases)
 
 
 @functools.cache
-def fault_of_kernels(device: torch.device, dtype: torch.dtype, channels: int, kernel_size: int) -> str | None:
+def fault_of_kernels(
+    device: torch.device, dtype: torch.dtype, channels: int, kernel_size: int, biases: Biases = ALL_BIASES
+) -> str | None:
     """What is wrong with the kernels on a device, found out once by a small block that plain operations compute too; None if
     nothing is. A fault is warned of, since plain operations take over."""
     try:
-        difference = difference_of_kernels(device, dtype, channels, kernel_size)
+        difference = difference_of_kernels(device, dtype, channels, kernel_size, biases)
         fault = (
             f"they lie {difference:.2g} from plain operations on this device" if not difference < TOLERANCE else None
         )
@@ -89,7 +101,9 @@ def fault_of_kernels(device: torch.device, dtype: torch.dtype, channels: int, ke
     return fault
 
 
-def difference_of_kernels(device: torch.device, dtype: torch.dtype, channels: int, kernel_size: int) -> float:
+def difference_of_kernels(
+    device: torch.device, dtype: torch.dtype, channels: int, kernel_size: int, biases: Biases = ALL_BIASES
+) -> float:
     """The largest difference of values and gradients, relative to the norm, between kernels and plain operations.
 
     Weights up to the threshold are small multiples of 1/4, and of these few, so that in any order and precision sums are
@@ -112,6 +126,8 @@ def difference_of_kernels(device: torch.device, dtype: torch.dtype, channels: in
             conv.bias = nn.Parameter(draw((conv.out_channels,), -2, 2, 0.25))
         for parameter in project.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=dice), alpha=0.3)
+        for conv, biased in zip((expand.dw1, expand.pw1, project.pw2, project.dw2), biases, strict=True):
+            conv.bias = conv.bias if biased else None
         shape = (2, channels, 5, 9)
         potential, grad = (torch.randn(shape, generator=dice).to(device) for _ in range(2))
         gamma = nn.Parameter(torch.rand(1, channels, 1, 1, generator=dice).to(device))
@@ -122,10 +138,12 @@ def difference_of_kernels(device: torch.device, dtype: torch.dtype, channels: in
             own: Any = kind(expand, project, gamma, dtype, potential[:, 0].numel())
             value, trace = own.forward_traced(potential)
             results.append([value, own.forward(potential), own.backward(grad, trace), *(g for _, g in own.gradients())])
-        # A level's potential, from the map itself below and a normalised one of half the size above.
+        # A level's potential, from the map itself or normalised below, and a normalised one of half the size above, or none.
         norm, by = BatchNorm(channels).to(device), Statistics(gamma.flatten(), gamma.flatten(), True, False)
-        below, above = (maps.to(dtype) for maps in (potential, grad[:, :, ::2, ::2]))
-        results[0].append(fuse(below, normalise(above, by, norm.weight, norm.bias, norm.eps)))
-        results[1].append(fused((below, None, None), (above, norm, by)))
+        maps = [maps.to(dtype) for maps in (potential, grad[:, :, ::2, ::2])]
+        below, above = (normalise(x, by, norm.weight, norm.bias, norm.eps) for x in maps)
+        results[0] += [fuse(maps[0], above), fuse(below, above), below]
+        as_it_is, from_below, from_above = (maps[0], None, None), (maps[0], norm, by), (maps[1], norm, by)
+        results[1] += [fused(as_it_is, from_above), fused(from_below, from_above), fused(from_below, None)]
     pairs = zip(*results, strict=True)
     return max(float((ours - plain).norm() / plain.norm().clamp_min(1e-6)) for plain, ours in pairs)

@@ -28,6 +28,9 @@ from torch import Tensor
 #: The widest C for which this is faster than the library's products with the map in memory; measured on an H200.
 WIDEST = 128
 
+#: Of the weights' gradient: enough to fill a large card twice, and not one more, as each writes sums of its own.
+PROGRAMS = 264
+
 
 def is_narrow(channels: int, device: torch.device) -> bool:
     """Whether a block of so many channels has its hidden map in registers. None has on a card before Ampere, for whose matrix
@@ -198,9 +201,8 @@ class HiddenMap:
         """dL/dW1 (D, C), dL/db1 (D,) and dL/dW2 (C, D), float32."""
         rows, tile = u.numel() // self.channels, _tile(self.channels, weights=True)
         blocks = triton.cdiv(self.units, tile["BLOCK_D"])
-        # Enough programs to fill a large card twice, and not one more: each writes sums of its own.
         tiles = triton.cdiv(rows, tile["BLOCK_N"])
-        shares = max(1, min(tiles, 264 // blocks))
+        shares = max(1, min(tiles, PROGRAMS // blocks))
         each = triton.cdiv(tiles, shares)
         sums = u.new_empty((2, shares, self.units, self.channels), dtype=torch.float32)
         sums_b = u.new_empty((shares, self.units), dtype=torch.float32)
