@@ -77,7 +77,7 @@ _SEARCHED = (SEW, "memopt 4", "eager")  # whose search takes long at large T
 _REVERSIBLE = [(TINY, "reversible", "eager"), (TINY, "reversible", "kernels")]
 _PEERS_AT_THEIR_BEST = [(SEW, "memopt 0", "channels-last"), (SEW, "memopt 1", "channels-last")]
 _SMALL = [(SMALL_NETWORK, mode, variant) for mode, variant in (
-    ("exact", "eager"), ("exact", "kernels"), ("reversible", "eager"), ("autograd", "eager"),
+    ("exact", "eager"), ("exact", "kernels"), ("reversible", "eager"), ("reversible", "kernels"), ("autograd", "eager"),
 )]  # fmt: skip
 _FLOAT16 = [
     (TINY, "exact", "float16"), (TINY, "exact", "kernels in float16"), (TINY, "autograd", "float16"),
@@ -85,7 +85,11 @@ _FLOAT16 = [
 _OWN_PROCESS = [
     (TINY, "exact", "graph"), (TINY, "exact", "graph of kernels"), (TINY, "reversible", "graph"),
     (TINY, "autograd", "graph"), (RESNET, "", "graph"), (RESNET, "", "compiled"), (TINY, "autograd", "compiled"),
-    (TINY, "exact", "compiled"),
+    (TINY, "exact", "compiled"), (TINY, "reversible", "compiled"),
+    *((SMALL_NETWORK, mode, variant) for mode, variant in (
+        ("exact", "graph"), ("exact", "graph of kernels"), ("autograd", "graph"), ("autograd", "compiled"), ("exact", "compiled"),
+        ("reversible", "compiled"),
+    )),
 ]  # fmt: skip
 
 
