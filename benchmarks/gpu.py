@@ -36,8 +36,8 @@ from gpu_rows import Deadline, Rows, go_on_afresh_if_broken, machine
 PIECES = {"tests": "gpu_runs", "memory": "gpu", "profile": "gpu_profile", "tune": "gpu_profile", "train": "gpu_runs"}
 #: What a machine with PyTorch's usual companions may lack: this library's needs, SpikingJelly, kornia and their needs.
 BROUGHT = (
-    "rich", "markdown-it-py", "mdurl", "pygments", "jsonargparse", "docstring-parser", "typeshed-client", "lightning-fabric", "spikingjelly", "loguru", "scienceplots",
-    "aedat", "kornia", "kornia-rs",
+    "rich", "markdown-it-py", "mdurl", "pygments", "jsonargparse", "docstring-parser", "typeshed-client",
+    "lightning-fabric", "spikingjelly", "loguru", "scienceplots", "aedat", "kornia", "kornia-rs",
 )  # fmt: skip
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 DOCS = Path(__file__).parents[1] / "docs"

@@ -87,8 +87,8 @@ _OWN_PROCESS = [
     (TINY, "autograd", "graph"), (RESNET, "", "graph"), (RESNET, "", "compiled"), (TINY, "autograd", "compiled"),
     (TINY, "exact", "compiled"), (TINY, "reversible", "compiled"),
     *((SMALL_NETWORK, mode, variant) for mode, variant in (
-        ("exact", "graph"), ("exact", "graph of kernels"), ("autograd", "graph"), ("autograd", "compiled"), ("exact", "compiled"),
-        ("reversible", "compiled"),
+        ("exact", "graph"), ("exact", "graph of kernels"), ("autograd", "graph"), ("autograd", "compiled"),
+        ("exact", "compiled"), ("reversible", "compiled"),
     )),
 ]  # fmt: skip
 

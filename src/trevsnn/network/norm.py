@@ -165,7 +165,7 @@ def batch_statistics(maps: Tensor, running_mean: Any, running_var: Any, factor: 
 def plain_batch_statistics(
     maps: Tensor, running_mean: Tensor, running_var: Tensor, factor: float
 ) -> tuple[Tensor, Tensor]:
-    """:func:`batch_statistics` in operations that every device has."""
+    """:func:`batch_statistics` in operations that every device has; MPS lacks PyTorch's own."""
     count = maps.numel() // maps.shape[1]
     var, mean = torch.var_mean(maps.to(running_mean.dtype), (0, 2, 3), correction=0)
     running_mean.lerp_(mean, factor)

@@ -18,7 +18,7 @@ from trevsnn.data.part import Part
 from trevsnn.data.pictures.on_device import DeviceLoader
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.network.model import TRevSNN
-from trevsnn.network.slicing import fast_layout
+from trevsnn.network.slicing import fast_format
 from trevsnn.run.config import RunConfig
 from trevsnn.train.processes import local_batch
 
@@ -54,7 +54,7 @@ def evaluation_loader(part: Part, config: RunConfig, fabric: Fabric) -> DataLoad
 def place_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
     """Inputs as the model takes them: pictures (B, C, H, W) or frames (B, T, C, H, W), in its dtype, pictures in the layout
     that their device is fastest in."""
-    return fast_layout(inputs.to(dtype)) if inputs.dim() == 4 else inputs.to(dtype)
+    return inputs.to(dtype, memory_format=fast_format(inputs.device)) if inputs.dim() == 4 else inputs.to(dtype)
 
 
 @loading_deaths()

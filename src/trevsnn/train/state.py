@@ -112,11 +112,9 @@ class TrainingState:
         weights: dict[str, Any] = {"model": self.model.state_dict()}
         if self.ema is not None:
             weights["ema"] = self.ema.module.state_dict()
-        random = {"cpu": torch.get_rng_state()}
-        if self.fabric.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state()
-        elif self.fabric.device.type == "mps":
-            random["mps"] = torch.mps.get_rng_state()
+        random, device = {"cpu": torch.get_rng_state()}, self.fabric.device.type
+        if device != "cpu":
+            random[device] = torch.get_device_module(device).get_rng_state()
         state = {
             "step": self.step, "loss_sum": self.loss_sum, "skipped": self.guard.skipped, "in_a_row": self.guard.in_a_row,
             "unreadable": self.unreadable, "history": self.history, "seconds": self.seconds,
@@ -174,11 +172,10 @@ class TrainingState:
         if self.scaler is not None and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
         self.unreadable = state["unreadable"]
-        torch.set_rng_state(state["random"]["cpu"])
-        if "cuda" in state["random"] and self.fabric.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random"]["cuda"])
-        elif "mps" in state["random"] and self.fabric.device.type == "mps":
-            torch.mps.set_rng_state(state["random"]["mps"])
+        random, device = state["random"], self.fabric.device.type
+        torch.set_rng_state(random["cpu"])
+        if device != "cpu" and device in random:
+            torch.get_device_module(device).set_rng_state(random[device])
 
     def _compare_data(self, saved: dict[str, Any], console: Console) -> None:
         if saved["steps_per_epoch"] != self.data["steps_per_epoch"]:

@@ -152,15 +152,18 @@ def test_kernels_that_fail_are_warned_of_and_not_used(monkeypatch):
         choice.fault_of_kernels(torch.device("cpu"), torch.float16, 9, 3)
 
 
-# The networks below have depthwise convolutions of single pixels, for which the interpreter takes a fraction of the time.
+@pytest.fixture
+def kernel_size(kernel_device):
+    """Of the networks below: single pixels, of which the interpreter takes a fraction of the time."""
+    return 3 if kernel_device.type == "cuda" else 1
 
 
-def test_a_network_trains_a_step_by_kernels(kernel_device, low):
+def test_a_network_trains_a_step_by_kernels(kernel_device, low, kernel_size):
     found = {}
     for name, kernels, keep in (("eager", "eager", None), ("triton", "triton", None), ("kept", "triton", "1GB")):
         torch.manual_seed(0)
         options = {"channels": (4, 8), "timesteps": 2, "encoder_stride": 4, "kernels": kernels, "keep": keep}
-        model = create_model("trevsnn_nano", kernel_size=1, **options).to(kernel_device).train()
+        model = create_model("trevsnn_nano", kernel_size=kernel_size, **options).to(kernel_device).train()
         x, target = torch.randn(2, 3, 8, 8).to(kernel_device), torch.tensor([0, 1]).to(kernel_device)
         with torch.autocast(kernel_device.type, low):
             loss = nn.functional.cross_entropy(model(x), target)
@@ -175,7 +178,7 @@ def test_a_network_trains_a_step_by_kernels(kernel_device, low):
 
 
 @pytest.mark.parametrize("widest", [128, 4])
-def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatch, widest):
+def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatch, widest, kernel_size):
     """Two maps of PW2 in 16 bits, and codes where the hidden map is not in registers."""
     from trevsnn.network.kernels import hidden
 
@@ -186,7 +189,7 @@ def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatc
     options = {
         "channels": (4, 8),
         "timesteps": 2,
-        "kernel_size": 1,
+        "kernel_size": kernel_size,
         "encoder_stride": 4,
         "kernels": "triton",
         "keep": f"{needed / 1e6:.6f}MB",
@@ -202,7 +205,7 @@ def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatc
 
 
 @pytest.mark.parametrize("widest", [128, 4])
-def test_whatever_is_kept_kernels_give_the_same_bits(kernel_device, low, monkeypatch, widest):
+def test_whatever_is_kept_kernels_give_the_same_bits(kernel_device, low, monkeypatch, widest, kernel_size):
     """Of the upper level its codes alone, or where it has none PW2's outputs alone; and everything."""
     from trevsnn.network.kernels import hidden
 
@@ -213,7 +216,7 @@ def test_whatever_is_kept_kernels_give_the_same_bits(kernel_device, low, monkeyp
     for keep in (None, f"{best / 1e6:.6f}MB", "1GB"):
         torch.manual_seed(0)
         options = {"channels": (4, 8), "timesteps": 1, "encoder_stride": 4, "kernels": "triton", "keep": keep}
-        model = create_model("trevsnn_nano", kernel_size=1, **options).to(kernel_device).train()
+        model = create_model("trevsnn_nano", kernel_size=kernel_size, **options).to(kernel_device).train()
         x = torch.randn(2, 3, 8, 8).to(kernel_device)
         with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
             with torch.autocast(kernel_device.type, low):

@@ -131,7 +131,9 @@ def test_a_depthwise_convolution_of_single_pixels(kernel_device, low_without_pro
 
 @pytest.mark.parametrize(("channels", "size", "shape"), [(40, 5, (1, 3, 3)), (16, 7, (1, 4, 4))])
 def test_a_depthwise_convolution_of_a_larger_kernel(kernel_device, low, channels, size, shape):
-    Convolved(kernel_device, low, channels, size, shape).check_beginning()
+    convolved = Convolved(kernel_device, low, channels, size, shape)
+    convolved.check_beginning()
+    convolved.check_end()
 
 
 def test_a_depthwise_convolution_of_more_channels_or_columns_than_a_program_has(kernel_device, low):
