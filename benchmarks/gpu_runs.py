@@ -34,7 +34,6 @@ def tests(options: argparse.Namespace, deadline: Deadline) -> None:
         "pytest",
         "-n",
         workers,
-        "--no-cov",
         "-p",
         "no:cacheprovider",
         "-q",
