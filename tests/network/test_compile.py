@@ -51,6 +51,25 @@ def test_a_training_step_compiles_in_every_mode(small_model, device, mode):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["autograd", "exact", "reversible"])
+def test_a_step_compiled_with_its_backward_pass(small_model, device, mode):
+    """Autograd calls backward passes from within the compiled function, on the CPU in the same thread."""
+    model = small_model(channels=(4, 6), timesteps=2, in_chans=1, backprop=mode, slice_bytes=1)
+    x, target = torch.randn(3, 1, 8, 8).to(device), torch.tensor([0, 1, 4]).to(device)
+
+    def gradients():
+        return gradients_of(model, trevsnn.deep_supervision_loss(model(x, all_heads=True), target))
+
+    reference = gradients()
+    counter = CompileCounterWithBackend("eager")
+    assert worst(torch.compile(gradients, backend=counter)(), reference) < 1e-5
+    traces = [node.stack_trace or "" for graph in counter.graphs for node in graph.graph.nodes]
+    assert any("heads.py" in trace for trace in traces)
+    # In autograd these are thresholds' and normalisations'.
+    assert mode == "autograd" or not [trace for trace in traces if ", in backward" in trace]
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", ["autograd", "exact"])
 def test_one_graph_of_a_training_step_is_refused_where_it_would_be_no_faster(small_model, device, mode):
     model = small_model(channels=(4, 6), timesteps=2, in_chans=1, backprop=mode)

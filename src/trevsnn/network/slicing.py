@@ -207,6 +207,7 @@ class _Sliced(torch.autograd.Function):
             return gather(((r, module(fast_layout(x[r]))) for r in rows), x.shape[0])
 
     @staticmethod
+    @torch.compiler.disable  # autograd calls it from a step that is compiled as a whole
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """dL/dx and dL/dtheta of each slice, by autograd on the module run again."""
         refuse_second_derivatives()

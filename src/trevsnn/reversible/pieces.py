@@ -1,6 +1,7 @@
 """The recurrence as a chain of pieces, one for each state, with a backward pass of its own.
 
-The equations, and the names used for their terms, stand in :mod:`trevsnn.reversible`.
+The equations, and the names used for their terms, stand in :mod:`trevsnn.reversible`. Backward passes too are hidden from
+torch.compile, which meets them where autograd calls them from a step that is compiled as a whole.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class _Begin(torch.autograd.Function):
         return torch.empty(0, device=tensors[0].device)
 
     @staticmethod
+    @torch.compiler.disable
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
         """dL/dx[t] and dL/dc[l,-1], complete now that every piece has been gone back through."""
         refuse_second_derivatives()
@@ -83,6 +85,7 @@ class _Piece(torch.autograd.Function):
         return token.clone()
 
     @staticmethod
+    @torch.compiler.disable
     def backward(ctx: Any, *token: Tensor) -> tuple[Tensor | None, ...]:
         """With y[l,t] complete on the tape::
 
@@ -127,6 +130,7 @@ class _Reading(torch.autograd.Function):
         return state if ctx.view is None else ctx.view(state)
 
     @staticmethod
+    @torch.compiler.disable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """A term of y[l,t], which waits on the tape for timestep t."""
         refuse_second_derivatives()
@@ -158,6 +162,7 @@ class _End(torch.autograd.Function):
         return (*last, *(value.detach() for value in readouts))
 
     @staticmethod
+    @torch.compiler.disable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Begin with y[l,T-1] = dL/dc[l,T-1]; readouts add theirs at their own timestep."""
         refuse_second_derivatives()
