@@ -2,8 +2,8 @@
 
     python benchmarks/gpu.py tests memory profile tune train --out FOLDER [--minutes 9]
     python benchmarks/gpu.py memory --out FOLDER --small --device cpu      # tiny sizes, to try it all on a CPU
-    python benchmarks/gpu.py report FOLDER...                              # docs/results-gpu.md, .json, the pictures
-    python benchmarks/gpu.py bring FOLDER                                  # wheels for a machine without network
+    python benchmarks/gpu.py report FOLDER... --docs docs                  # results-gpu.md, .json, the pictures
+    python benchmarks/gpu.py bring FOLDER [--python 3.12]                  # wheels for a machine without network
 
 Pieces:
     tests      the tests that take a device, on this one
@@ -29,6 +29,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gpu_cases import REAL, SMALL, Case, memory_cases, needs_own_process
 from gpu_measure import measure
 from gpu_rows import Deadline, Rows, go_on_afresh_if_broken, machine
@@ -40,7 +42,7 @@ BROUGHT = (
     "lightning-fabric", "spikingjelly", "loguru", "scienceplots", "aedat", "kornia", "kornia-rs",
 )  # fmt: skip
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-DOCS = Path(__file__).parents[1] / "docs"
+PAGE = "results-gpu.md"
 COMPILE_SECONDS, GRAPH_SECONDS = 240, 120
 
 
@@ -89,18 +91,20 @@ def say(key: str, row: dict[str, Any]) -> None:
     print(key, *(f"{name} {x:.1f}" if isinstance(x, float) else x for name, x in figures.items()), sep="  ", flush=True)
 
 
-def bring(folder: Path) -> None:
-    """Download the wheels a machine without network may lack, for Python 3.12 on x86-64 Linux, and say what else to bring and
-    how they are used."""
+def bring(folder: Path, python: str) -> None:
+    """Download the wheels a machine without network may lack, for a version of Python on x86-64 Linux, and say what else to
+    bring and how they are used."""
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--python-version", "3.12",
+        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--python-version", python,
         "--implementation", "cp", *(word for name in PLATFORMS for word in ("--platform", name)), "-d", str(folder),
         *(f"{name}=={version(name)}" for name in BROUGHT),
     ]  # fmt: skip
     print(*command, flush=True)
     subprocess.run(command, check=True)
     size = sum(file.stat().st_size for file in folder.glob("*.whl")) / 2**20
-    print(f"{size:.0f} MiB of wheels; for the piece train bring the folder of CIFAR-10, too (docs/data.md).")
+    print(
+        f"{size:.0f} MiB of wheels for Python {python}; for the piece train bring the folder of CIFAR-10, too (docs/data.md)."
+    )
     print("there: python3 -m pip install --no-index --no-deps --target DIR FOLDER/*.whl; export PYTHONPATH=DIR:src")
 
 
@@ -116,14 +120,25 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="train: the run's folder (default: OUT/run)")
     parser.add_argument("--train_minutes", type=float, default=9.0, help="train: epochs are chosen to take these")
     parser.add_argument("--train_options", default="", help="train: further options of trevsnn train, in one string")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="report: folder of results-gpu.md")
+    parser.add_argument("--docs", type=Path, help="report: folder whose results-gpu.md and .json are written anew")
+    parser.add_argument("--python", default="3.12", help="bring: the machine's version of Python (default: 3.12)")
     options = parser.parse_args()
-    first = options.words[0]
-    if first not in ("report", "bring", "one"):
+    first, *others = options.words
+    if first == "report":
+        if options.docs is None or not (options.docs / PAGE).is_file():
+            parser.error(f"say with --docs in which folder {PAGE} is to be written anew.")
+        if empty := [word for word in others or [""] if not any(Path(word).glob("*.jsonl"))]:
+            parser.error(f"there are no results in {', '.join(map(repr, empty))}: name folders that --out named.")
+    elif first == "bring":
+        if len(others) != 1:
+            parser.error("bring one folder: gpu.py bring FOLDER.")
+    elif first != "one":
         if unknown := [word for word in options.words if word not in PIECES]:
             parser.error(f"there is no piece {', '.join(unknown)}; there are {', '.join(PIECES)}.")
         if options.out is None:
             parser.error("say with --out where the results go.")
+        if options.device == "cuda" and not torch.cuda.is_available():
+            parser.error("there is no CUDA device on this machine: --small --device cpu tries it all without one.")
     return options
 
 
@@ -133,7 +148,7 @@ def main() -> None:
     if first == "one":
         print(json.dumps(measure(Case(*json.loads(others[0])), SMALL if options.small else REAL, options.device)))
     elif first == "bring":
-        bring(Path(others[0]))
+        bring(Path(others[0]), options.python)
     elif first == "report":
         importlib.import_module("gpu_report").write(list(map(Path, others)), options.docs)
     else:
@@ -146,4 +161,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on behind what was measured.")

@@ -88,6 +88,28 @@ def test_measurements_are_kept_and_reported(command, tmp_path):
     assert len(list((tmp_path / "images").iterdir())) == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "nowhere", "--docs", "."], "there are no results in 'nowhere'"),
+        (["report", "--docs", "."], "there are no results in ''"),
+        (["report", "nowhere"], "say with --docs in which folder results-gpu.md is to be written anew"),
+        (["bring"], "bring one folder"),
+        (["memory", "speed", "--out", "out"], "there is no piece speed"),
+        (["memory"], "say with --out where the results go"),
+        (["memory", "--out", "out"], "there is no CUDA device on this machine: --small --device cpu tries it all"),
+    ],
+)
+def test_wrong_usage_is_said_and_changes_nothing(command, arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        command(*arguments)
+    assert message in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["results-gpu.md"]
+    assert (tmp_path / "results-gpu.md").read_text() == PAGE
+
+
 def test_nothing_new_is_started_after_the_time(command, tmp_path):
     assert command("memory", "--small", "--device", "cpu", "--minutes", "0", "--out", str(tmp_path / "out")) == []
 

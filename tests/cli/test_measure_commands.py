@@ -69,7 +69,9 @@ def test_a_step_in_float16_is_measured(capsys):
         (["speed", "--precision", "8"], "precision"),
         (["memory", "--timesteps", "0"], "timesteps"),
         (["memory", "--fake", "--slice_bytes", "-1"], "slice"),
-        (["memory", "--fake", "--keep", "4gb"], "keep"),
+        (["memory", "--fake", "--keep", "4gb"], "Units are MB, GB, MiB, GiB."),
+        (["memory", "--keep", "4GB", "--modes", "autograd"], "--keep is of the backward pass exact: add it to --modes"),
+        (["speed", "--keep", "4GB", "--inference"], "--keep is of training steps: leave it out with --inference"),
         (["power"], "power"),
     ],
 )
@@ -90,6 +92,26 @@ def test_a_device_that_is_not_there(capsys):
             "no CUDA device on this machine: use --device cpu, or trevsnn measure memory --fake"
             in capsys.readouterr().err
         )
+
+
+def test_a_share_of_a_card_that_is_not_there(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["measure", "memory", "--fake", "--device", "cuda", "--keep", "30%"]) == 2
+    assert "keep is '30%', a share of a CUDA device's memory, and this machine has none" in capsys.readouterr().err
+
+
+def test_exact_keeps_and_the_other_modes_are_measured_beside(capsys):
+    arguments = ["measure", "memory", "--model", "trevsnn_nano", "--size", "16", "--batch", "2", "--fake"]
+    kept = []
+    for options in ([], ["--keep", "1GB"]):
+        assert main([*arguments, *options, "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        kept.append({row["backprop"]: row["after_forward_total"] for row in rows})
+    before, after = kept
+    assert after.pop("exact") > before.pop("exact")
+    assert after == before
+    assert main([*arguments, "--keep", "1GB"]) == 0
+    assert "32-true, cpu, exact keeping 1GB, fake" in capsys.readouterr().out
 
 
 def test_energy_command(tmp_path, capsys):

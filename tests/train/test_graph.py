@@ -12,6 +12,9 @@ from lightning_fabric import Fabric
 from helpers import SMALL, assert_same
 from trevsnn import deep_supervision_loss
 from trevsnn.cli.main import main
+from trevsnn.errors import UsageError
+from trevsnn.run.config import parse_config
+from trevsnn.train.fit import check_device
 from trevsnn.train.graph import GraphedPasses
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -28,6 +31,27 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 def test_what_cannot_be_captured_is_refused(options, reason, tmp_path, capsys):
     assert main(["train", *SMALL, *options, "--cuda_graph", "true", "--run", str(tmp_path / "run")]) == 2
     assert re.search(reason, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ([], "model.kernels='triton', but the network is on the device cpu, and they are for CUDA: use kernels='auto'"),
+        (["--model.backprop", "autograd"], "kernels 'triton' are for backprop 'exact' and 'reversible'"),
+    ],
+)
+def test_kernels_that_cannot_run_are_refused_before_there_is_a_run(options, reason, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    options = [*SMALL, *options, "--accelerator", "cpu", "--model.kernels", "triton", "--precision", "bf16-mixed"]
+    assert main(["train", *options, "--run", str(tmp_path / "run")]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_kernels_are_refused_in_float32(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(UsageError, match=r"bfloat16 and float16, as in precision bf16-mixed, not for float32: use"):
+        check_device(parse_config(["--recipe", "digits", "--model.kernels", "triton"]), torch.device("cpu"))
 
 
 def test_a_captured_run_is_evaluated_anywhere(finished, tmp_path, capsys):

@@ -26,6 +26,16 @@ def _config(model: Preset, **changes: Any) -> TRevSNNConfig:
         return TRevSNNConfig(**{**PRESETS[model], **changes})
 
 
+def _kept(keep: str | None, modes: Sequence[Backprop]) -> str | None:
+    if keep is not None and "exact" not in modes:
+        raise UsageError("--keep is of the backward pass exact: add it to --modes.")
+    return keep
+
+
+def _keeping(keep: str | None) -> str:
+    return "" if keep is None else f", exact keeping {keep}"
+
+
 def memory(
     *,
     model: Preset = "trevsnn_tiny",
@@ -65,12 +75,12 @@ def memory(
     from trevsnn.measure.step import TrainingStep
     from trevsnn.reversible.memory_owner import OWNERS
 
-    config = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
+    config = _config(model, slice_bytes=slice_bytes, keep=_kept(keep, modes), links=links, alphas=alphas)
     step = TrainingStep(batch, size, precision, device)
     with refusals_are_usage_errors():
         result = measure_slopes(config, step, modes=modes, timesteps=sorted(set(timesteps)), fake=fake)
     rows = result["rows"]
-    title = f"{model}, {batch} pictures of {size} x {size}, {precision}, {device}"
+    title = f"{model}, {batch} pictures of {size} x {size}, {precision}, {device}{_keeping(keep)}"
     if picture is not None:
         memory_picture(rows, title).savefig(picture, dpi=110)
     if json:
@@ -138,7 +148,9 @@ def speed(
         raise UsageError("--picture draws time against the firing rate: add spikes to --engines.")
     if picture is not None and not inference:
         raise UsageError("--picture goes with --inference.")
-    config = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
+    if inference and keep is not None:
+        raise UsageError("--keep is of training steps: leave it out with --inference.")
+    config = _config(model, slice_bytes=slice_bytes, keep=_kept(keep, modes), links=links, alphas=alphas)
     if inference:
         from trevsnn.measure.inference import inference_picture, measure_inference
 
@@ -161,7 +173,7 @@ def speed(
         for t in sorted(set(timesteps)):
             rows += measure_speed(replace(config, timesteps=t), step, modes=modes, repeats=repeats)
         what = f"{model}, {batch} pictures of {size} x {size}, {precision}, {device}, {rows[0]['threads']} threads"
-        table = _speed_table(rows, f"Median milliseconds per picture\n{what}", batch)
+        table = _speed_table(rows, f"Median milliseconds per picture\n{what}{_keeping(keep)}", batch)
     if json:
         print(dumps({"model": model, "rows": rows}))
     else:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
+from trevsnn.errors import UsageError
 from trevsnn.measure.step import TrainingStep
 from trevsnn.measure.tracker import Bytes, LiveStorage
 from trevsnn.network.blocks import bounded_alpha
@@ -69,12 +70,16 @@ def measure_memory(config: TRevSNNConfig, step: TrainingStep, *, fake: bool = Fa
         ``after_forward_total`` and ``peak_total``.
 
     Raises:
-        UsageError: there is no CUDA device, and not ``fake``.
+        UsageError: there is no CUDA device, and not ``fake``, or ``config.keep`` is a share of it.
     """
     asked = step
     if step.device == "cuda" and not torch.cuda.is_available():
         if not fake:
             step.require_device()
+        if config.keep is not None and config.keep.endswith("%"):
+            raise UsageError(
+                f"keep is {config.keep!r}, a share of a CUDA device's memory, and this machine has none: give it in GB."
+            )
         slice_bytes = SLICE_BYTES_ACCELERATOR if config.slice_bytes is None else config.slice_bytes
         config, step = dataclasses.replace(config, slice_bytes=slice_bytes), dataclasses.replace(step, device="cpu")
     model = step.build(config)
@@ -101,7 +106,7 @@ def measure_memory(config: TRevSNNConfig, step: TrainingStep, *, fake: bool = Fa
 def measure_slopes(
     config: TRevSNNConfig, step: TrainingStep, *, modes: Sequence[str], timesteps: Sequence[int], fake: bool = False
 ) -> dict[str, Any]:
-    """:func:`measure_memory` for several backward passes and numbers of timesteps.
+    """:func:`measure_memory` for several backward passes, of which ``exact`` keeps ``config.keep``, and numbers of timesteps.
 
     Returns:
         ``rows`` of :func:`measure_memory`; ``slopes``: by mode the growth of the peak from the first to the last T, in
@@ -111,7 +116,11 @@ def measure_slopes(
         UsageError: as :func:`measure_memory`.
     """
     rows = [
-        measure_memory(dataclasses.replace(config, backprop=mode, timesteps=t), step, fake=fake)
+        measure_memory(
+            dataclasses.replace(config, backprop=mode, timesteps=t, keep=config.keep if mode == "exact" else None),
+            step,
+            fake=fake,
+        )
         for mode in modes
         for t in timesteps
     ]

@@ -101,6 +101,10 @@ class TRevSNNConfig:
                 raise ValueError(
                     f"keep is for backprop 'exact'; in {self.backprop!r} nothing is kept by it: leave it out."
                 )
+        if self.kernels == "triton" and self.backprop == "autograd":
+            raise ValueError(
+                "kernels 'triton' are for backprop 'exact' and 'reversible'; 'autograd' takes plain operations: leave it out."
+            )
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {self.kernel_size}; it must be odd, so that maps keep their size.")
         choice("encoder_stride", self.encoder_stride, (4, 2, 1))

@@ -25,7 +25,7 @@ def check_keep(text: object) -> None:
     if match is None or (match[2] == "%" and (match[3] or float(match[1]) > 100)):
         raise ValueError(
             f"keep is {text!r}; give an amount of memory, '4GB', that of each picture or clip of a batch, '12MB/item', or a "
-            "share of the device's memory, '30%'."
+            f"share of the device's memory, '30%'. Units are {', '.join(_UNITS)}."
         )
 
 

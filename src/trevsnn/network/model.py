@@ -100,7 +100,8 @@ class TRevSNN(nn.Module, HubModel):
         return self._backprop
 
     def set_backprop(self, mode: Backprop) -> None:
-        """Choose "exact", "reversible" or "autograd" for the passes to come; weights and results do not depend on it."""
+        """Choose "exact", in which alone ``keep`` counts, "reversible" or "autograd" for the passes to come; results do not
+        depend on it."""
         choice("backprop", mode, BACKPROP_MODES)
         self._backprop = mode
 

@@ -1,11 +1,27 @@
-"""The check that model and data fit, at a run's beginning."""
+"""The checks that model, data and device fit, at a run's beginning."""
 
 from __future__ import annotations
+
+import torch
 
 from trevsnn.data.part import Part
 from trevsnn.data.sets import is_event, is_sequence
 from trevsnn.errors import UsageError
+from trevsnn.network.kernels.choice import check_kernels
 from trevsnn.run.config import RunConfig
+
+
+def check_device(config: RunConfig, device: torch.device) -> None:
+    """Check that the kernels that a config insists on run on the device.
+
+    Raises:
+        UsageError: they do not, or not in the run's precision.
+    """
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(config.precision, torch.float32)
+    try:
+        check_kernels(config.model.kernels, device, dtype)
+    except ValueError as error:
+        raise UsageError(f"model.{error}") from error
 
 
 def check_fit(config: RunConfig, part: Part) -> None:

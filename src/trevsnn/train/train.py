@@ -30,7 +30,7 @@ from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
-from trevsnn.train.fit import check_fit
+from trevsnn.train.fit import check_device, check_fit
 from trevsnn.train.graph import check_capturable
 from trevsnn.train.guard import rate_warnings
 from trevsnn.train.optim import build_optimizer
@@ -98,6 +98,7 @@ class _Training:
         self.fabric = fabric = make_fabric(config)
         if config.cuda_graph:
             check_capturable(fabric)
+        check_device(config, fabric.device)
         size = local_batch(config, fabric.world_size)
         self.part = self._load("train")
         check_fit(config, self.part)

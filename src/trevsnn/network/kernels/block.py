@@ -154,13 +154,11 @@ class _Wide:
         return self.pw1.backward(grad_hidden, u)
 
 
-def fits(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype) -> bool:
-    """Whether :class:`KernelBlock` computes a block that LeanBlock does: in 16 bits, and of the convolutions of the network's
-    own block, depthwise ones of odd size and pointwise ones."""
-    return (
-        dtype in (torch.float16, torch.bfloat16)
-        and all(_is_depthwise(conv) for conv in (expand.dw1, project.dw2))
-        and all(conv.kernel_size == (1, 1) and conv.groups == 1 for conv in (expand.pw1, project.pw2))
+def fits(expand: Expand, project: PointwiseDepthwise) -> bool:
+    """Whether :class:`KernelBlock` computes a block that LeanBlock does: of the convolutions of the network's own block,
+    depthwise ones of odd size and pointwise ones."""
+    return all(_is_depthwise(conv) for conv in (expand.dw1, project.dw2)) and all(
+        conv.kernel_size == (1, 1) and conv.groups == 1 for conv in (expand.pw1, project.pw2)
     )
 
 

@@ -47,8 +47,18 @@ def block(
 
         return KernelBlock(expand, project, gamma, dtype, pixels)
     if kernels == "triton":
-        raise RuntimeError(f"kernels='triton', but {why_not}: use kernels='auto', which takes plain operations then.")
+        raise RuntimeError(_refusal(why_not))
     return LeanBlock(expand, project, gamma, dtype, pixels)
+
+
+def check_kernels(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> None:
+    """Find out before anything is computed whether kernels that a config insists on can run.
+
+    Raises:
+        ValueError: ``kernels`` is "triton", and they run on no such device, in no such dtype, or are not there.
+    """
+    if kernels == "triton" and (why_not := _why_not_here(device, dtype)):
+        raise ValueError(_refusal(why_not))
 
 
 def keeps_codes(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, kernels: Kernels) -> bool:
@@ -61,23 +71,38 @@ def keeps_codes(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype,
     return not is_narrow(expand.dw1.in_channels, expand.dw1.weight.device)
 
 
-def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *, forced: bool) -> str | None:
-    """Why kernels cannot compute a block; None if they can."""
-    conv = expand.dw1
-    device = conv.weight.device
-    interpreted = forced and os.environ.get("TRITON_INTERPRET") == "1"
-    if device.type not in DEVICES and not interpreted:
+def _refusal(why_not: str) -> str:
+    return f"kernels='triton', but {why_not}: use kernels='auto', which takes plain operations then."
+
+
+def _why_not_here(device: torch.device, dtype: torch.dtype, *, forced: bool = True) -> str | None:
+    """Why kernels cannot compute any block; None if they can."""
+    if device.type not in DEVICES and not (forced and _interpreted()):
         return f"the network is on the device {device.type}, and they are for CUDA"
     if not has_triton():
         return "Triton is not installed"
     if turned_off():
         return f"{VARIABLE}=0 turns them off"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"they are for bfloat16 and float16, as in precision bf16-mixed, not for {str(dtype).removeprefix('torch.')}"
+    return None
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *, forced: bool) -> str | None:
+    """Why kernels cannot compute a block; None if they can."""
+    conv = expand.dw1
+    device = conv.weight.device
+    if why_not := _why_not_here(device, dtype, forced=forced):
+        return why_not
     from trevsnn.network.kernels.block import fits  # Triton is not everywhere
 
-    if not fits(expand, project, dtype):
-        name = str(dtype).removeprefix("torch.")
-        return f"they are for the network's own blocks in bfloat16 or float16, not for {name} or exchanged convolutions"
-    if interpreted:
+    if not fits(expand, project):
+        return "they are for the network's own blocks, not for exchanged convolutions"
+    if forced and _interpreted():
         return None
     biases = tuple(conv.bias is not None for conv in (conv, expand.pw1, project.pw2, project.dw2))
     return fault_of_kernels(device, dtype, conv.in_channels, conv.kernel_size[0], biases)
