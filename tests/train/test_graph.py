@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--accelerator", "cpu"], r"cuda_graph is for one process on CUDA, and this run has 1 process\(es\) on cpu"),
+        (["--accelerator", "cpu"], "cuda_graph is for one process on CUDA, and this run has 1 of them on cpu"),
         (["--accumulate", "2"], "cuda_graph replays whole steps, but accumulate is 2"),
         (["--model.backprop", "reversible"], "cuda_graph and model.backprop 'reversible', which has to read alphas"),
     ],
@@ -52,6 +53,14 @@ def test_kernels_are_refused_in_float32(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(UsageError, match=r"bfloat16 and float16, as in precision bf16-mixed, not for float32: use"):
         check_device(parse_config(["--recipe", "digits", "--model.kernels", "triton"]), torch.device("cpu"))
+
+
+def test_the_interpreter_is_refused_in_bfloat16_which_it_multiplies_wrongly(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    config = parse_config(["--recipe", "digits", "--model.kernels", "triton", "--precision", "bf16-mixed"])
+    with pytest.raises(UsageError, match=r"Triton's interpreter has no products in bfloat16, only in float16: use"):
+        check_device(config, torch.device("cpu"))
+    check_device(replace(config, precision="16-mixed"), torch.device("cpu"))
 
 
 def test_a_captured_run_is_evaluated_anywhere(finished, tmp_path, capsys):

@@ -22,6 +22,7 @@ from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, ImageStem
 from trevsnn.network.norm import BatchNorm
 from trevsnn.reversible import Code, Neighbour, Replay
 from trevsnn.reversible.circumstances import Circumstances
+from trevsnn.reversible.compiling import hidden_from_compiler
 from trevsnn.reversible.memory_owner import Owner, owner
 from trevsnn.reversible.precision import Precision
 from trevsnn.reversible.replay import refuse_function_transforms, refuse_second_derivatives
@@ -207,7 +208,7 @@ class _Sliced(torch.autograd.Function):
             return gather(((r, module(fast_layout(x[r]))) for r in rows), x.shape[0])
 
     @staticmethod
-    @torch.compiler.disable  # autograd calls it from a step that is compiled as a whole
+    @hidden_from_compiler
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """dL/dx and dL/dtheta of each slice, by autograd on the module run again."""
         refuse_second_derivatives()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from trevsnn.backprop import Backprop
 
 Value = TypeVar("Value")
+Pass = TypeVar("Pass", bound=Callable[..., Any])
 
 
 def is_exporting() -> bool:
@@ -37,3 +38,8 @@ def is_left_alone(backprop: Backprop, device: torch.device) -> bool:
 def as_it_is(function: Callable[..., Value], *arguments: object) -> Value:
     """``function(*arguments)``, where torch.compile breaks its graph."""
     return function(*arguments)
+
+
+def hidden_from_compiler(backward: Pass) -> Pass:
+    """A backward pass that torch.compile does not look into, where autograd calls it from a step that is compiled as a whole."""
+    return torch.compiler.disable(backward)  # type: ignore[return-value]

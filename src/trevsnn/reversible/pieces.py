@@ -1,7 +1,6 @@
 """The recurrence as a chain of pieces, one for each state, with a backward pass of its own.
 
-The equations, and the names used for their terms, stand in :mod:`trevsnn.reversible`. Backward passes too are hidden from
-torch.compile, which meets them where autograd calls them from a step that is compiled as a whole.
+The equations, and the names used for their terms, stand in :mod:`trevsnn.reversible`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trevsnn.reversible.compiling import hidden_from_compiler
 from trevsnn.reversible.memory_owner import owner
 from trevsnn.reversible.plan import Alpha, Plan, Readout
 from trevsnn.reversible.precision import Precision
@@ -62,7 +62,7 @@ class _Begin(torch.autograd.Function):
         return torch.empty(0, device=tensors[0].device)
 
     @staticmethod
-    @torch.compiler.disable
+    @hidden_from_compiler
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
         """dL/dx[t] and dL/dc[l,-1], complete now that every piece has been gone back through."""
         refuse_second_derivatives()
@@ -85,7 +85,7 @@ class _Piece(torch.autograd.Function):
         return token.clone()
 
     @staticmethod
-    @torch.compiler.disable
+    @hidden_from_compiler
     def backward(ctx: Any, *token: Tensor) -> tuple[Tensor | None, ...]:
         """With y[l,t] complete on the tape::
 
@@ -130,7 +130,7 @@ class _Reading(torch.autograd.Function):
         return state if ctx.view is None else ctx.view(state)
 
     @staticmethod
-    @torch.compiler.disable
+    @hidden_from_compiler
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """A term of y[l,t], which waits on the tape for timestep t."""
         refuse_second_derivatives()
@@ -162,7 +162,7 @@ class _End(torch.autograd.Function):
         return (*last, *(value.detach() for value in readouts))
 
     @staticmethod
-    @torch.compiler.disable
+    @hidden_from_compiler
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Begin with y[l,T-1] = dL/dc[l,T-1]; readouts add theirs at their own timestep."""
         refuse_second_derivatives()

@@ -16,7 +16,7 @@ WARM_UP = 2  # passes before the capture, in which libraries choose their algori
 def check_capturable(fabric: Fabric) -> None:
     """Raise UsageError unless a training runs in one process on CUDA."""
     if fabric.device.type != "cuda" or fabric.world_size > 1:
-        where = f"{fabric.world_size} process(es) on {fabric.device.type}"
+        where = f"{fabric.world_size} of them on {fabric.device.type}"
         raise UsageError(f"cuda_graph is for one process on CUDA, and this run has {where}: leave it out.")
 
 

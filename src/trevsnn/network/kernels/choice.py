@@ -85,6 +85,8 @@ def _why_not_here(device: torch.device, dtype: torch.dtype, *, forced: bool = Tr
         return f"{VARIABLE}=0 turns them off"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"they are for bfloat16 and float16, as in precision bf16-mixed, not for {str(dtype).removeprefix('torch.')}"
+    if forced and _interpreted() and dtype == torch.bfloat16:  # which it multiplies as if they were integers
+        return "Triton's interpreter has no products in bfloat16, only in float16"
     return None
 
 
