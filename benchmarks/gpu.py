@@ -150,7 +150,7 @@ def main() -> None:
     elif first == "bring":
         bring(Path(others[0]), options.python)
     elif first == "report":
-        importlib.import_module("gpu_report").write(list(map(Path, others)), options.docs)
+        importlib.import_module("gpu_report").write(list(map(Path, others)), options.docs / PAGE)
     else:
         deadline = Deadline(options.minutes)
         for word in options.words:

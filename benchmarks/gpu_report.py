@@ -31,16 +31,17 @@ def collect(folders: Iterable[Path]) -> dict[str, list[Row]]:
     return pieces
 
 
-def write(folders: Sequence[Path], docs: Path) -> None:
+def write(folders: Sequence[Path], page: Path) -> None:
     """Put tables and pictures into the page, and the figures into its .json."""
     pieces = collect(folders)
-    (docs / "results-gpu.json").write_text(json.dumps(pieces, indent=1) + "\n")
-    page = docs / "results-gpu.md"
+    page.with_suffix(".json").write_text(json.dumps(pieces, indent=1) + "\n")
     before, rest = page.read_text().split(BEGIN)
     devices = list(dict.fromkeys(row["device"] for rows in pieces.values() for row in rows))
     text = "\n".join(
         section(
-            device, {piece: [row for row in rows if row["device"] == device] for piece, rows in pieces.items()}, docs
+            device,
+            {piece: [row for row in rows if row["device"] == device] for piece, rows in pieces.items()},
+            page.parent,
         )
         for device in devices
     )

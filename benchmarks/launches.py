@@ -60,7 +60,8 @@ class Operators(TorchDispatchMode):
 
 
 def count(config: TRevSNNConfig) -> Counter[str]:
-    """Operators of one forward and backward pass in float16, which Triton's interpreter is accepted in; sizes of maps change nothing."""
+    """Operators of one forward and backward pass in float16, in which Triton's interpreter is right; the sizes of maps change
+    nothing."""
     step = TrainingStep(2, 32, "16-mixed")
     model = step.build(config)
     x, target = step.inputs(config)

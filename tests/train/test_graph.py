@@ -17,6 +17,7 @@ from trevsnn.errors import UsageError
 from trevsnn.run.config import parse_config
 from trevsnn.train.fit import check_device
 from trevsnn.train.graph import GraphedPasses
+from trevsnn.train.processes import make_fabric
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -52,15 +53,15 @@ def test_kernels_that_cannot_run_are_refused_before_there_is_a_run(options, reas
 def test_kernels_are_refused_in_float32(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(UsageError, match=r"bfloat16 and float16, as in precision bf16-mixed, not for float32: use"):
-        check_device(parse_config(["--recipe", "digits", "--model.kernels", "triton"]), torch.device("cpu"))
+        check_device(parse_config(["--recipe", "digits", "--model.kernels", "triton"]), Fabric(accelerator="cpu"))
 
 
 def test_the_interpreter_is_refused_in_bfloat16_which_it_multiplies_wrongly(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    config = parse_config(["--recipe", "digits", "--model.kernels", "triton", "--precision", "bf16-mixed"])
+    config = parse_config(["--recipe", "digits", "--model.kernels", "triton", "--accelerator", "cpu"])
     with pytest.raises(UsageError, match=r"Triton's interpreter has no products in bfloat16, only in float16: use"):
-        check_device(config, torch.device("cpu"))
-    check_device(replace(config, precision="16-mixed"), torch.device("cpu"))
+        check_device(config, make_fabric(replace(config, precision="bf16-mixed")))
+    check_device(config, make_fabric(replace(config, precision="16-mixed")))
 
 
 def test_a_captured_run_is_evaluated_anywhere(finished, tmp_path, capsys):

@@ -26,12 +26,6 @@ def _config(model: Preset, **changes: Any) -> TRevSNNConfig:
         return TRevSNNConfig(**{**PRESETS[model], **changes})
 
 
-def _kept(keep: str | None, modes: Sequence[Backprop]) -> str | None:
-    if keep is not None and "exact" not in modes:
-        raise UsageError("--keep is of the backward pass exact: add it to --modes.")
-    return keep
-
-
 def _keeping(keep: str | None) -> str:
     return "" if keep is None else f", exact keeping {keep}"
 
@@ -75,7 +69,7 @@ def memory(
     from trevsnn.measure.step import TrainingStep
     from trevsnn.reversible.memory_owner import OWNERS
 
-    config = _config(model, slice_bytes=slice_bytes, keep=_kept(keep, modes), links=links, alphas=alphas)
+    config = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
     step = TrainingStep(batch, size, precision, device)
     with refusals_are_usage_errors():
         result = measure_slopes(config, step, modes=modes, timesteps=sorted(set(timesteps)), fake=fake)
@@ -150,7 +144,7 @@ def speed(
         raise UsageError("--picture goes with --inference.")
     if inference and keep is not None:
         raise UsageError("--keep is of training steps: leave it out with --inference.")
-    config = _config(model, slice_bytes=slice_bytes, keep=_kept(keep, modes), links=links, alphas=alphas)
+    config = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
     if inference:
         from trevsnn.measure.inference import inference_picture, measure_inference
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from trevsnn.errors import UsageError
-from trevsnn.measure.step import TrainingStep
+from trevsnn.measure.step import TrainingStep, check_keep_counts
 from trevsnn.measure.tracker import Bytes, LiveStorage
 from trevsnn.network.blocks import bounded_alpha
 from trevsnn.network.config import TRevSNNConfig
@@ -113,8 +113,9 @@ def measure_slopes(
         bytes per picture and timestep; empty for a single T.
 
     Raises:
-        UsageError: as :func:`measure_memory`.
+        UsageError: as :func:`measure_memory`; or ``config.keep`` is given and no mode is "exact".
     """
+    check_keep_counts(config, modes)
     rows = [
         measure_memory(
             dataclasses.replace(config, backprop=mode, timesteps=t, keep=config.keep if mode == "exact" else None),

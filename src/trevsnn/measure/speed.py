@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trevsnn.measure.step import TrainingStep
+from trevsnn.measure.step import TrainingStep, check_keep_counts
 from trevsnn.network.config import TRevSNNConfig
 
 
@@ -69,8 +69,9 @@ def measure_speed(
         measured too.
 
     Raises:
-        UsageError: there is no CUDA device, and ``step`` asks for it.
+        UsageError: there is no CUDA device, and ``step`` asks for it; or ``config.keep`` is given and no mode is "exact".
     """
+    check_keep_counts(config, modes)
     step.require_device()
     chosen = list(dict.fromkeys([*modes, "autograd"]))
     model = step.build(config)

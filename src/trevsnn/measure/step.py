@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -75,3 +76,13 @@ class TrainingStep:
                 "there is no CUDA device on this machine: use --device cpu, or trevsnn measure memory --fake for figures "
                 "of one."
             )
+
+
+def check_keep_counts(config: TRevSNNConfig, modes: Sequence[str]) -> None:
+    """Check that ``exact``, the one mode in which ``config.keep`` counts, is measured where it is given.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if config.keep is not None and "exact" not in modes:
+        raise UsageError("--keep is of the backward pass exact: add it to --modes.")

@@ -40,6 +40,6 @@ def as_it_is(function: Callable[..., Value], *arguments: object) -> Value:
     return function(*arguments)
 
 
-def hidden_from_compiler(backward: Pass) -> Pass:
-    """A backward pass that torch.compile does not look into, where autograd calls it from a step that is compiled as a whole."""
-    return torch.compiler.disable(backward)  # type: ignore[return-value]
+def hidden_from_compiler(function: Pass) -> Pass:
+    """A pass that torch.compile does not look into: a backward pass, too, which autograd calls from a step compiled as a whole."""
+    return torch.compiler.disable(function)  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from trevsnn.reversible.replay import refuse_function_transforms, refuse_second_
 from trevsnn.reversible.tape import Tape
 
 
-@torch.compiler.disable
+@hidden_from_compiler
 def run_pieces(plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
     """:func:`trevsnn.reversible.run` in the modes that have their own backward pass, which a compiler is not to look into.
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import torch
+from lightning_fabric import Fabric
 
 from trevsnn.data.part import Part
 from trevsnn.data.sets import is_event, is_sequence
 from trevsnn.errors import UsageError
 from trevsnn.network.kernels.choice import check_kernels
+from trevsnn.reversible.precision import Precision
 from trevsnn.run.config import RunConfig
+from trevsnn.train.graph import check_capturable
 
 
-def check_device(config: RunConfig, device: torch.device) -> None:
-    """Check that the kernels that a config insists on run on the device.
+def check_device(config: RunConfig, fabric: Fabric) -> None:
+    """Check that a CUDA graph and kernels, where a config insists on them, run on the device.
 
     Raises:
         UsageError: they do not, or not in the run's precision.
     """
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(config.precision, torch.float32)
+    if config.cuda_graph:
+        check_capturable(fabric)
+    with fabric.autocast():
+        dtype = Precision.current(fabric.device).compute_dtype(torch.get_default_dtype())
     try:
-        check_kernels(config.model.kernels, device, dtype)
+        check_kernels(config.model.kernels, fabric.device, dtype)
     except ValueError as error:
         raise UsageError(f"model.{error}") from error
 

@@ -31,7 +31,6 @@ from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
 from trevsnn.train.fit import check_device, check_fit
-from trevsnn.train.graph import check_capturable
 from trevsnn.train.guard import rate_warnings
 from trevsnn.train.optim import build_optimizer
 from trevsnn.train.processes import local_batch, make_fabric
@@ -96,9 +95,7 @@ class _Training:
     def __init__(self, config: RunConfig, path: Path, console: Console, build: Build, *, new: bool) -> None:
         self.config, self.console = config, console
         self.fabric = fabric = make_fabric(config)
-        if config.cuda_graph:
-            check_capturable(fabric)
-        check_device(config, fabric.device)
+        check_device(config, fabric)
         size = local_batch(config, fabric.world_size)
         self.part = self._load("train")
         check_fit(config, self.part)

@@ -57,7 +57,7 @@ def check_kernels(kernels: Kernels, device: torch.device, dtype: torch.dtype) ->
     Raises:
         ValueError: ``kernels`` is "triton", and they run on no such device, in no such dtype, or are not there.
     """
-    if kernels == "triton" and (why_not := _why_not_here(device, dtype)):
+    if kernels == "triton" and (why_not := _why_not_here(device, dtype, interpreted=_interpreted())):
         raise ValueError(_refusal(why_not))
 
 
@@ -75,9 +75,9 @@ def _refusal(why_not: str) -> str:
     return f"kernels='triton', but {why_not}: use kernels='auto', which takes plain operations then."
 
 
-def _why_not_here(device: torch.device, dtype: torch.dtype, *, forced: bool = True) -> str | None:
+def _why_not_here(device: torch.device, dtype: torch.dtype, *, interpreted: bool) -> str | None:
     """Why kernels cannot compute any block; None if they can."""
-    if device.type not in DEVICES and not (forced and _interpreted()):
+    if device.type not in DEVICES and not interpreted:
         return f"the network is on the device {device.type}, and they are for CUDA"
     if not has_triton():
         return "Triton is not installed"
@@ -85,7 +85,7 @@ def _why_not_here(device: torch.device, dtype: torch.dtype, *, forced: bool = Tr
         return f"{VARIABLE}=0 turns them off"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"they are for bfloat16 and float16, as in precision bf16-mixed, not for {str(dtype).removeprefix('torch.')}"
-    if forced and _interpreted() and dtype == torch.bfloat16:  # which it multiplies as if they were integers
+    if interpreted and dtype == torch.bfloat16:  # which it multiplies as if they were integers
         return "Triton's interpreter has no products in bfloat16, only in float16"
     return None
 
@@ -98,13 +98,14 @@ def _why_not(expand: Expand, project: PointwiseDepthwise, dtype: torch.dtype, *,
     """Why kernels cannot compute a block; None if they can."""
     conv = expand.dw1
     device = conv.weight.device
-    if why_not := _why_not_here(device, dtype, forced=forced):
+    interpreted = forced and _interpreted()
+    if why_not := _why_not_here(device, dtype, interpreted=interpreted):
         return why_not
     from trevsnn.network.kernels.block import fits  # Triton is not everywhere
 
     if not fits(expand, project):
         return "they are for the network's own blocks, not for exchanged convolutions"
-    if forced and _interpreted():
+    if interpreted:
         return None
     biases = tuple(conv.bias is not None for conv in (conv, expand.pw1, project.pw2, project.dw2))
     return fault_of_kernels(device, dtype, conv.in_channels, conv.kernel_size[0], biases)
