@@ -16,6 +16,7 @@ from trevsnn.checks import choice, positive
 from trevsnn.network.blocks import Level, LevelStep, Link
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
+from trevsnn.network.freezing import Freezable
 from trevsnn.network.heads import AuxiliaryHead, LastHead, mean_over_time, pool_of, reads_plain_spikes
 from trevsnn.network.hub import HubModel
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes, share
@@ -31,14 +32,14 @@ from trevsnn.network.spike import SPIKE, spike
 from trevsnn.network.start import derived_start
 from trevsnn.network.stream import Stream
 from trevsnn.network.transform import Transform, choose_kept, sees_of
-from trevsnn.reversible import BACKPROP_MODES, Alpha, Backprop, Readout, View, run, unroll
+from trevsnn.reversible import BACKPROP_MODES, Alpha, Backprop, Constant, Readout, View, run, unroll
 from trevsnn.reversible.compiling import as_it_is, is_exporting, is_left_alone
 from trevsnn.reversible.inversion import read_alpha
 
 AUXILIARY_HEADS = 3
 
 
-class TRevSNN(nn.Module, HubModel):
+class TRevSNN(Freezable, HubModel):
     """Temporal reversible spiking neural network (Hu et al., ICML 2024).
 
     State of level l after timestep t: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, with the
@@ -236,15 +237,15 @@ class TRevSNN(nn.Module, HubModel):
             mean=self.config.readout == "mean",
         )
 
-    def _recurrence(self, x: Tensor) -> tuple[list[list[Transform]], list[list[Alpha] | None], list[Tensor]]:
+    def _recurrence(self, x: Tensor) -> tuple[list[list[Transform | Constant]], list[list[Alpha] | None], list[Tensor]]:
         """F[l,t], alpha[l,t] and x[t] of all timesteps."""
         self._check(x)
         image = self.config.input == "image"
         transforms, alphas = self._transforms()
         inputs = [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
         if self.config.keep is not None and self._mode() == "exact" and torch.is_grad_enabled():
-            choose_kept(transforms, inputs[0], self.config.keep)
-        return transforms, alphas, inputs
+            choose_kept(transforms, inputs[0], self.config.keep, self.frozen)
+        return self._with_constants(transforms), alphas, inputs
 
     def _transforms(self) -> tuple[list[list[Transform]], list[list[Alpha] | None]]:
         """F[l,t] and alpha[l,t] of all timesteps, the alphas kept away from 0."""

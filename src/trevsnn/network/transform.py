@@ -66,7 +66,7 @@ class Transform:
         return Replay(plain, self.step, self.shared, name=self.name).first_pass(*states)
 
 
-def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str) -> None:
+def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str, frozen: int = 0) -> None:
     """Let transforms keep as much as fits into ``keep`` of what spares their second passes most.
 
     Where modules are not the library's own nothing can be kept, nor of the levels above, whose size is not known.
@@ -75,6 +75,7 @@ def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str) ->
         transforms: by timestep and level.
         inputs: x[0], (B, C', H', W').
         keep: as :func:`trevsnn.network.keep.check_keep` accepts it.
+        frozen: lowest levels that have no second pass.
     """
     precision = Precision.current(inputs.device)
     dtype = precision.compute_dtype(inputs.dtype)
@@ -85,7 +86,7 @@ def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str) ->
         (height, width), _ = step_slices(last.step, maps[-1], precision, None)
         maps.append(inputs.new_empty((len(inputs), last.step.gamma.shape[1], height, width), device="meta"))
     parts = [
-        [part for level in range(len(maps) - 1) for part in _parts(row[level], level, maps, dtype)]
+        [part for level in range(frozen, len(maps) - 1) for part in _parts(row[level], level, maps, dtype)]
         for row in transforms
     ]
     for row, kept in zip(

@@ -44,6 +44,7 @@ Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez 
 ``adjoints``              gradients on their way back
 ``inversion``             how much error inverting gathers, and where ``exact`` keeps a float state
 ``two_pass``, ``replay``  what is asked of a transform; how any module meets it
+``constant``              levels that are not trained
 ``stand_ins``             where its graph begins and ends
 ``circumstances``         what a module reads besides its arguments, and how it reads the same again
 ``checksum``              by what a module is found out that does not compute the same again
@@ -54,6 +55,7 @@ Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez 
 """
 
 from trevsnn.backprop import BACKPROP_MODES, Backprop
+from trevsnn.reversible.constant import Constant
 from trevsnn.reversible.inversion import ReversibilityError
 from trevsnn.reversible.plan import Alpha, Readout
 from trevsnn.reversible.recurrence import run, unroll
@@ -63,6 +65,6 @@ from trevsnn.reversible.stand_ins import ReplayError
 from trevsnn.reversible.two_pass import Code, Gradients, Neighbour, SecondPass, TwoPass, View
 
 __all__ = [
-    "BACKPROP_MODES", "Alpha", "Backprop", "Code", "Gradients", "Neighbour", "Readout", "Replay", "ReplayError",
+    "BACKPROP_MODES", "Alpha", "Backprop", "Code", "Constant", "Gradients", "Neighbour", "Readout", "Replay", "ReplayError",
     "ReversibilityError", "SecondPass", "Sees", "TwoPass", "View", "adjacent", "run", "unroll",
 ]  # fmt: skip

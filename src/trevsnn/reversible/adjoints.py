@@ -49,7 +49,7 @@ class Adjoints:
         self._levels = [None] * self._plan.levels
         self._inputs = [None] * len(self._plan.distinct_inputs)
         for level, grad in enumerate(last):
-            if grad is not None:
+            if grad is not None and not self._plan.constant[level]:
                 self.of(level).copy_(grad)
 
     def of(self, level: int) -> Tensor:

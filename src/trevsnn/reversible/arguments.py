@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from trevsnn.backprop import BACKPROP_MODES
 from trevsnn.checks import choice
+from trevsnn.reversible.constant import check_constant_levels
 from trevsnn.reversible.plan import Readout
 from trevsnn.reversible.sees import Sees, check_sees
 from trevsnn.reversible.two_pass import TwoPass, View
@@ -52,6 +53,7 @@ def check_arguments(
         for place, tensor in enumerate(given or ()):
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"{name}[{place}] is a {type(tensor).__name__}; give a tensor.")
+    check_constant_levels(transforms, alphas, states)
     if views is not None:
         _check_sequence("views", views, levels, "levels")
     for level, view in enumerate(views or ()):

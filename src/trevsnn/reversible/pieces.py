@@ -102,6 +102,9 @@ class _Piece(torch.autograd.Function):
         adjoints = tape.adjoints
         if level == tape.plan.levels - 1:
             adjoints.add_readouts(t, tape.states)
+        if tape.plan.constant[level]:
+            tape.end_piece(t, level)
+            return (None, None, None, token[0], None)
         gradients = ctx.second_pass(tape.seen(t, level), adjoints.of(level), tape.state_to_invert(t, level))
         if tape.plan.once:
             ctx.second_pass = None  # and what it keeps
@@ -135,7 +138,9 @@ class _Reading(torch.autograd.Function):
         """A term of y[l,t], which waits on the tape for timestep t."""
         refuse_second_derivatives()
         (token,) = ctx.saved_tensors
-        if ctx.code is None:
+        if ctx.tape.plan.constant[ctx.level]:
+            pass
+        elif ctx.code is None:
             ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, grads[0], ctx.view)
         else:
             ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, ctx.code.pull_back(grads[0]))

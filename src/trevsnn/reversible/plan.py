@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trevsnn.reversible.constant import Constant
 from trevsnn.reversible.sees import Sees
 from trevsnn.reversible.two_pass import TwoPass, View
 
@@ -112,9 +113,14 @@ class Plan:
             for level in range(self.levels)
         ]
 
-        self._seen_at_once = {i for sees in self.sees for i in sees.lower}
-        self._seen_later = {j for sees in self.sees for j in sees.upper}
-        self._seen_later |= {level for level, sees in enumerate(self.sees) if sees.own}
+        #: By level, whether it is not trained (:class:`Constant`).
+        self.constant = [isinstance(f, Constant) for f in self.transforms[0]]
+        #: Where the backward pass ends.
+        self.lowest_trained = self.constant.index(False) if False in self.constant else 0
+        trained = [(level, sees) for level, sees in enumerate(self.sees) if not self.constant[level]]
+        self._seen_at_once = {i for _, sees in trained for i in sees.lower}
+        self._seen_later = {j for _, sees in trained for j in sees.upper}
+        self._seen_later |= {level for level, sees in trained if sees.own}
 
     def _alphas_of(self, level: int) -> list[Alpha]:
         return [row[level] for row in self.alphas[self.first_alpha :] if row is not None]
@@ -132,12 +138,14 @@ class Plan:
 
     def inverts(self, level: int) -> bool:
         """Whether a level's float states are rebuilt one from the next."""
+        if self.constant[level]:
+            return False
         view = self.views[level]
         keeps_state = view is None or getattr(view, "keeps_state", False)
         return not self.exact or (self.alpha_needs_grad[level] and not keeps_state)
 
     def is_seen(self, level: int, t: int) -> bool:
-        """Whether any transform is given c[l,t]."""
+        """Whether any transform that is trained is given c[l,t]."""
         return level in self._seen_at_once or (level in self._seen_later and t + 1 < self.timesteps)
 
 

@@ -6,6 +6,7 @@ The equations, and the names used for their terms, stand in :mod:`trevsnn.revers
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from trevsnn.backprop import Backprop
 from trevsnn.reversible.arguments import check_arguments
 from trevsnn.reversible.compiling import is_exporting
+from trevsnn.reversible.constant import Constant
 from trevsnn.reversible.inversion import read_alpha
 from trevsnn.reversible.pieces import run_pieces
 from trevsnn.reversible.plan import Alpha, Plan, Readout, alpha_row, is_zero
@@ -88,7 +90,7 @@ def run(
         transforms, alphas, inputs, states, sees: see :func:`unroll`. A transform is any module, replayed under autograd in
             the backward pass (:class:`trevsnn.reversible.Replay`), or an object with two passes of its own
             (:class:`trevsnn.reversible.TwoPass`), such as a :class:`Replay` of a function. Transforms may share modules and
-            parameters.
+            parameters. Those of a level that is not trained are wrapped in :class:`trevsnn.reversible.Constant`.
         views: of each level what modules see of its state, such as the spikes of a neuron; None for a state that is seen
             as it is. Modules are given g(c) in place of c; an object with two passes is given c, or its code, and has
             to look at it through g alone.
@@ -148,10 +150,11 @@ def _with_two_passes(
         rows.append([])
         for level, f in enumerate(row):
             name = f"level {level} at timestep {t} ({type(f).__name__})"
-            replay = Replay(f) if isinstance(f, nn.Module) else f
-            rows[t].append(
-                replay.for_run(seen[level], verify=verify, name=name) if isinstance(replay, Replay) else replay
-            )
+            inner = f.transform if isinstance(f, Constant) else f
+            replay: Any = Replay(inner) if isinstance(inner, nn.Module) else inner
+            if isinstance(replay, Replay):
+                replay = replay.for_run(seen[level], verify=verify, name=name)
+            rows[t].append(Constant(replay) if isinstance(f, Constant) else replay)
     return rows
 
 

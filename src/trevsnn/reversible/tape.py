@@ -94,7 +94,9 @@ class Tape:
         """Keep of the states what the mode calls for."""
         plan = self.plan
         last = t == plan.timesteps - 1
-        for level in range(plan.levels) if plan.exact else ():
+        for level in range(plan.levels):
+            if not (plan.exact or plan.constant[level]):
+                continue
             state, view, wanted = self.state(level), plan.views[level], plan.alpha_needs_grad[level]
             if view is None:
                 if not last and (wanted or plan.is_seen(level, t)):
@@ -155,7 +157,7 @@ class Tape:
         if not plan.once:  # detached, or this tape and the graph that holds it would keep each other alive
             self.states = [state if state is None else state.detach() for state in last]
         if not plan.exact and plan.timesteps > 1:
-            for level in range(plan.levels):
+            for level in (level for level in range(plan.levels) if not plan.constant[level]):
                 check_reversible(level, plan.numbers(level), self.state(level).dtype)
         self._owned = [plan.once] * plan.levels
         self.adjoints.start(grads)
@@ -169,9 +171,14 @@ class Tape:
             elif source[1] < 0:
                 result.append(Neighbour(self.plan.inputs[t].detach(), adjoints.of_input(t)))
             else:
-                adjoint = adjoints.of_own(level) if source == (t - 1, level) else adjoints.of(source[1])
-                result.append(Neighbour(self._as_seen(*source), adjoint, exact=self.plan.exact or source[0] < 0))
+                exact = self.plan.exact or source[0] < 0 or self.plan.constant[source[1]]
+                result.append(Neighbour(self._as_seen(*source), self._adjoint_of(source, t, level), exact=exact))
         return result
+
+    def _adjoint_of(self, source: tuple[int, int], t: int, level: int) -> Tensor | None:
+        if source == (t - 1, level):
+            return self.adjoints.of_own(level)
+        return None if self.plan.constant[source[1]] else self.adjoints.of(source[1])
 
     def state_to_invert(self, t: int, level: int) -> Tensor | None:
         """c[l,t], to be overwritten by c[l,t] - F, if c[l,t-1] is to be rebuilt from it."""
@@ -208,11 +215,12 @@ class Tape:
         if self.plan.once:
             self._seen.pop((t, level), None)
             self._anchors.pop((t, level), None)
-        if t == 0 and level == 0:
+        if t == 0 and level == self.plan.lowest_trained:
             # Whoever holds the loss holds this tape: nothing large stays on it but what is still to be given out.
             self.adjoints.forget_states()
             self.states = []
             if self.plan.once:
+                self._seen, self._anchors = {}, {}
                 self.plan.inputs, self.plan.distinct_inputs = [], []
 
     def _sources(self, t: int, level: int) -> list[tuple[int, int] | None]:
