@@ -18,6 +18,7 @@ from trevsnn.files import write_file
 from trevsnn.network.config import CIRCUMSTANCES
 from trevsnn.network.encoders import AnnealedLeakyReLU
 from trevsnn.network.packing import unpack
+from trevsnn.network.transfer import TRANSFERABLE, transfer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -47,7 +48,9 @@ class HubModel(
 
         Args:
             pretrained_model_name_or_path: the folder, or the repository's name.
-            options: of :meth:`huggingface_hub.ModelHubMixin.from_pretrained`, and ``backprop`` and ``slice_bytes``.
+            options: of :meth:`huggingface_hub.ModelHubMixin.from_pretrained`; fields of the config that say how a network is
+                computed, such as ``backprop``; ``num_classes``, with which the heads are new, and ``in_chans``, to which the first
+                convolution is adapted (:mod:`trevsnn.network.transfer`).
 
         Raises:
             ValueError: another field of the config is to differ from what the weights were trained with.
@@ -121,10 +124,10 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any], changes: Mapp
         kind: its class, a :class:`HubModel`.
         file: its weights, safetensors, packed or not.
         config: the content of config.json.
-        changes: of it, of ``CIRCUMSTANCES``; other fields may be named with the value that they have.
+        changes: of it, of ``CIRCUMSTANCES`` and ``TRANSFERABLE``; other fields may be named with the value that they have.
 
     Raises:
-        ValueError: a change is of another field.
+        ValueError: a change is of another field, or of a bad value.
         RunError: the file is missing or damaged, config and weights do not belong together, or a weight is not finite.
     """
     known = {field.name for field in fields(kind.config_type)} | {"slope"}
@@ -139,11 +142,14 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any], changes: Mapp
         raise RunError(f"{file.parent / CONFIG} is damaged ({error}): export the model again.") from error
     for name, value in changes.items():
         has = getattr(trained, name, None)
-        if name not in CIRCUMSTANCES and (tuple(value) if isinstance(value, list) else value) != has:
+        if name not in (*CIRCUMSTANCES, *TRANSFERABLE) and (tuple(value) if isinstance(value, list) else value) != has:
             raise ValueError(f"{name} is {value!r}, but {file} was trained with {has!r}: leave it out.")
     model = kind(replace(trained, **changes))
     try:
-        model.load_state_dict(unpack(load_file(file)))
+        tensors = unpack(load_file(file))
+        if any(getattr(model.config, name) != getattr(trained, name) for name in TRANSFERABLE):
+            tensors = transfer(tensors, model, same_classes=model.config.num_classes == trained.num_classes).tensors
+        model.load_state_dict(tensors)
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{file} is missing or damaged ({error}): export the model again.") from error
     except RuntimeError as error:

@@ -16,7 +16,8 @@ def create_model(name: str, pretrained: bool = False, **overrides: Any) -> TRevS
     Args:
         name: a key of ``PRESETS``.
         pretrained: load the trained weights that come with the package; the model is then in evaluation mode.
-        overrides: fields of :class:`trevsnn.TRevSNNConfig`.
+        overrides: fields of :class:`trevsnn.TRevSNNConfig`. Of a pretrained network ``num_classes``, with which its heads are
+            new, to be trained, and ``in_chans``, to which its first convolution is adapted; others as the weights have them.
 
     Raises:
         ValueError: an unknown name or field, or a bad value; or there are no trained weights; or these were trained with
