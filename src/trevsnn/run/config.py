@@ -48,6 +48,8 @@ class OptimConfig:
             weights' norm ("agc"). None for no clipping.
         clip_mode: "norm", or "agc" for adaptive gradient clipping (Brock et al., ICML 2021), as timm implements it.
         agc_heads: whether "agc" clips the heads too. Null: no, as its authors advise, or what ``published`` says.
+        layer_decay: factor on the learning rate from one layer to the one below it, for fine-tuning: heads have ``lr``, the highest
+            level ``lr * layer_decay``, and so on down to the encoder. None for no decay.
         trust_clip: for "lamb", no trust ratio above 1, so that no weight steps further than ``lr`` times Adam's update.
 
     Raises:
@@ -65,6 +67,7 @@ class OptimConfig:
     clip_mode: Literal["norm", "agc"] = "norm"
     decay_gains: bool | None = None
     agc_heads: bool | None = None
+    layer_decay: float | None = None
     trust_clip: bool = False
 
     def __post_init__(self) -> None:
@@ -72,6 +75,8 @@ class OptimConfig:
             finite_at_least(f"optim.{name}", getattr(self, name), 0)
         if self.lr_per is not None:
             at_least("optim.lr_per", self.lr_per, 1)
+        if self.layer_decay is not None:
+            within("optim.layer_decay", self.layer_decay, 0.01, 1)
         if self.trust_clip and self.name != "lamb":
             raise ValueError(f"optim.trust_clip is for optim.name lamb; {self.name} has no trust ratio: leave it out.")
         if self.clip is not None and not self.clip > 0:
@@ -101,6 +106,10 @@ class RunConfig:
             average.
         ema_warmup: whether that decay grows to its value over the steps. Null: yes, or what ``published`` says.
         start: initial weights: "derived", the network's own, or "published". Null: the first, or what ``published`` says.
+        init: trained weights to begin from: the folder of a run, of an export or of ``save_pretrained``, the name of a network that
+            comes trained, a .safetensors file, or "hub:OWNER/NAME". Heads are new where the classes are others, and the first
+            convolution is adapted where the input channels are.
+        freeze: the encoder and so many of the lowest levels, which ``init`` brings, are not trained; 0 for none.
         checkpoint_seconds: time between checkpoints within an epoch; there is always one at its end.
         cuda_graph: replay forward and backward pass of a step as one CUDA graph. A step of a small batch, which waits for
             the host, is several times as fast; "exact" then keeps every float state, since it cannot read alphas.
@@ -130,6 +139,8 @@ class RunConfig:
     ema_decay: float | None = None
     ema_warmup: bool | None = None
     start: Literal["derived", "published"] | None = None
+    init: str | None = None
+    freeze: int = 0
     checkpoint_seconds: float = 600.0
     cuda_graph: bool = False
     sync_batchnorm: bool = False
@@ -149,6 +160,7 @@ class RunConfig:
         within("checkpoint_seconds", self.checkpoint_seconds, 0, math.inf)
         if self.ema_decay is not None:
             within("ema_decay", self.ema_decay, 0, 1)
+        self._check_beginning()
         if self.cuda_graph and self.accumulate > 1:
             raise ValueError(
                 f"cuda_graph replays whole steps, but accumulate is {self.accumulate}: leave out one of them."
@@ -161,6 +173,20 @@ class RunConfig:
             raise ValueError(
                 f"optim.warmup_epochs is {self.optim.warmup_epochs} of {self.epochs} epochs: "
                 "warm up for fewer, or train longer."
+            )
+
+    def _check_beginning(self) -> None:
+        at_least("freeze", self.freeze, 0)
+        if self.init is not None and self.start == "published":
+            raise ValueError("init brings weights, and start 'published' is of new ones: leave out one of them.")
+        if self.freeze > 0 and self.init is None:
+            raise ValueError(
+                f"freeze is {self.freeze}, but without init these levels would stay as they began by chance: name trained weights "
+                "with init, or leave it out."
+            )
+        if self.freeze > len(self.model.channels):
+            raise ValueError(
+                f"freeze is {self.freeze}, but the network has {len(self.model.channels)} levels: lower it."
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.agc import adaptive_clip_grad
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
     """The configured optimizer, without weight decay on biases, gains and other vectors.
 
     With ``decay_gains`` what has a single axis is left out alone, biases and BatchNorm's scales: gains, gammas and alphas
-    have four axes.
+    have four axes. With ``layer_decay`` the n-th group of ``model.group_matcher`` from the top has ``lr * layer_decay^n``.
     """
     optim = config.optim
     special: dict[str, dict[str, Any]] = {
@@ -37,7 +37,13 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
         "muon": {"fallback_lr_scale": MUON_VECTORS},
     }
     # timm asks the model which of its parameters are vectors; groups made beforehand it takes as they are.
-    decayed: Any = param_groups_weight_decay(model, optim.weight_decay) if optim.decay_gains else model
+    decayed: Any = model
+    if optim.decay_gains and optim.layer_decay is not None:
+        decayed = param_groups_layer_decay(model, optim.weight_decay, layer_decay=optim.layer_decay)
+    elif optim.decay_gains:
+        decayed = param_groups_weight_decay(model, optim.weight_decay)
+    elif optim.layer_decay is not None:
+        special[optim.name]["layer_decay"] = optim.layer_decay
     return create_optimizer_v2(
         decayed, optim.name, optim.lr * lr_factor(config), optim.weight_decay, **special[optim.name]
     )
@@ -46,7 +52,7 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
 def build_scheduler(optimizer: Optimizer, config: RunConfig, steps_per_epoch: int) -> CosineLRScheduler:
     """Linear warm-up, then a cosine. ``step_update(n)`` sets the learning rate of training step n, which depends on n alone.
 
-    Of N steps, W of them warm-up, step n has, with all rates times :func:`lr_factor`::
+    Of N steps, W of them warm-up, step n has, with all rates times :func:`lr_factor`, and a group's own ``lr_scale``::
 
         n < W    warmup_lr + (lr - warmup_lr) n / W
         n >= W   min_lr + (lr - min_lr) (1 + cos(pi (n - W) / (N - W))) / 2

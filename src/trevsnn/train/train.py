@@ -29,6 +29,7 @@ from trevsnn.network.start import published_start
 from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
+from trevsnn.run.initial import begin_from
 from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
 from trevsnn.train.fit import check_device, check_fit
 from trevsnn.train.guard import rate_warnings
@@ -101,6 +102,8 @@ class _Training:
         check_fit(config, self.part)
         _make_deterministic(config.seed)
         model = _build(config, build, fabric)
+        if config.init is not None and (new or not checkpoints(RunFolder(path).checkpoints, "step")):
+            console.print(begin_from(config.init, model, self.part.classes), highlight=False, soft_wrap=True)
         dataset = TensorDataset(self.part, config.data, config.seed, timesteps=config.model.timesteps, training=True)
         self.steps_per_epoch = len(dataset) // config.batch_size
         self.sampler = EpochSampler(
@@ -134,6 +137,8 @@ class _Training:
     def run_to_end(self) -> dict[str, Any]:
         """Train the epochs that are left and write the summary."""
         self.state.restore(self.run.checkpoints, self.console)
+        if self.config.init is not None and self.state.step == 0 and self._first:
+            self.state.save(self.run.checkpoints)  # what it began with may not lie there any more when it is resumed
         self.tensorboard = TensorBoard(self.run.path / "tensorboard", len(self.state.history) + 1)
         for epoch in range(len(self.state.history), self.config.epochs):
             self._train_epoch(epoch)
@@ -192,7 +197,7 @@ class _Training:
         result = evaluate(state.evaluated, self.validation, self.fabric)
         row = {
             "epoch": epoch + 1, "step": state.step, "train_loss": float(state.loss_sum) / taken if taken else math.nan,
-            "val_loss": result.loss, "val_accuracy": result.accuracy, "lr": state.optimizer.param_groups[0]["lr"],
+            "val_loss": result.loss, "val_accuracy": result.accuracy, "lr": max(group["lr"] for group in state.optimizer.param_groups),
             "seconds": state.seconds, "skipped_steps": state.guard.skipped, "unreadable": state.unreadable,
             **{f"rate_level{i}": rates[0] for i, rates in enumerate(result.rates)},
             **{f"rate_hidden{i}_{n}": rates[n] for i, rates in enumerate(result.rates) for n in (1, 2)},
@@ -241,6 +246,7 @@ def _build(config: RunConfig, build: Build, fabric: Fabric) -> TRevSNN:
     model = build(config.model)
     if config.start == "published":
         published_start(model)
+    model.freeze(config.freeze)
     model = model.to(memory_format=fast_format(fabric.device))  # type: ignore[call-overload]
     if config.loss == "temporal":  # which reads the last head alone
         model.heads[:-1].requires_grad_(False)

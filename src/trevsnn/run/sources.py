@@ -1,0 +1,87 @@
+"""Where weights to begin from lie, and what is known of them before PyTorch is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trevsnn.errors import UsageError
+from trevsnn.run.config import to_dict
+from trevsnn.run.folder import RunFolder
+from trevsnn.zoo.presets import pretrained_folder
+
+HUB = "hub:"
+NETWORK = "config.json"  # of a folder that save_pretrained made, and of a repository of the Hub
+Value = TypeVar("Value")
+
+
+def repository_of(source: str) -> str:
+    """OWNER/NAME of ``hub:OWNER/NAME``. Raises UsageError where it is of another form."""
+    repository = source.removeprefix(HUB)
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise UsageError(f"init is {source!r}; a repository of the Hub is given as {HUB}OWNER/NAME.")
+    return repository
+
+
+def from_hub(repository: str, fetch: Callable[[str], Value]) -> Value:
+    """``fetch(repository)``. Raises UsageError, one sentence, for whatever the Hub, its client or the network have against it."""
+    try:
+        return fetch(repository)
+    except Exception as error:  # of the client, of its transport and of its cache: they have no class in common
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UsageError(f"{HUB}{repository} cannot be had ({first}): check its name and the connection.") from error
+
+
+def folder_of(source: str) -> Path | None:
+    """The folder that a source on this machine names, or that comes with the package; None for a file.
+
+    Raises:
+        UsageError: there is no such source.
+    """
+    path = Path(source)
+    if path.is_file():
+        return None
+    folder = path if path.is_dir() else pretrained_folder(source)
+    if folder is None:
+        raise UsageError(
+            f"init is {source!r}, which is none of: the folder of a run, of an export or of save_pretrained; the name of a "
+            f"network that comes trained; a .safetensors file; {HUB}OWNER/NAME."
+        )
+    return folder
+
+
+def options_of(source: str) -> dict[str, Any]:
+    """The options that weights to begin from bring to a run: ``model``, and, where it is known, ``data.image_size``.
+
+    Args:
+        source: as of :func:`trevsnn.run.initial.begin_from`.
+
+    Returns:
+        As of a YAML file; empty for a file of weights, of which nothing is known.
+
+    Raises:
+        UsageError: there is no such source.
+        RunError: its config is damaged.
+    """
+    if source.startswith(HUB):
+        from huggingface_hub import hf_hub_download
+
+        file = Path(from_hub(repository_of(source), lambda name: hf_hub_download(name, NETWORK)))
+        return {"model": _network(file)}
+    folder = folder_of(source)
+    if folder is None:
+        return {}
+    if not (folder / "config.yaml").is_file() and (folder / NETWORK).is_file():
+        return {"model": _network(folder / NETWORK)}
+    plain = to_dict(RunFolder.open(folder).read_config())
+    return {"model": plain["model"], "data": {"image_size": plain["data"]["image_size"]}}
+
+
+def _network(file: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(file.read_bytes())
+        return {name: value for name, value in plain.items() if name != "slope"}
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{file} is damaged ({error}): give other weights with init.") from error
