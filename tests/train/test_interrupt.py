@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from conftest import FORKSERVER, start_two
-from helpers import assert_same, metrics
+from helpers import assert_same, folder_of_pictures, metrics
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.signals import started
@@ -26,11 +26,23 @@ from trevsnn.run.config import OptimConfig, RunConfig
 from trevsnn.train.interrupt import Interruption
 from trevsnn.train.train import resume, train
 
-SMALL = [
-    "train", "--model.channels", "[4,8]", "--model.timesteps", "1", "--epochs", "2", "--batch_size", "128", "--ema_decay",
-    "0.9", "--optim.warmup_epochs", "1", "--accelerator", "cpu",
-]  # fmt: skip
-STEPS = 11  # an epoch
+EPOCHS, STEPS = 4, 10  # steps of an epoch
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 pictures to train on, and as many held out."""
+    root = tmp_path_factory.mktemp("data")
+    folder_of_pictures(root, ("train", "val"), n=40)
+    return root
+
+
+def options(data: Path) -> list[str]:
+    return [
+        "train", "--model.channels", "[2,4]", "--model.timesteps", "1", "--model.num_classes", "2", "--model.in_chans", "3",
+        "--data.name", "folder", "--data.root", str(data), "--data.image_size", "8", "--batch_size", "8", "--ema_decay", "0.9",
+        "--epochs", str(EPOCHS), "--optim.warmup_epochs", "1", "--accelerator", "cpu",
+    ]  # fmt: skip
 
 
 def _life(arguments: list[str], output: str) -> None:
@@ -69,8 +81,8 @@ def check_sentence(text: str, run: Path) -> None:
         epoch = -(-step // STEPS)
         command = f"trevsnn train --resume {run}"
         loading = f"trevsnn: interrupted; saved is step {step}: go on with {command}"  # what an earlier start saved
-        trained = f"trevsnn: interrupted after step {step} (epoch {epoch} of 2), saved: go on with {command}"
-        assert last in (loading, loading.replace(":", f" (epoch {epoch} of 2):"), trained), text
+        trained = f"trevsnn: interrupted after step {step} (epoch {epoch} of {EPOCHS}), saved: go on with {command}"
+        assert last in (loading, loading.replace(":", f" (epoch {epoch} of {EPOCHS}):"), trained), text
     elif (run / "config.yaml").exists():
         assert last == (
             f"trevsnn: interrupted before anything was saved: trevsnn train --resume {run} starts from the beginning"
@@ -80,21 +92,21 @@ def check_sentence(text: str, run: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody interrupts."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert main([*SMALL, "--run", str(run)]) == 0
+    assert main([*options(data), "--run", str(run)]) == 0
     return run
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_signals_at_random_moments_lose_nothing(whole, tmp_path, number, workers):
+def test_signals_at_random_moments_lose_nothing(whole, data, tmp_path, number, workers):
     """To the whole process group, as a terminal and torchrun send them; the run saves at no other moment."""
     run, output = tmp_path / "run", tmp_path / "output"
     dice = random.Random(int(number) + workers)
-    first = [*SMALL, "--data.workers", str(workers), "--run", str(run)]
-    for _ in range(2):
+    first = [*options(data), "--data.workers", str(workers), "--run", str(run)]
+    for _ in range(3):
         output.unlink(missing_ok=True)
         process = start(["train", "--resume", str(run)] if run.exists() else first, output)
         wait_for(output, [process])
@@ -117,20 +129,22 @@ def test_signals_at_random_moments_lose_nothing(whole, tmp_path, number, workers
     assert [row["val_loss"] for row in metrics(run)] == [row["val_loss"] for row in metrics(whole)]
 
 
-def test_two_processes_agree_on_the_step_although_their_signals_come_at_different_moments(tmp_path):
+def test_two_processes_agree_on_the_step_although_their_signals_come_at_different_moments(data, tmp_path):
     whole, run, output = tmp_path / "whole", tmp_path / "run", tmp_path / "output"
-    for process in start_two([*SMALL, "--run", str(whole)], str(output)):
+    for process in start_two([*options(data), "--run", str(whole)], str(output)):
         process.join(120)
         assert process.exitcode == 0, output.read_text()
     dice = random.Random(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        output.unlink()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        output.unlink(missing_ok=True)
         begun = (run / "config.yaml").exists()
-        processes = start_two(["train", "--resume", str(run)] if begun else [*SMALL, "--run", str(run)], str(output))
+        processes = start_two(
+            ["train", "--resume", str(run)] if begun else [*options(data), "--run", str(run)], str(output)
+        )
         wait_for(run / "config.yaml", processes)
         before = latest_step(run)
         wait_for(output, processes)
-        while not (begun or latest_step(run)) or (begun and "going on" not in output.read_text()):
+        while "epoch " not in output.read_text():  # both are among their steps
             assert all(process.is_alive() for process in processes)
             time.sleep(0.005)
         time.sleep(dice.uniform(0, 1))
@@ -153,12 +167,12 @@ def test_two_processes_agree_on_the_step_although_their_signals_come_at_differen
     assert_same(whole, run)
 
 
-def config(**options: Any) -> RunConfig:
-    return RunConfig(**{
-        "model": TRevSNNConfig(channels=(4, 4), timesteps=1, num_classes=10, in_chans=1, encoder_stride=1),
-        "data": DataConfig(name="digits", image_size=8), "epochs": 2, "batch_size": 359, "accelerator": "cpu",
-        "optim": OptimConfig(warmup_epochs=0), **options,
-    })  # fmt: skip
+def config(data: Path) -> RunConfig:
+    return RunConfig(
+        model=TRevSNNConfig(channels=(2, 4), timesteps=1, num_classes=2, in_chans=3, encoder_stride=1),
+        data=DataConfig(name="folder", root=str(data), image_size=8), epochs=2, batch_size=8, accelerator="cpu",
+        optim=OptimConfig(warmup_epochs=0),
+    )  # fmt: skip
 
 
 class At:
@@ -184,18 +198,18 @@ def handlers() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("training", "item", "step", "epochs"), [(True, 1, 1, 0), (True, 359 * 6 + 1, 7, 1), (False, 361, 8, 1)],
+    ("training", "item", "step", "epochs"), [(True, 1, 1, 0), (True, 8 * 13 + 1, 14, 1), (False, 81, 20, 1)],
     ids=["first step", "a step", "evaluation"],
 )  # fmt: skip
 def test_from_python_it_is_a_keyboard_interrupt_that_leaves_no_handler(
-    tmp_path, monkeypatch, training, item, step, epochs
+    data, tmp_path, monkeypatch, training, item, step, epochs
 ):
     console, before = Console(quiet=True), handlers()
-    train(config(), tmp_path / "whole", console)
+    train(config(data), tmp_path / "whole", console)
     with monkeypatch.context() as patch:
         At(patch, training=training, calls={item: [signal.SIGINT]})
         with pytest.raises(KeyboardInterrupt) as raised:
-            train(config(), tmp_path / "run", console)
+            train(config(data), tmp_path / "run", console)
     assert isinstance(raised.value, Interrupted)
     assert (raised.value.run, raised.value.step, raised.value.number) == (tmp_path / "run", step, signal.SIGINT)
     assert latest_step(tmp_path / "run") == step
@@ -205,21 +219,21 @@ def test_from_python_it_is_a_keyboard_interrupt_that_leaves_no_handler(
     assert_same(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_second_ctrl_c_ends_at_once_and_names_what_was_saved_before(tmp_path, monkeypatch):
+def test_a_second_ctrl_c_ends_at_once_and_names_what_was_saved_before(data, tmp_path, monkeypatch):
     monkeypatch.setattr("trevsnn.train.interrupt.AT_ONCE", -1.0)
-    At(monkeypatch, training=True, calls={359 * 6: [signal.SIGINT, signal.SIGTERM, signal.SIGINT]})
-    with pytest.raises(Interrupted, match=r"interrupted; saved is step 4 \(epoch 1 of 2\): go on with") as raised:
-        train(config(), tmp_path / "run", Console(quiet=True))
-    assert (raised.value.step, raised.value.number) == (4, signal.SIGINT)
+    At(monkeypatch, training=True, calls={8 * 13: [signal.SIGINT, signal.SIGTERM, signal.SIGINT]})
+    with pytest.raises(Interrupted, match=r"interrupted; saved is step 10 \(epoch 1 of 2\): go on with") as raised:
+        train(config(data), tmp_path / "run", Console(quiet=True))
+    assert (raised.value.step, raised.value.number) == (10, signal.SIGINT)
 
 
-def test_a_signal_that_is_delivered_twice_is_one(tmp_path, monkeypatch):
+def test_a_signal_that_is_delivered_twice_is_one(data, tmp_path, monkeypatch):
     At(monkeypatch, training=True, calls={5: [signal.SIGINT, signal.SIGINT]})
     with pytest.raises(Interrupted, match=r"after step 1 \(epoch 1 of 2\), saved"):
-        train(config(), tmp_path / "run", Console(quiet=True))
+        train(config(data), tmp_path / "run", Console(quiet=True))
 
 
-def test_in_another_thread_signals_are_left_alone(tmp_path):
+def test_in_another_thread_signals_are_left_alone():
     found: list[Any] = []
 
     def body() -> None:
@@ -257,9 +271,9 @@ def test_signals_that_come_while_loading_processes_begin_arrive_afterwards():
     assert done == ["begun"]
 
 
-def test_while_data_are_loaded_nothing_is_saved_and_that_is_said(tmp_path, monkeypatch, capsys):
+def test_while_data_are_loaded_nothing_is_saved_and_that_is_said(data, tmp_path, monkeypatch, capsys):
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     monkeypatch.setattr("trevsnn.train.train.check_fit", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    assert main([*SMALL, "--run", str(tmp_path / "run")]) == 143
+    assert main([*options(data), "--run", str(tmp_path / "run")]) == 143
     assert re.fullmatch("trevsnn: interrupted before the run began: nothing is saved\n", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
