@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class UsageError(Exception):
     """The call is wrong: an option, a config, a name, or a library that is not installed. The command line exits with 2."""
@@ -9,3 +11,18 @@ class UsageError(Exception):
 
 class RunError(Exception):
     """The call is right but a file is missing or damaged, a disk is full, or the like. The command line exits with 1."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training was asked to end, by Ctrl-C (SIGINT) or SIGTERM. The command line exits with 130 or 143.
+
+    Args:
+        sentence: what was saved, and how to go on.
+        number: of the signal.
+        run: the run's folder; None before there is one.
+        step: the training step that was saved last; 0 where none was.
+    """
+
+    def __init__(self, sentence: str, number: int, run: Path | None, step: int) -> None:
+        super().__init__(sentence)
+        self.number, self.run, self.step = number, run, step

@@ -60,7 +60,7 @@ USAGE = [
     (["train", "--recipe", "cifar1000"], "there is no recipe 'cifar1000'; there are cifar-10, cifar10-dvs"),
     (["train", "--recipe"], "there is no recipe ''"),
     (["train", "--config", "missing.yaml"], "missing.yaml"),
-    (["train", "--resume", "RUN", "--epochs", "9"], "goes on with the run's own config: leave out --epochs"),
+    (["train", "--resume", "RUN", "--seed", "9"], "goes on with the run's own config.*leave out --seed"),
     (["train", "--run", "RUN"], "exists already: go on with trevsnn train --resume"),
     (["evaluate"], "run"),
     (["evaluate", "RUN", "--split", "test"], "digits has no part 'test'; it has train, val"),

@@ -1,6 +1,6 @@
 """The command line: train, evaluate, predict, export, stream, measure, data.
 
-Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted. Errors are one sentence on stderr; ``--debug`` adds the
+Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM. Errors are one sentence on stderr; ``--debug`` adds the
 traceback. What takes long to load is imported by the functions that need it, so that help and errors of usage come at
 once.
 """
@@ -21,7 +21,8 @@ from trevsnn.cli import data, deploy, measure
 from trevsnn.cli.evaluate import evaluate, predict
 from trevsnn.cli.parser import Parser
 from trevsnn.cli.train import run_train, train_parser
-from trevsnn.errors import RunError, UsageError
+from trevsnn.errors import Interrupted, RunError, UsageError
+from trevsnn.train.interrupt import speaks
 
 Commands = Mapping[str, Callable[..., None]]
 
@@ -81,8 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 1, debug)
     except SystemExit as exit_:  # --help and --version
         return int(exit_.code or 0)
+    except Interrupted as interrupted:
+        if speaks():
+            print(f"trevsnn: {interrupted}", file=sys.stderr)
+        return 128 + interrupted.number
     except KeyboardInterrupt:
-        print("trevsnn: interrupted; go on with trevsnn train --resume RUN.", file=sys.stderr)
+        print("trevsnn: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {error}; run again with --debug for the traceback."

@@ -18,6 +18,7 @@ from trevsnn.data.pictures.on_device import DeviceLoader, OnDevice
 from trevsnn.data.pictures.raw import Draw, RawBatch, RawItem, content_of
 from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
 from trevsnn.data.sets import load, splits, transform_of
+from trevsnn.data.signals import leave_signals, started
 from trevsnn.errors import RunError
 
 IGNORED = -100  # the label that torch's losses and metrics leave out
@@ -131,7 +132,7 @@ def make_loader(
     ahead: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": True} if config.workers else {}
     load = partial(
         DataLoader, batch_size=batch_size, sampler=sampler, num_workers=config.workers, drop_last=dataset.training,
-        pin_memory=device.type == "cuda", generator=torch.Generator(), **ahead,
+        pin_memory=device.type == "cuda", generator=torch.Generator(), worker_init_fn=leave_signals, **ahead,
     )  # fmt: skip
     if not config.on_device:
         return load(dataset)
@@ -150,7 +151,7 @@ def batches(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """
     try:
         with loading_deaths():
-            yield from loader
+            yield from started(loader)
     except RunError as error:  # raised in a loading process: its text is a traceback that ends with the original text
         _, _, own = str(error).rpartition("Error: ")
         raise type(error)(own.strip()) from error

@@ -2,18 +2,21 @@
 
 ::
 
-    config.yaml          every value of the run's config
+    config.yaml          every value of the run's config; comments at its top say what was changed, and when
     checkpoints/step-N   what training needs to go on after N training steps; the latest two are kept
     checkpoints/best-E   the evaluated weights of epoch E, the best so far
     metrics.csv          a line for each epoch
+    steps.csv            a line for up to 101 training steps of each epoch
     curves.png  tensorboard/  summary.json
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ArgumentError
 
@@ -91,3 +94,21 @@ class RunFolder:
         except (ArgumentError, ValueError, TypeError, OSError) as error:
             first = str(error).splitlines()[0]
             raise RunError(f"{self.config_file} is damaged ({first}): mend it, or train anew.") from error
+
+    def change_config(self, config: RunConfig, notes: Sequence[str]) -> None:
+        """Write another config in the place of the run's, with a note of each change. Raises RunError where that fails."""
+        comments = "".join(f"# {note}\n" for note in [*self.notes(), *notes])
+        write_file(self.config_file, (comments + to_yaml(config)).encode())
+
+    def notes(self) -> list[str]:
+        """What was changed in the run's config since it was begun."""
+        lines = self.config_file.read_text().splitlines()
+        return [line[2:] for line in lines if line.startswith("# after step ")]
+
+    def ended(self, epochs: int) -> dict[str, Any] | None:
+        """The content of summary.json, if the run has ended after so many epochs; None otherwise."""
+        try:
+            summary = json.loads((self.path / "summary.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return summary if summary.get("epochs") == epochs else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ def place_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
 @torch.no_grad()
 def evaluate(
     model: TRevSNN,
-    loader: DataLoader[Any] | DeviceLoader,
+    loader: Iterable[Any],
     fabric: Fabric,
     engine: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
@@ -69,7 +69,7 @@ def evaluate(
 
     Args:
         model: on the fabric's device.
-        loader: of :func:`evaluation_loader`.
+        loader: of :func:`evaluation_loader`, or its batches.
         fabric: the processes; the figures are those of all of them together.
         engine: from inputs to logits, in the model's place; None for the model.
 

@@ -1,16 +1,12 @@
-"""What watches over a training: gradients that are not finite, and silent or saturated levels."""
+"""What watches over a training: gradients that are not finite."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from trevsnn.errors import RunError
-
-RATE_LOW, RATE_HIGH = 0.01, 0.9  # a layer under it is called silent, over it saturated
 
 
 class StepGuard:
@@ -68,22 +64,3 @@ class StepGuard:
         before = self.scaler.get_scale()
         self.scaler.update()
         return before > 1 and self.scaler.get_scale() < before
-
-
-def rate_warnings(rates: Sequence[Sequence[float]]) -> list[str]:
-    """A sentence for each layer that is silent or saturated, and so hardly carries information.
-
-    Args:
-        rates: for each level the mean firing rates, in 0..1, of its state and of its blocks' hidden neurons.
-    """
-    by_name = {
-        f"level {level}" + (f"'s hidden layer {place}" if place else ""): rate
-        for level, row in enumerate(rates)
-        for place, rate in enumerate(row)
-    }
-    return [
-        f"{name} fires at {rate:.1%}, {'under' if rate < RATE_LOW else 'over'} "
-        f"{RATE_LOW if rate < RATE_LOW else RATE_HIGH:.0%}: try a lower optim.lr, or another width."
-        for name, rate in by_name.items()
-        if not RATE_LOW <= rate <= RATE_HIGH
-    ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.agc import adaptive_clip_grad
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from trevsnn.run.config import OptimConfig, RunConfig
 
@@ -68,6 +69,13 @@ def build_scheduler(optimizer: Optimizer, config: RunConfig, steps_per_epoch: in
         warmup_lr_init=config.optim.warmup_lr * factor,
         t_in_epochs=False,
     )
+
+
+def rate_of_step(config: RunConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of training step ``step``, counted from 0, as :func:`build_scheduler` sets it."""
+    optimizer = SGD([nn.Parameter(torch.empty(0))], lr=config.optim.lr * lr_factor(config))
+    build_scheduler(optimizer, config, steps_per_epoch).step_update(step)
+    return optimizer.param_groups[0]["lr"]
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], heads: Iterable[nn.Parameter], config: OptimConfig) -> Tensor:

@@ -46,6 +46,8 @@ class TrainingState:
         step: optimizer steps so far, skipped ones included.
         slope: negative slope of the leaky ReLUs in this epoch.
         loss_sum: sum over the epoch's steps of this process's loss, float64 (float32 on MPS).
+        ce_sum: likewise of the plain cross entropy of the last head; NaN where batches are mixed.
+        since: those two sums (2,), and the steps taken, since the last row of steps.csv.
         unreadable: items of the epoch that this process could not read.
         history: a row of metrics for each finished epoch.
         saved_at: when the latest checkpoint was written, ``time.monotonic()``.
@@ -61,6 +63,8 @@ class TrainingState:
         self.step = 0
         self.slope = 1.0
         self.loss_sum = torch.zeros((), dtype=widest(fabric.device), device=fabric.device)
+        self.ce_sum = torch.zeros_like(self.loss_sum)
+        self.since, self.since_taken = torch.zeros_like(self.loss_sum).repeat(2), 0
         self.unreadable = 0
         self.history: History = []
         self._seconds = 0.0
@@ -98,9 +102,18 @@ class TrainingState:
         if self.ema is not None:
             self.ema.update(self.model, self.step if self.config.ema_warmup else None)  # without a step: ema_decay
 
+    def count(self, losses: torch.Tensor) -> None:
+        """Count a step's loss and cross entropy (2,)."""
+        self.loss_sum += losses[0]
+        self.ce_sum += losses[1]
+        self.since += losses
+        self.since_taken += 1
+
     def begin_epoch(self) -> None:
         """Set what is counted by epoch to 0."""
-        self.loss_sum.zero_()
+        for counted in (self.loss_sum, self.ce_sum, self.since):
+            counted.zero_()
+        self.since_taken = 0
         self.guard.skipped = self.unreadable = 0
 
     def save(self, folder: Path) -> None:
@@ -118,6 +131,7 @@ class TrainingState:
         state = {
             "step": self.step, "loss_sum": self.loss_sum, "skipped": self.guard.skipped, "in_a_row": self.guard.in_a_row,
             "unreadable": self.unreadable, "history": self.history, "seconds": self.seconds,
+            "ce_sum": self.ce_sum, "since": self.since, "since_taken": self.since_taken,
             "optimizer": self.optimizer.state_dict(), "random": random, "data": self.data, **self._for_evaluation(),
         }  # fmt: skip
         if self.scaler is not None:
@@ -168,6 +182,11 @@ class TrainingState:
         _as_weights_lie(self.optimizer)
         self.step, self.history, self._seconds = state["step"], state["history"], state["seconds"]
         self.loss_sum.copy_(state["loss_sum"])
+        # Earlier versions did not count it: what is left of such an epoch has none.
+        began = torch.tensor(0.0 if self.step % self.data["steps_per_epoch"] == 0 else torch.nan)
+        self.ce_sum.copy_(state.get("ce_sum", began))
+        self.since.copy_(state.get("since", began))
+        self.since_taken = state.get("since_taken", 0)
         self.guard.skipped, self.guard.in_a_row = state["skipped"], state["in_a_row"]
         if self.scaler is not None and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trevsnn.data.mixing import batch_mix
 from trevsnn.network.losses import deep_supervision_loss, temporal_loss
@@ -35,11 +35,14 @@ class Stepper:
             None  # with the slope of the leaky ReLUs it was captured with
         )
 
-    def take(self, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def take(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """One step on all ``accumulate`` parts (inputs, labels). It is skipped where the gradient is not finite.
 
         With "16-mixed" the backward pass is that of the scaled loss, and the gradient unscaled, once, before anything looks
         at it; the optimizer's step, or the guard, updates the scale.
+
+        Returns:
+            The norm () of the whole gradient before clipping.
 
         Raises:
             RunError: too many steps one after the other had to be skipped.
@@ -58,21 +61,22 @@ class Stepper:
         if state.guard.accept(norm):
             state.optimizer.step()
             state.average()
-            state.loss_sum += sum(losses)
+            state.count(torch.stack(losses).sum(0))
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
+        return norm
 
     def _part(self, inputs: Tensor, target: Tensor, place: int, parts: int) -> Tensor:
-        """Add the gradients of a part, and return its share of the loss, ()."""
+        """Add the gradients of a part, and return its share of the loss and of the plain cross entropy (2,)."""
         smoothing, slope = self.config.label_smoothing, self.state.slope
         if self.mix is not None:
             inputs, target = self.mix(inputs, target, self.state.step, self.fabric.global_rank, place)
             smoothing = 0.0  # the mixed targets are smoothed already
 
         def passes(inputs: Tensor, target: Tensor) -> Tensor:
-            loss = self._loss(inputs, target, smoothing) / parts
-            self.fabric.backward(loss)
-            return loss.detach()
+            loss, ce = self._losses(inputs, target, smoothing)
+            self.fabric.backward(loss / parts)
+            return torch.stack([loss.detach(), ce.to(loss.dtype)]) / parts
 
         if not self.config.cuda_graph:
             return passes(inputs, target)
@@ -80,8 +84,17 @@ class Stepper:
             self._captured = slope, GraphedPasses(passes, self.state.model)
         return self._captured[1](inputs, target)
 
-    def _loss(self, inputs: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    def _losses(self, inputs: Tensor, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        """The loss, and the plain cross entropy of the last head, which evaluation reports: NaN where batches are mixed."""
         with self.fabric.autocast():  # Fabric enters it by itself for ``forward`` alone
             if self.config.loss == "temporal":
-                return temporal_loss(self.wrapped.forward_time(inputs), target, smoothing)
-            return deep_supervision_loss(self.wrapped(inputs, all_heads=True), target, smoothing)
+                logits_TBK = self.wrapped.forward_time(inputs)
+                loss = temporal_loss(logits_TBK, target, smoothing)
+                last = logits_TBK.mean(0) if self.config.model.readout == "mean" else logits_TBK[-1]
+            else:
+                heads = self.wrapped(inputs, all_heads=True)
+                loss, last = deep_supervision_loss(heads, target, smoothing), heads[-1]
+        if self.mix is not None:
+            return loss, torch.full_like(loss, torch.nan, requires_grad=False)
+        with torch.no_grad():
+            return loss, nn.functional.cross_entropy(last.detach().to(loss.dtype), target)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning_fabric import Fabric, seed_everything
+from lightning_fabric import Fabric
 from rich.console import Console
 from timm.utils.distributed import distribute_bn
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from trevsnn.data.config import Split
 from trevsnn.data.loading import TensorDataset, batches, loading_deaths, make_loader
@@ -26,18 +23,25 @@ from trevsnn.network.model import TRevSNN
 from trevsnn.network.norm import share_statistics
 from trevsnn.network.slicing import fast_format
 from trevsnn.network.start import published_start
+from trevsnn.run.changes import changed
 from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.initial import begin_from
+from trevsnn.train.announce import announce
+from trevsnn.train.curves import write_metrics
 from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
 from trevsnn.train.fit import check_device, check_fit
-from trevsnn.train.guard import rate_warnings
+from trevsnn.train.going_on import take_changes
+from trevsnn.train.interrupt import Interruption
 from trevsnn.train.optim import build_optimizer
-from trevsnn.train.processes import local_batch, make_fabric
-from trevsnn.train.report import TensorBoard, epoch_line, progress_bar, write_metrics
+from trevsnn.train.processes import local_batch, make_deterministic, make_fabric
+from trevsnn.train.progress import RunProgress
+from trevsnn.train.rates import RateWatch
+from trevsnn.train.report import TensorBoard, epoch_line
 from trevsnn.train.state import TrainingState
 from trevsnn.train.step import Stepper
+from trevsnn.train.steps import StepLog
 from trevsnn.train.summary import summarise, write_summary
 
 Build = Callable[[TRevSNNConfig], TRevSNN]
@@ -62,12 +66,19 @@ def train(config: RunConfig, run: Path, console: Console, build: Build = TRevSNN
         UsageError: model, batch size and data do not fit together, the folder is in use, or the accelerator is missing.
         RunError: files are missing or damaged, a file cannot be written, a loading process died, or gradients stayed
             not finite.
+        Interrupted: by Ctrl-C or SIGTERM, after the training step and a checkpoint. It is a KeyboardInterrupt. In another
+            thread than the main one signals are left alone.
     """
-    return _Training(config, run, console, build, new=True).run_to_end()
+    with Interruption() as interruption:
+        return _Training(config, run, console, build, interruption, new=True).run_to_end()
 
 
-def resume(run: Path, console: Console, build: Build = TRevSNN) -> dict[str, Any]:
+def resume(
+    run: Path, console: Console, build: Build = TRevSNN, changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Go on with an interrupted run to its end, from its latest intact checkpoint, or from the beginning.
+
+    An ended run is left as it is, unless ``changes`` gives it more epochs.
 
     The weights are a function of the config, the machine, the number of processes and the versions alone: it does not
     matter how often, and where, the training was interrupted.
@@ -76,31 +87,41 @@ def resume(run: Path, console: Console, build: Build = TRevSNN) -> dict[str, Any
         run: the run's folder.
         console: for progress.
         build: as the run was begun with.
+        changes: values of some of the options ``trevsnn.run.changes.CHANGEABLE``; they are written to config.yaml. With
+            ``epochs`` the learning rate is from the next step on what it would be in a run of so many.
 
     Returns:
         The content of summary.json.
 
     Raises:
-        UsageError, RunError: as :func:`train`; and RunError if there is no such run.
+        UsageError, RunError, Interrupted: as :func:`train`; and RunError if there is no such run, UsageError if ``changes``
+            cannot be made, or more epochs are done.
     """
     folder = RunFolder.open(run)
+    config = changed(folder.read_config(), changes or {})
+    if (summary := folder.ended(config.epochs)) is not None:
+        return summary
     folder.checkpoints.mkdir(exist_ok=True)
     if not checkpoints(folder.checkpoints, "step"):
         console.print("no checkpoint yet: starting from the beginning", highlight=False)
-    return _Training(folder.read_config(), run, console, build, new=False).run_to_end()
+    with Interruption(run) as interruption:
+        return _Training(config, run, console, build, interruption, new=False).run_to_end()
 
 
 class _Training:
     """A run in progress: data, network, and the loop over epochs."""
 
-    def __init__(self, config: RunConfig, path: Path, console: Console, build: Build, *, new: bool) -> None:
-        self.config, self.console = config, console
+    def __init__(
+        self, config: RunConfig, path: Path, console: Console, build: Build, interruption: Interruption, *, new: bool
+    ) -> None:
+        self.config, self.console, self.interruption = config, console, interruption
         self.fabric = fabric = make_fabric(config)
+        interruption.join(fabric.world_size)
         check_device(config, fabric)
         size = local_batch(config, fabric.world_size)
         self.part = self._load("train")
         check_fit(config, self.part)
-        _make_deterministic(config.seed)
+        make_deterministic(config.seed)
         model = _build(config, build, fabric)
         if config.init is not None and (new or not checkpoints(RunFolder(path).checkpoints, "step")):
             console.print(begin_from(config.init, model, self.part.classes), highlight=False, soft_wrap=True)
@@ -110,19 +131,18 @@ class _Training:
             self.steps_per_epoch * config.batch_size, config.seed, shuffle=True, rank=fabric.global_rank,
             world=fabric.world_size, of=len(dataset), shards_N=self.part.shards_N,
         )  # fmt: skip
-        loader = make_loader(dataset, self.sampler, size, config.data, fabric.device)
-        self.loader: Any = (
-            fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-            if isinstance(loader, DataLoader)
-            else loader
-        )
+        self.loader = make_loader(dataset, self.sampler, size, config.data, fabric.device)
         self.validation = evaluation_loader(self._load("val"), config, fabric)
         self.wrapped, optimizer = fabric.setup(model, build_optimizer(model, config))
         self.wrapped.mark_forward_method("forward_time")
         self.state = TrainingState(config, fabric, model, optimizer, self.part)  # type: ignore[arg-type]
         self.stepper = Stepper(self.state, self.wrapped, self.steps_per_epoch)
         path = fabric.broadcast(path)
+        self.rate_watch = RateWatch(config.start)
+        items, held_out = self.steps_per_epoch * config.batch_size, len(self.validation.dataset)  # type: ignore[arg-type]
+        self.progress = RunProgress(console, config.epochs, self.steps_per_epoch, config.batch_size, held_out / items)
         self.run = RunFolder.create(path, config, write=self._first) if new else RunFolder.open(path)
+        interruption.run, interruption.epochs, interruption.steps_per_epoch = path, config.epochs, self.steps_per_epoch
 
     def _load(self, split: Split) -> Part:
         with self.fabric.rank_zero_first():  # which downloads the data, and fills the cache of frames
@@ -139,14 +159,30 @@ class _Training:
         self.state.restore(self.run.checkpoints, self.console)
         if self.config.init is not None and self.state.step == 0 and self._first:
             self.state.save(self.run.checkpoints)  # what it began with may not lie there any more when it is resumed
+        take_changes(self.run, self.config, self.state.step, self.steps_per_epoch, self.console, write=self._first)
+        self.fabric.barrier()  # all have read config.yaml
+        val = self.validation.dataset.part  # type: ignore[attr-defined]
+        announce(self.console, self.config, self.fabric, self.state.model, self.part, val, self.run.path)
+        if self._first:
+            self.steps = StepLog(self.run.path, self.steps_per_epoch, self.state.step)
         self.tensorboard = TensorBoard(self.run.path / "tensorboard", len(self.state.history) + 1)
-        for epoch in range(len(self.state.history), self.config.epochs):
-            self._train_epoch(epoch)
-            self._finish_epoch(epoch)
+        with self.interruption.deferring(self._save):
+            for epoch in range(len(self.state.history), self.config.epochs):
+                self.interruption.check()
+                self._train_epoch(epoch)
+                with self.progress.evaluation():
+                    self._finish_epoch(epoch)
+            self.interruption.check()
         summary = self._summarise()
         if self._first:
             write_summary(self.run.path, summary)
         return summary
+
+    def _save(self) -> None:
+        """Save in the first process, where there is something to save; rows of steps before."""
+        if self._first and self.state.step:
+            self.steps.flush()
+            self.state.save(self.run.checkpoints)
 
     def _train_epoch(self, epoch: int) -> None:
         """Take the steps of an epoch that are left after an interruption, or all of them."""
@@ -154,23 +190,40 @@ class _Training:
         self.wrapped.train()
         state.set_slope(epoch)
         self.sampler.epoch, self.sampler.start = epoch, (state.step - epoch * self.steps_per_epoch) * items
-        with progress_bar(self.console) as progress:
-            name, total = f"epoch {epoch + 1}/{self.config.epochs}", self.steps_per_epoch * items
-            task = progress.add_task(name, total=total, completed=self.sampler.start)
+        with self.progress.epoch(epoch, self.sampler.start // items):
             parts: list[tuple[Tensor, Tensor]] = []
             for inputs, labels, unreadable in batches(self.loader):
                 self._count_unreadable(unreadable)
-                parts.append((inputs, labels))
+                parts.append(self.fabric.to_device((inputs, labels)))
                 if len(parts) < self.config.accumulate:
                     continue
-                self.stepper.take(parts)
+                norm = self.stepper.take(parts)
                 if state.step == EARLY_LOOK and self._first:
                     self._look_at_rates(parts[0][0])
                 parts = []
-                progress.advance(task, items)
-                if self._first and time.monotonic() - state.saved_at >= self.config.checkpoint_seconds:
-                    state.save(self.run.checkpoints)
+                self._report_step(norm)
+                if time.monotonic() - state.saved_at >= self.config.checkpoint_seconds:
+                    self._save()
+                self.interruption.check()
         self.sampler.start = 0
+
+    def _report_step(self, norm: Tensor) -> None:
+        state = self.state
+        if self._first and self.steps.is_due(state.step):
+            self.steps.add(state.step, self._lr, state.since_taken, state.since.clone(), norm)
+            state.since.zero_()
+            state.since_taken = 0
+        self.progress.step(state.step, lambda: self._mean(state.loss_sum))
+
+    @property
+    def _lr(self) -> float:
+        """Learning rate of the last step, the highest where layers have their own."""
+        return max(group["lr"] for group in self.state.optimizer.param_groups)
+
+    def _mean(self, total: Tensor) -> float:
+        """Of the epoch's steps that were not skipped."""
+        taken = self.state.step - len(self.state.history) * self.steps_per_epoch - self.state.guard.skipped
+        return float(total) / taken if taken else math.nan
 
     def _count_unreadable(self, unreadable: Tensor) -> None:
         for index in unreadable[unreadable >= 0].tolist():
@@ -186,30 +239,30 @@ class _Training:
         self._warn(rates.by_level(), f"after {self.state.step} steps")
 
     def _warn(self, rates: list[list[float]], when: str) -> None:
-        for warning in rate_warnings(rates):
+        if (warning := self.rate_watch.look(rates)) is not None:
             self.console.print(f"warning: {when} {warning}", highlight=False, soft_wrap=True)
 
     def _finish_epoch(self, epoch: int) -> None:
         """Evaluate, save and report."""
         state = self.state
-        taken = self.steps_per_epoch - state.guard.skipped
         self._share_buffers()
-        result = evaluate(state.evaluated, self.validation, self.fabric)
+        result = evaluate(state.evaluated, self.interruption.watched(self.validation), self.fabric)
         row = {
-            "epoch": epoch + 1, "step": state.step, "train_loss": float(state.loss_sum) / taken if taken else math.nan,
-            "val_loss": result.loss, "val_accuracy": result.accuracy, "lr": max(group["lr"] for group in state.optimizer.param_groups),
+            "epoch": epoch + 1, "step": state.step, "train_loss": self._mean(state.loss_sum),
+            "val_loss": result.loss, "val_accuracy": result.accuracy, "lr": self._lr,
             "seconds": state.seconds, "skipped_steps": state.guard.skipped, "unreadable": state.unreadable,
             **{f"rate_level{i}": rates[0] for i, rates in enumerate(result.rates)},
             **{f"rate_hidden{i}_{n}": rates[n] for i, rates in enumerate(result.rates) for n in (1, 2)},
+            "train_ce": self._mean(state.ce_sum),
         }  # fmt: skip
         if self._first and all(row["val_accuracy"] > earlier["val_accuracy"] for earlier in state.history):
             state.save_best(self.run.checkpoints, epoch)
         state.history.append(row)
         state.begin_epoch()
+        self._save()
         if self._first:
-            state.save(self.run.checkpoints)
             write_metrics(self.run.path, state.history)
-            self.tensorboard.write(row)
+            self.tensorboard.write([(epoch + 1, row)])
         self.console.print(epoch_line(row, self.config.epochs), highlight=False, soft_wrap=True)
         self._warn(result.rates, f"after epoch {epoch + 1}")
 
@@ -230,16 +283,7 @@ class _Training:
             loader = evaluation_loader(parts["test"], self.config, self.fabric)
             test = evaluate(state.evaluated, loader, self.fabric).accuracy
         summary = summarise(self.config, self.fabric, state.model, parts, state.history, test)
-        return summary | {"steps": state.step, "seconds": state.seconds}
-
-
-def _make_deterministic(seed: int) -> None:
-    # cuBLAS sums in the same order every time with a workspace of its own only. It reads this when it starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Deterministic mode also fills new memory, to expose reads of what was never written: a fifth of a step's time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    seed_everything(seed, verbose=False)
+        return summary | {"steps": state.step, "seconds": state.seconds, "changes": self.run.notes()}
 
 
 def _build(config: RunConfig, build: Build, fabric: Fabric) -> TRevSNN:

@@ -1,0 +1,47 @@
+"""What may change where an interrupted or ended run goes on: how long it trains, and what says nothing about its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from trevsnn.errors import UsageError
+from trevsnn.run.config import RunConfig
+
+#: Options of a run's config that ``--resume`` takes. The others make other weights of the same steps.
+CHANGEABLE = ("epochs", "data.root", "data.cache", "data.workers", "accelerator")
+
+
+def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """A run's config with some of the options ``CHANGEABLE`` changed.
+
+    Args:
+        config: of the run.
+        changes: values by the options' names, such as ``{"epochs": 20, "data.root": "/data"}``.
+
+    Raises:
+        UsageError: an option that cannot be changed, or a value that the config refuses.
+    """
+    others = [f"--{name}" for name in changes if name not in CHANGEABLE]
+    if others:
+        raise UsageError(
+            "--resume goes on with the run's own config; only "
+            f"{', '.join(f'--{name}' for name in CHANGEABLE)} can change: leave out {', '.join(others)}."
+        )
+    try:
+        data = {name.removeprefix("data."): value for name, value in changes.items() if name.startswith("data.")}
+        own = {name: value for name, value in changes.items() if not name.startswith("data.")}
+        return replace(config, data=replace(config.data, **data), **own)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def differences(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """The values before and after of the options ``CHANGEABLE`` that differ."""
+    both = {name: (_value(before, name), _value(after, name)) for name in CHANGEABLE}
+    return {name: values for name, values in both.items() if values[0] != values[1]}
+
+
+def _value(config: RunConfig, name: str) -> Any:
+    return getattr(config.data, name[5:]) if name.startswith("data.") else getattr(config, name)

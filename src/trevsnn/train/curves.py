@@ -1,0 +1,58 @@
+"""The picture of a run: losses, accuracy and firing rates over the epochs."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from trevsnn.files import write_file
+from trevsnn.train.report import History, metrics_csv
+
+
+def write_metrics(folder: Path, history: History) -> None:
+    """Write metrics.csv and curves.png of all epochs so far.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    write_file(folder / "metrics.csv", metrics_csv(history))
+    picture = io.BytesIO()
+    curves(history).savefig(picture, format="png", dpi=110)
+    write_file(folder / "curves.png", picture.getvalue())
+
+
+def curves(history: History) -> Figure:
+    """A picture of loss, accuracy and firing rates over the epochs.
+
+    Training and held-out loss are the plain cross entropy of the last head; the objective, which has other terms, has an
+    axis of its own. Rows of earlier versions, and of mixed batches, have no such training loss.
+    """
+    figure = Figure(figsize=(11, 3.4))
+    loss, accuracy, rates = figure.subplots(1, 3)
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
+    epochs = [row["epoch"] for row in history]
+    marker = "o" if len(history) == 1 else None
+    for name, label in (("train_ce", "training"), ("val_loss", "held out")):
+        values = [row.get(name, math.nan) for row in history]
+        if not all(math.isnan(value) for value in values):
+            loss.plot(epochs, values, marker=marker, label=label)
+    loss.set(title="Cross entropy of the last head", xlabel="epoch", yscale="log")
+    objective = loss.twinx()
+    objective.plot(epochs, [row["train_loss"] for row in history], "k:", marker=marker, alpha=0.4)
+    loss.plot([], [], "k:", alpha=0.4, label="objective (right axis)")
+    accuracy.plot(epochs, [100 * row["val_accuracy"] for row in history], marker=marker, label="held out")
+    accuracy.set(title="Accuracy, %", xlabel="epoch")
+    for name in (n for n in history[0] if n.startswith("rate_")):
+        kind, number = ("level", name.removeprefix("rate_level")) if "level" in name else ("hidden", name[11:])
+        rates.plot(
+            epochs, [100 * row[name] for row in history], f"C{number[0]}" + ("-" if kind == "level" else ":"),
+            marker=marker, label=f"level {number}" if kind == "level" else None,
+        )  # fmt: skip
+    rates.set(title="Mean firing rate, %; hidden layers dotted", xlabel="epoch")
+    for axes in (loss, accuracy, rates):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,48 @@
+"""A run that goes on with a changed config: what that does to its schedule, said and written down."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from trevsnn.errors import UsageError
+from trevsnn.run.changes import differences
+from trevsnn.run.config import RunConfig
+from trevsnn.run.folder import RunFolder
+from trevsnn.train.optim import rate_of_step
+
+
+def take_changes(
+    folder: RunFolder, config: RunConfig, step: int, steps_per_epoch: int, console: Console, *, write: bool
+) -> None:
+    """Say what differs between a run's config.yaml and the config that it goes on with, and write that down in config.yaml.
+
+    Args:
+        folder: of the run.
+        config: that it goes on with.
+        step: training steps so far.
+        steps_per_epoch: of the run.
+        console: is told.
+        write: whether this process writes.
+
+    Raises:
+        UsageError: more epochs are done, or begun, than the run is to have.
+        RunError: config.yaml cannot be written.
+    """
+    before = folder.read_config()
+    begun = -(-step // steps_per_epoch)
+    if config.epochs < begun:
+        raise UsageError(f"epochs is {config.epochs}, but the run is in epoch {begun} already: give {begun} at least.")
+    notes = []
+    for name, (old, new) in differences(before, config).items():
+        note = f"after step {step}: {name} {old} -> {new}"
+        if name == "epochs":
+            rates = [rate_of_step(c, step, steps_per_epoch) for c in (before, config)]
+            note += f"; the learning rate of step {step + 1} is {rates[1]:.3g} instead of {rates[0]:.3g}"
+            console.print(
+                f"{new} epochs instead of {old}: from step {step + 1} on the learning rate is that of a cosine over {new} "
+                f"epochs, {rates[1]:.3g} instead of {rates[0]:.3g}; the warm-up stays as it was",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+        notes.append(note)
+    if notes and write:
+        folder.change_config(config, notes)

@@ -1,0 +1,145 @@
+"""Runs that go on with another number of epochs, or where their data lie now."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from helpers import assert_same, folder_of_pictures, metrics
+from trevsnn.cli.main import main
+from trevsnn.errors import UsageError
+from trevsnn.run.config import OptimConfig, RunConfig
+from trevsnn.train.optim import rate_of_step
+from trevsnn.train.train import resume
+
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    folder_of_pictures(root, ("train", "val"))
+    return root
+
+
+def begin(data: Path, run: Path, *options: str) -> Path:
+    arguments = [
+        "train", "--model.channels", "[2,4]", "--model.timesteps", "1", "--model.num_classes", "2", "--model.in_chans", "3",
+        "--data.name", "folder", "--data.root", str(data), "--data.image_size", "8", "--batch_size", "8", "--epochs", "2",
+        "--optim.warmup_epochs", "0.4", "--accelerator", "cpu", "--run", str(run), *options,
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def ended(data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs, not to be changed."""
+    return begin(data, tmp_path_factory.mktemp("ended") / "run")
+
+
+def rates(run: Path) -> list[float]:
+    lines = (run / "steps.csv").read_text().splitlines()
+    assert lines[0] == "step,epoch,loss,train_ce,lr,gradient_norm"
+    return [float(line.split(",")[4]) for line in lines[1:]]
+
+
+def test_longer_is_the_cosine_of_so_many_epochs_from_the_next_step_on(data, ended, tmp_path, capsys):
+    run, config = tmp_path / "run", tmp_path / "by_hand"
+    for copy in (run, config):
+        shutil.copytree(ended, copy)
+    before = json.loads((run / "summary.json").read_text())
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run), "--epochs", "4"]) == 0
+    short, long = (
+        [rate_of_step(RunConfig(epochs=n, optim=OptimConfig(**before["config"]["optim"])), s, STEPS) for s in range(20)]
+        for n in (2, 4)
+    )
+    assert rates(run) == pytest.approx([*short[:10], *long[10:]], rel=1e-12)
+    said = f"4 epochs instead of 2: from step 11 on the learning rate is that of a cosine over 4 epochs, {long[10]:.3g} instead of {short[10]:.3g}"
+    assert said in capsys.readouterr().out
+    summary = json.loads((run / "summary.json").read_text())
+    note = f"after step 10: epochs 2 -> 4; the learning rate of step 11 is {long[10]:.3g} instead of {short[10]:.3g}"
+    assert (summary["epochs"], summary["changes"], before["changes"]) == (4, [note], [])
+    assert (run / "config.yaml").read_text().startswith(f"# {note}\n")
+    assert yaml.safe_load((run / "config.yaml").read_text()) == {**before["config"], "epochs": 4} == summary["config"]
+    assert metrics(run)[:2] == metrics(ended)
+    # The slow twin: config.yaml changed by hand.
+    (config / "config.yaml").write_text((config / "config.yaml").read_text().replace("epochs: 2", "epochs: 4", 1))
+    assert main(["train", "--resume", str(config)]) == 0
+    assert_same(config, run)
+
+
+def test_longer_at_a_constant_rate_is_the_longer_run(data, tmp_path):
+    constant = ["--optim.warmup_epochs", "0", "--optim.min_lr", "0.02", "--optim.lr", "0.02"]
+    run = begin(data, tmp_path / "run", *constant)
+    assert main(["train", "--resume", str(run), "--epochs", "3"]) == 0
+    assert_same(begin(data, tmp_path / "whole", *constant, "--epochs", "3"), run)
+
+
+def test_an_ended_run_says_so_and_is_left_alone(ended, capsys):
+    before = {file: file.stat().st_mtime_ns for file in ended.rglob("*")}
+    capsys.readouterr()
+    assert main(["train", "--resume", str(ended)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{ended} has ended already, after 2 epochs, with accuracy ")
+    assert out.endswith(f"%: train it longer with trevsnn train --resume {ended} --epochs N\n")
+    assert {file: file.stat().st_mtime_ns for file in ended.rglob("*")} == before
+    assert resume(ended, Console(quiet=True))["epochs"] == 2
+
+
+def test_fewer_epochs_than_are_done_are_refused(ended, tmp_path, capsys):
+    run = shutil.copytree(ended, tmp_path / "run")
+    assert main(["train", "--resume", str(run), "--epochs", "1"]) == 2
+    assert "epochs is 1, but the run is in epoch 2 already: give 2 at least" in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == (ended / "config.yaml").read_bytes()
+
+
+def test_a_shorter_end(data, ended, tmp_path):
+    """Of a run interrupted after its second epoch of four."""
+    run = shutil.copytree(ended, tmp_path / "run")
+    (run / "summary.json").unlink()
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("epochs: 2", "epochs: 4", 1))
+    assert main(["train", "--resume", str(run), "--epochs", "2"]) == 0
+    assert_same(ended, run)
+    assert json.loads((run / "summary.json").read_text())["epochs"] == 2
+
+
+def test_data_that_moved_are_followed(ended, data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "moved")
+    run = shutil.copytree(ended, tmp_path / "run")
+    options = ["--data.root", str(tmp_path / "moved"), "--data.workers", "1", "--accelerator", "auto"]
+    assert main(["train", "--resume", str(run), "--epochs", "3", *options]) == 0
+    assert "have changed" not in capsys.readouterr().out
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["root"] == str(tmp_path / "moved")
+    assert f"after step 10: data.root {data} -> {tmp_path / 'moved'}" in (run / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch_size", "4"], "only --epochs, --data.root, --data.cache, --data.workers, --accelerator can change: leave out --batch_size"),
+        (["--data.flip", "true"], "leave out --data.flip"),
+        (["--recipe", "digits"], "goes on with the run's own config: leave out --recipe"),
+        (["--epochs", "0"], "epochs is 0; it must be at least 1"),
+    ],
+)  # fmt: skip
+def test_other_options_are_refused(ended, capsys, options, message):
+    assert main(["train", "--resume", str(ended), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_from_python_too(ended):
+    with pytest.raises(UsageError, match=r"leave out --optim\.lr"):
+        resume(ended, Console(quiet=True), changes={"optim.lr": 1.0})
+
+
+def test_the_rate_of_a_step_is_that_of_the_formula():
+    config = RunConfig(epochs=3, optim=OptimConfig(lr=0.5, lr_per=32, warmup_epochs=1, warmup_lr=0.1, min_lr=0.01))
+    for step in range(12):
+        expected = 0.1 + 0.4 * step / 4 if step < 4 else 0.01 + 0.49 * (1 + math.cos(math.pi * (step - 4) / 8)) / 2
+        assert rate_of_step(config, step, 4) == pytest.approx(2 * expected, rel=1e-9)
