@@ -11,12 +11,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.data.events.recordings import READERS, read_recording
 from trevsnn.data.listing import SPLITS, find_parts, list_classes
 from trevsnn.data.part import UnreadableError
-from trevsnn.data.pictures.file import read_rgb
+from trevsnn.data.pictures.file import PICTURE_ENDINGS, read_rgb
 from trevsnn.errors import RunError
 
 #: Pillow's modes other than RGB, as they are reported.
@@ -86,7 +85,7 @@ def look_at(file: Path) -> tuple[str, str]:
         if suffix in READERS:
             read_recording(file)
             return "", ""
-        if suffix not in IMG_EXTENSIONS:
+        if suffix not in PICTURE_ENDINGS:
             return "neither picture nor recording", ""
         read_rgb(file)
         with Image.open(file) as picture:

@@ -181,7 +181,7 @@ def recipe_yaml(name: str) -> str:
     """
     if name not in recipe_names():
         raise UsageError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}.")
-    return yaml.safe_dump(_read_recipe(name), sort_keys=False)
+    return yaml.safe_dump(read_recipe(name), sort_keys=False)
 
 
 def add_config_options(parser: ArgumentParser) -> None:
@@ -211,19 +211,20 @@ class _BeginFrom(ActionConfigFile):
         namespace[self.dest][-1] = option_string  # to tell the user which of them it was
 
 
-def config_of(values: Namespace) -> RunConfig:
+def config_of(values: Namespace, begin: str | None = None) -> RunConfig:
     """The config that parsed options make, on top of the file or recipe among them, or else of the default recipe.
 
     Args:
         values: of the options of :func:`add_config_options`, parsed with ``defaults=False``.
+        begin: YAML to begin from in place of the default recipe.
 
     Raises:
         ValueError: a value that the config's own checks refuse.
     """
     values = values.clone()
     parser = _config_parser()
-    begin = None if values.pop("config", None) else parser.parse_string(recipe_yaml(DEFAULT_RECIPE))
-    whole = parser.instantiate(parser.parse_object(values, namespace=begin))
+    below = None if values.pop("config", None) else parser.parse_string(begin or recipe_yaml(DEFAULT_RECIPE))
+    whole = parser.instantiate(parser.parse_object(values, namespace=below))
     return RunConfig(**{field.name: whole[field.name] for field in fields(RunConfig)})
 
 
@@ -235,7 +236,12 @@ def parse_config(arguments: Sequence[str]) -> RunConfig:
         UsageError: an unknown recipe.
         ValueError: a value that the config's own checks refuse.
     """
-    return config_of(_config_parser().parse_args(arguments, defaults=False))
+    return config_of(parse_options(arguments))
+
+
+def parse_options(arguments: Sequence[str]) -> Namespace:
+    """The values of a command line, without defaults, for :func:`config_of`. Raises what :func:`parse_config` raises."""
+    return _config_parser().parse_args(arguments, defaults=False)
 
 
 def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
@@ -249,12 +255,13 @@ def _config_parser() -> ArgumentParser:
     return parser
 
 
-def _read_recipe(name: str) -> dict[str, Any]:
+def read_recipe(name: str) -> dict[str, Any]:
+    """The values of a recipe, or of one that is a base only, over those of its own base."""
     own = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
     base = own.pop("base", None)
     if base is None:
         return own
-    merged = _read_recipe(base)
+    merged = read_recipe(base)
     for key, value in own.items():
         merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
     return merged
