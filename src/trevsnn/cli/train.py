@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from rich.console import Console
 
-from trevsnn.cli.parser import Parser, refusals_are_usage_errors
-from trevsnn.errors import UsageError
-from trevsnn.run.config import RunConfig, add_config_options, config_of, to_yaml
+from trevsnn.cli.parser import Parser
+from trevsnn.errors import MistakesError, UsageError
+from trevsnn.run.config import RunConfig, add_config_options, config_of, shorten_warmup, to_yaml
 from trevsnn.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from trevsnn.run.misfits import Facts
+
+#: Options that are not the config's, and whether they take a value.
+OWN = {"run": True, "resume": True, "print_config": False}
 
 
 def train_parser() -> Parser:
     """The options of :func:`train`, and those of a run's config."""
-    parser = Parser(train, skip=["given"])
+    parser = Parser(train, skip=["given", "arguments"])
     add_config_options(parser)
     return parser
 
 
-def run_train(values: Namespace) -> None:
-    """:func:`train` with the parsed options; those that are not its own are the config's."""
-    own = {name: values.pop(name) for name in inspect.signature(train).parameters if name in values}
-    train(values, **own)
+def run_train(values: Namespace, arguments: Sequence[str]) -> None:
+    """:func:`train` with the parsed options; those that are not its own are the config's.
+
+    Args:
+        values: parsed options.
+        arguments: as they stand on the command line, after ``train``.
+    """
+    train(values, arguments, **{name: values.pop(name) for name in OWN if name in values})
 
 
-def train(given: Namespace, *, run: Path | None = None, resume: Path | None = None, print_config: bool = False) -> None:
-    """Train a network; without arguments, on handwritten digits.
+def mistakes(arguments: Sequence[str], first: Exception) -> UsageError:
+    """The error that tells all mistakes of a command line at once, or the one that was found first."""
+    from trevsnn.run.mistakes import all_mistakes
+
+    return MistakesError(all_mistakes(arguments, {**OWN, "help": False}) or [str(first)])
+
+
+def train(
+    given: Namespace,
+    arguments: Sequence[str],
+    *,
+    run: Path | None = None,
+    resume: Path | None = None,
+    print_config: bool = False,
+) -> None:
+    """Train a network; without arguments, on handwritten digits; with --data.root alone, on your own pictures.
 
     Args:
         given: Options of the run's config.
+        arguments: The command line.
         run: Folder to make for the run (default: runs/DATA, numbered).
         resume: Folder of an interrupted run to go on with.
         print_config: Print the whole config in the form --config reads, and train nothing.
@@ -43,20 +69,53 @@ def train(given: Namespace, *, run: Path | None = None, resume: Path | None = No
             raise UsageError(f"--resume goes on with the run's own config: leave out {', '.join(unwanted)}.")
         _train(resume, None)
         return
-    with refusals_are_usage_errors():
-        config = config_of(given)
+    config, facts, lines = _config(given, arguments)
     if print_config:
-        print(to_yaml(config), end="")
-    else:
-        _train(run or RunFolder.next_free(config.data.name), config)
+        print("".join(f"# {line}\n" for line in lines) + to_yaml(config), end="")
+        return
+    from trevsnn.run.misfits import facts_of, misfits
+
+    found = misfits(config, facts or facts_of(config.data))
+    if found:
+        raise MistakesError([misfit.sentence for misfit in found])
+    _train(run or RunFolder.next_free(config.data.name), config, lines)
 
 
-def _train(folder: Path, config: RunConfig | None) -> None:
-    """Begin a run, or go on with it where no config is given, and print how it ended."""
+def _config(given: Namespace, arguments: Sequence[str]) -> tuple[RunConfig, Facts | None, list[str]]:
+    """The config, what is known of the data by a look at them, and lines on what was chosen in the user's place.
+
+    Raises:
+        MistakesError: all of the command line, where a value is refused.
+        RunError: the folder of one's own pictures cannot be trained on.
+    """
+    from trevsnn.run.own_pictures import as_yaml, choose, describe, facts_of_look, is_own_pictures
+
+    options = vars(given.as_flat())
+    try:
+        if is_own_pictures(options):
+            from trevsnn.data.pictures.look import look_at
+
+            config_of(given, as_yaml({"optim.warmup_epochs": 0.0}))  # mistakes come first
+            look = look_at(Path(options["data.root"]))
+            chosen = choose(options, look)
+            return config_of(given, as_yaml(chosen)), facts_of_look(look, chosen | options), describe(look, chosen)
+        warmup = shorten_warmup(given, arguments)
+        shorter = (
+            f"the warm-up is shorter in proportion to the epochs, {warmup}: --optim.warmup_epochs gives its length"
+        )
+        return config_of(given), None, [] if warmup is None else [shorter]
+    except (ValueError, TypeError) as error:
+        raise mistakes(arguments, error) from error
+
+
+def _train(folder: Path, config: RunConfig | None, lines: Sequence[str] = ()) -> None:
+    """Print lines, then begin a run, or go on with it where no config is given, and print how it ended."""
     from trevsnn.train.processes import is_first
     from trevsnn.train.train import resume, train
 
     console = Console(quiet=not is_first())
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     summary = resume(folder, console) if config is None else train(config, folder, console)
     console.print(
         f"done: {folder}  last accuracy {summary['last_accuracy']:.2%}  best {summary['best_accuracy']:.2%} "

@@ -42,10 +42,12 @@ def hashed_split(
         if not held_out_N[own].any():
             held_out_N[own[numbers_N[own].argmin()]] = True
         if held_out_N[own].all():
-            raise RunError(
-                f"class {name!r} has {len(own)} pictures, all of which are held out by the hash of their names: add some, "
-                "or remove the class."
+            few = (
+                "one picture alone"
+                if len(own) == 1
+                else f"{len(own)} pictures, all held out by the hash of their names"
             )
+            raise RunError(f"class {name!r} has {few}: some are needed to train on, and one for validation; add more.")
     return np.flatnonzero(~held_out_N), np.flatnonzero(held_out_N)
 
 

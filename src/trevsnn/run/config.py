@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,9 @@ from trevsnn.checks import at_least, finite_at_least, within
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.config import TRevSNNConfig
+from trevsnn.run.options import flatten, split_options
 from trevsnn.run.published import fill_in
+from trevsnn.run.warmup import shortened_warmup
 
 RECIPES = resources.files("trevsnn") / "recipes"
 DEFAULT_RECIPE = "digits"
@@ -180,7 +183,9 @@ def recipe_yaml(name: str) -> str:
         UsageError: an unknown name.
     """
     if name not in recipe_names():
-        raise UsageError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}.")
+        near = get_close_matches(name, recipe_names(), 1)
+        meant = f": did you mean {near[0]}?" if near else "."
+        raise UsageError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}{meant}")
     return yaml.safe_dump(read_recipe(name), sort_keys=False)
 
 
@@ -222,7 +227,7 @@ def config_of(values: Namespace, begin: str | None = None) -> RunConfig:
         ValueError: a value that the config's own checks refuse.
     """
     values = values.clone()
-    parser = _config_parser()
+    parser = config_parser()
     below = None if values.pop("config", None) else parser.parse_string(begin or recipe_yaml(DEFAULT_RECIPE))
     whole = parser.instantiate(parser.parse_object(values, namespace=below))
     return RunConfig(**{field.name: whole[field.name] for field in fields(RunConfig)})
@@ -231,17 +236,34 @@ def config_of(values: Namespace, begin: str | None = None) -> RunConfig:
 def parse_config(arguments: Sequence[str]) -> RunConfig:
     """The config of a command line: ``parse_config(["--recipe", "n-mnist", "--epochs", "3"])``.
 
+    With fewer epochs than the recipe or file says its warm-up is shorter, in proportion, unless an option gives its length.
+
     Raises:
         jsonargparse.ArgumentError: an unknown option, a value of the wrong type, or an unreadable file.
         UsageError: an unknown recipe.
         ValueError: a value that the config's own checks refuse.
     """
-    return config_of(parse_options(arguments))
+    values = parse_options(arguments)
+    shorten_warmup(values, arguments)
+    return config_of(values)
 
 
 def parse_options(arguments: Sequence[str]) -> Namespace:
     """The values of a command line, without defaults, for :func:`config_of`. Raises what :func:`parse_config` raises."""
-    return _config_parser().parse_args(arguments, defaults=False)
+    return config_parser().parse_args(arguments, defaults=False)
+
+
+def shorten_warmup(values: Namespace, arguments: Sequence[str]) -> float | None:
+    """Set ``optim.warmup_epochs`` in parsed values, and return it, where :func:`trevsnn.run.warmup.shortened_warmup` does."""
+    given = split_options(arguments)
+    files = [
+        f"--{option.name}={option.value}" for option in given if option.name in ("config", "recipe") and option.value
+    ]
+    base = vars(parse_options(files).as_flat()) if files else flatten(read_recipe(DEFAULT_RECIPE))
+    warmup = shortened_warmup(base, vars(values.as_flat()), {option.name for option in given})
+    if warmup is not None:
+        values["optim.warmup_epochs"] = warmup
+    return warmup
 
 
 def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
@@ -249,7 +271,8 @@ def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
     return parse_config(["--recipe", name, *options])
 
 
-def _config_parser() -> ArgumentParser:
+def config_parser() -> ArgumentParser:
+    """A parser of the options of :func:`add_config_options`, and of nothing else."""
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None)
     add_config_options(parser)
     return parser

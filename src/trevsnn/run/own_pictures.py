@@ -1,6 +1,6 @@
 """A config for a folder of one's own pictures, chosen from what it holds, where no config and no recipe is given.
 
-Nothing here loads PyTorch.
+Nothing here loads PyTorch, and what looks at pictures is loaded when there are some.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import yaml
-from jsonargparse import Namespace
 
-from trevsnn.data.pictures.look import Look, look_at
 from trevsnn.run.config import RunConfig, config_of, parse_options, read_recipe
+from trevsnn.run.misfits import Facts
+from trevsnn.run.options import flatten, nest
+
+if TYPE_CHECKING:
+    from trevsnn.data.pictures.look import Look
 
 BASE = "_own-pictures"
 LARGEST = 224  # pixels of the input's longer side
@@ -48,13 +51,10 @@ NETWORKS = (
 )
 
 
-def is_own_pictures(given: Namespace) -> bool:
-    """Whether parsed options name a folder of one's own pictures, and neither a config nor a recipe."""
-    return (
-        given.get("config") is None
-        and given.get("data.root") is not None
-        and given.get("data.name", "folder") == "folder"
-    )
+def is_own_pictures(given: Mapping[str, Any]) -> bool:
+    """Whether options, by dotted names, are of a folder of one's own pictures, and of neither a config nor a recipe."""
+    own = given.get("data.root") is not None and given.get("data.name", "folder") == "folder"
+    return own and given.get("config") is None
 
 
 def config_for(folder: Path | str, options: Sequence[str] = ()) -> RunConfig:
@@ -68,15 +68,18 @@ def config_for(folder: Path | str, options: Sequence[str] = ()) -> RunConfig:
         RunError: as :func:`trevsnn.data.pictures.look.look_at`.
         jsonargparse.ArgumentError, ValueError: as :func:`trevsnn.run.config.parse_config`.
     """
+    from trevsnn.data.pictures.look import look_at
+
     given = parse_options(["--data.root", str(folder), *options])
-    return config_of(given, as_yaml(choose(given, look_at(Path(folder)))))
+    look = look_at(Path(folder))
+    return config_of(given, as_yaml(choose(vars(given.as_flat()), look)))
 
 
-def choose(given: Namespace, look: Look) -> dict[str, Any]:
-    """What is chosen from the pictures and is not among the options given, by the options' dotted names."""
-    options = vars(given.as_flat())
+def choose(options: Mapping[str, Any], look: Look) -> dict[str, Any]:
+    """What is chosen from the pictures and is not among the options given; both by dotted names."""
     colours = any(options.get(f"data.{name}") for name in ("on_device", "auto_augment", "color_jitter"))
-    grey = options.get("data.grey", {1: True, 3: False}.get(options.get("model.in_chans"), look.grey and not colours))
+    wanted = options.get("data.grey", options["model.in_chans"] == 1 if "model.in_chans" in options else None)
+    grey = look.grey and not colours if wanted is None else wanted
     size = options.get("data.image_size") or as_image_size(*input_size(look))
     height, width = (size, size) if isinstance(size, int) else size
     network = network_for(height, width)
@@ -101,11 +104,28 @@ def choose(given: Namespace, look: Look) -> dict[str, Any]:
 
 def as_yaml(chosen: Mapping[str, Any]) -> str:
     """What is chosen, on top of the base for all folders, as YAML that a config begins from."""
-    values = read_recipe(BASE)
-    for name, value in chosen.items():
-        section, _, field = name.rpartition(".")
-        (values[section] if section else values)[field] = value
-    return yaml.safe_dump(values, sort_keys=False)
+    return yaml.safe_dump(nest(flatten(read_recipe(BASE)) | dict(chosen)), sort_keys=False)
+
+
+def base_of(root: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Facts | None]:
+    """What the options change, by dotted names, and what is known of the folder; of none, what holds for all.
+
+    Raises:
+        RunError: as :func:`trevsnn.data.pictures.look.look_at`.
+    """
+    from trevsnn.data.pictures.look import look_at
+
+    base = flatten(read_recipe(BASE))
+    if root is None:
+        return base | {"optim.warmup_epochs": 0.0}, None
+    look = look_at(root)
+    base |= choose(options, look)
+    return base, facts_of_look(look, base | dict(options))
+
+
+def facts_of_look(look: Look, values: Mapping[str, Any]) -> Facts:
+    """What does not fit the folder if it is otherwise; ``values``, by dotted names, say whether it is read as grey."""
+    return Facts(len(look.classes), 1 if values["data.grey"] else 3, look.pictures)
 
 
 def input_size(look: Look) -> tuple[int, int]:
@@ -115,9 +135,9 @@ def input_size(look: Look) -> tuple[int, int]:
     and that is clearly not square. Both are multiples of the pixels that an element of the network's top level stands for.
     """
     height, width = look.height, look.width
-    aspects_N = np.array([w / h for h, w in look.sizes])
-    aspect = float(np.median(aspects_N))
-    alike = np.mean(np.abs(np.log(aspects_N / aspect)) <= math.log(SAME_ASPECT))
+    aspects = [w / h for h, w in look.sizes]
+    aspect = median(aspects)
+    alike = mean(aspect / SAME_ASPECT <= a <= aspect * SAME_ASPECT for a in aspects)
     if alike < 0.75 or max(aspect, 1 / aspect) < OBLONG:
         height = width = min(height, width)
     scale = min(1, LARGEST / max(height, width))
@@ -160,7 +180,9 @@ def describe(look: Look, chosen: Mapping[str, Any]) -> list[str]:
     lines += [f"left out: {_named(paths)} ({reason})" for reason, paths in look.left_out.items()]
     lines.append("chosen: " + ", ".join(f"{name} {_plain(value)}" for name, value in chosen.items()))
     if chosen.get("data.flip"):
-        lines.append("half of the pictures are mirrored in training: give --data.flip false where left and right differ")
+        lines.append(
+            "half of the pictures are mirrored in training: give --data.flip false where left and right differ"
+        )
     return lines
 
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from trevsnn.data.config import Split
 from trevsnn.data.loading import TensorDataset, batches, loading_deaths, make_loader
 from trevsnn.data.part import Part
+from trevsnn.data.pictures.shown import size_warning
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load, splits
 from trevsnn.network.config import TRevSNNConfig
@@ -99,6 +100,8 @@ class _Training:
         size = local_batch(config, fabric.world_size)
         self.part = self._load("train")
         check_fit(config, self.part)
+        if new and (warning := size_warning(self.part, config.data)) is not None:
+            console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
         _make_deterministic(config.seed)
         model = _build(config, build, fabric)
         dataset = TensorDataset(self.part, config.data, config.seed, timesteps=config.model.timesteps, training=True)

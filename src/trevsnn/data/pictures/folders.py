@@ -17,7 +17,6 @@ from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, read_grey, 
 from trevsnn.data.pictures.layout import own_parts
 from trevsnn.errors import RunError
 
-
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), by which colours become grey
 
 

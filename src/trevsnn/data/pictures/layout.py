@@ -20,12 +20,7 @@ def own_parts(root: Path) -> dict[str, Path]:
     """
     parts = find_parts(root)
     folders = visible_folders(root)
-    others = [folder for folder in folders if folder.name.lower() in OTHER_NAMES]
-    if others and (parts or len(others) == len(folders)):
-        part = OTHER_NAMES[others[0].name.lower()]
-        raise RunError(
-            f"{others[0]} is no part by its name: rename it to {part}, or move it away if it is not to be used."
-        )
+    refuse_other_names(root)
     if parts and "train" not in parts:
         raise RunError(
             f"{root} holds {' and '.join(parts)}, but no train: it needs train/CLASS with the pictures to train on, or the "
@@ -34,6 +29,17 @@ def own_parts(root: Path) -> dict[str, Path]:
     if not parts:
         _check_classes(root, folders)
     return parts
+
+
+def refuse_other_names(root: Path) -> None:
+    """Raise RunError where a folder beside parts, or every folder, has a name that others give to a part."""
+    folders = visible_folders(root)
+    others = [folder for folder in folders if folder.name.lower() in OTHER_NAMES]
+    if others and (find_parts(root) or len(others) == len(folders)):
+        part = OTHER_NAMES[others[0].name.lower()]
+        raise RunError(
+            f"{others[0]} is no part by its name: rename it to {part}, or move it away if it is not to be used."
+        )
 
 
 def visible_folders(folder: Path) -> list[Path]:
@@ -45,8 +51,12 @@ def _check_classes(root: Path, folders: list[Path]) -> None:
     """Refuse a folder that is no set of class folders, and say which one may be meant."""
     if not folders:
         loose = sum(p.suffix.lower() in PICTURE_ENDINGS for p in root.iterdir())
-        found = f"{loose} pictures but no folders" if loose else "none of the folders train, val and test, and no others"
-        raise RunError(f"{root} holds {found}: it needs a folder of pictures for every class, or train/CLASS and val/CLASS.")
+        found = (
+            f"{loose} pictures but no folders" if loose else "none of the folders train, val and test, and no others"
+        )
+        raise RunError(
+            f"{root} holds {found}: it needs a folder of pictures for every class, or train/CLASS and val/CLASS."
+        )
     if len(folders) == 1:
         only = folders[0]
         deeper = find_parts(only) or len(visible_folders(only)) > 1

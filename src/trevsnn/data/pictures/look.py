@@ -68,7 +68,9 @@ def look_at(root: Path) -> Look:
     folder = parts.get("train", root)
     classes = list_classes(folder)
     if len(classes) == 1:
-        raise RunError(f"{folder} holds one class alone, {classes[0]}: two at least are needed, each with its own folder.")
+        raise RunError(
+            f"{folder} holds one class alone, {classes[0]}: two at least are needed, each with its own folder."
+        )
     files, labels = list_files(folder, PICTURE_ENDINGS, classes)
     if len(parts) < 2:
         train, _ = hashed_split(files, np.asarray(labels), classes)
@@ -107,10 +109,11 @@ def _left_out(folder: Path, classes: Sequence[str]) -> dict[str, list[Path]]:
             if any(part.startswith(".") for part in inner):
                 if not any(part.startswith(".") for part in inner[:-1]):
                     found.setdefault("hidden, by the dot that the name begins with", []).append(path)
-            elif path.is_dir():
-                if path.is_symlink():
-                    found.setdefault("links to folders, which are not followed within a class", []).append(path)
-            elif path.suffix.lower() not in PICTURE_ENDINGS:
+            elif path.suffix.lower() in PICTURE_ENDINGS:
+                continue
+            elif path.is_symlink() and path.is_dir():
+                found.setdefault("links to folders, which are not followed within a class", []).append(path)
+            elif not path.is_dir():
                 found.setdefault("no pictures by the endings of their names", []).append(path)
     loose = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_ENDINGS and not p.is_dir())
     if loose:
