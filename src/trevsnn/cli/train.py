@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +18,13 @@ from trevsnn.run.folder import RunFolder
 if TYPE_CHECKING:
     from trevsnn.run.misfits import Facts
 
-#: Options that are not the config's, and whether they take a value.
-OWN = {"run": True, "resume": True, "print_config": False}
+
+NO_OPTIONS = ("given", "arguments")  # parameters of :func:`train`
 
 
 def train_parser() -> Parser:
     """The options of :func:`train`, and those of a run's config."""
-    parser = Parser(train, skip=["given", "arguments"])
+    parser = Parser(train, skip=NO_OPTIONS)
     add_config_options(parser)
     return parser
 
@@ -35,14 +36,20 @@ def run_train(values: Namespace, arguments: Sequence[str]) -> None:
         values: parsed options.
         arguments: as they stand on the command line, after ``train``.
     """
-    train(values, arguments, **{name: values.pop(name) for name in OWN if name in values})
+    train(values, arguments, **{name: values.pop(name) for name in own_options() if name in values})
+
+
+def own_options() -> dict[str, bool]:
+    """The options of :func:`train` that are not the config's, and whether they take a value."""
+    parameters = inspect.signature(train, eval_str=True).parameters
+    return {name: parameter.annotation is not bool for name, parameter in parameters.items() if name not in NO_OPTIONS}
 
 
 def mistakes(arguments: Sequence[str], first: Exception) -> UsageError:
     """The error that tells all mistakes of a command line at once, or the one that was found first."""
     from trevsnn.run.mistakes import all_mistakes
 
-    return MistakesError(all_mistakes(arguments, {**OWN, "help": False}) or [str(first)])
+    return MistakesError(all_mistakes(arguments, {**own_options(), "help": False}) or [str(first)])
 
 
 def train(

@@ -165,7 +165,7 @@ def batch_size(pictures: int) -> int:
 
 
 def _rounded(pixels: float, multiple: int) -> int:
-    return max(1, round(pixels / multiple)) * multiple
+    return max(1, int(pixels / multiple + 0.5)) * multiple
 
 
 def describe(look: Look, chosen: Mapping[str, Any]) -> list[str]:

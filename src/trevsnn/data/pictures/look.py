@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 
 from trevsnn.data.held_out import hashed_split
-from trevsnn.data.listing import VALIDATION_SHARE, list_classes, list_files
+from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, list_classes, list_files
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, is_16_bit
 from trevsnn.data.pictures.layout import own_parts
 from trevsnn.data.splitting import stratified_split
@@ -80,7 +80,15 @@ def look_at(root: Path) -> Look:
         files = [files[i] for i in np.sort(train)]
     count = min(LOOKED_AT, len(files))
     sizes, grey = _look_into(folder / files[number * len(files) // count] for number in range(count))
-    return Look(root, tuple(parts), classes, len(files), tuple(sizes), grey, _left_out(folder, classes))
+    return Look(
+        root,
+        tuple(name for name in SPLITS if name in parts),
+        classes,
+        len(files),
+        tuple(sizes),
+        grey,
+        _left_out(folder, classes),
+    )
 
 
 def _look_into(files: Iterable[Path]) -> tuple[list[tuple[int, int]], bool]:
