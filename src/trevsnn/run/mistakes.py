@@ -14,11 +14,12 @@ from typing import Any
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import RunError
 from trevsnn.network.config import TRevSNNConfig
-from trevsnn.run.config import DEFAULT_RECIPE, OptimConfig, RunConfig, read_recipe
+from trevsnn.run.config import OptimConfig, RunConfig
 from trevsnn.run.misfits import Facts, facts_of, misfits
 from trevsnn.run.options import flatten, nest, split_options
 from trevsnn.run.own_pictures import base_of, is_own_pictures
 from trevsnn.run.reading import Reading, read_options
+from trevsnn.run.recipes import DEFAULT_RECIPE, read_recipe
 from trevsnn.run.warmup import shortened_warmup
 
 SECTIONS = {"model": TRevSNNConfig, "data": DataConfig, "optim": OptimConfig}

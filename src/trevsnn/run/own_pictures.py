@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from trevsnn.run.config import RunConfig, config_of, parse_options, read_recipe
+from trevsnn.run.config import RunConfig, config_of, parse_options
 from trevsnn.run.misfits import Facts
 from trevsnn.run.options import flatten, nest
+from trevsnn.run.recipes import read_recipe
 
 if TYPE_CHECKING:
     from trevsnn.data.pictures.look import Look

@@ -11,8 +11,9 @@ import yaml
 from jsonargparse import ArgumentError
 
 from trevsnn.errors import UsageError
-from trevsnn.run.config import RunConfig, config_parser, recipe_yaml
+from trevsnn.run.config import RunConfig, config_parser
 from trevsnn.run.options import Option, flatten, nearest, nest, types_of, unknown_option, wrong_value
+from trevsnn.run.recipes import recipe_yaml
 
 SECTIONS = ("model", "data", "optim")
 

@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_trained_on_is_said(tmp_path, damage, message):
 
 
 def test_a_folder_that_is_none_is_said(tmp_path):
-    with pytest.raises(RunError, match="nowhere is no folder: set data.root to the folder that holds your pictures"):
+    with pytest.raises(RunError, match=r"nowhere is no folder: set data\.root to the folder that holds your pictures"):
         look_at(tmp_path / "nowhere")
 
 
