@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
 class UsageError(Exception):
     """The call is wrong: an option, a config, a name, or a library that is not installed. The command line exits with 2."""
+
+
+class MistakesError(UsageError):
+    """Several mistakes of one call, each a sentence, a line each.
+
+    Args:
+        sentences: one at least.
+    """
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        self.sentences = list(sentences)
+        super().__init__("\n".join(self.sentences))
 
 
 class RunError(Exception):

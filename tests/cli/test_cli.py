@@ -91,9 +91,18 @@ def test_an_accelerator_the_machine_lacks_exits_with_2(run, capsys):
     ("content", "message"),
     [
         ("epochs: [1", "config"),
-        ("model:\n  timestep: 3\n", "timestep"),
-        ("epochs: 3\nbatchsize: 3\n", "batchsize"),
-        ("model:\n  channels: many\n", "channels"),
+        (
+            "model: {timestep: 3, num_classes: 10, in_chans: 1}",
+            "there is no option model.timestep: did you mean model.t",
+        ),
+        (
+            "batchsize: 3\nmodel: {num_classes: 10, in_chans: 1}",
+            "there is no option batchsize: did you mean batch_size",
+        ),
+        (
+            "model: {channels: many, num_classes: 10, in_chans: 1}",
+            "model.channels is 'many'; it must be a list of whole",
+        ),
         ("- 1\n- 2\n", "config"),
     ],
 )

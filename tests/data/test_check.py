@@ -4,8 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from helpers import folder_of_pictures, picture, write_tar
+from helpers import folder_config, folder_of_pictures, picture, write_tar
 from trevsnn.cli.main import main
+from trevsnn.data.pictures.folders import load_folder
 
 
 def test_the_check_names_what_is_odd(tmp_path, capsys):
@@ -43,3 +44,31 @@ def test_shards_are_said_to_be_none_of_its_business(tmp_path, capsys):
         assert main(["data", "check", str(tmp_path)]) == 1
         assert "holds shards (.tar), and this checks folders of pictures or recordings" in capsys.readouterr().err
         (tmp_path / name).unlink()
+
+
+def test_class_folders_alone_are_understood_and_long_lists_are_cut(tmp_path, capsys):
+    folder_of_pictures(tmp_path / "set", ("",), n=3)
+    for i in range(25):
+        (tmp_path / "set" / "cat" / f"{i:02}.txt").write_text("x")
+        (tmp_path / "set" / "dog" / f"bad{i:02}.png").write_bytes(b"x")
+    (tmp_path / "set" / "dog" / "._000.png").write_bytes(b"x")
+    assert main(["data", "check", str(tmp_path / "set")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("cannot be read as a picture" in line for line in lines) == 20
+    assert "and 5 more" in lines
+    (others,) = [line for line in lines if line.startswith("25 neither picture nor recording: ")]
+    assert others.count(".txt") == 20
+    assert others.endswith("19.txt and 5 more")
+    assert any(line.startswith("1 hidden: ") and line.endswith("._000.png") for line in lines)
+    config = folder_config(tmp_path / "set")
+    held_out = len(load_folder(config, "val"))
+    assert f"there is no val or test: training holds out {held_out} pictures, by a hash of their names" in lines
+
+
+def test_what_training_would_refuse_is_said(tmp_path, capsys):
+    folder_of_pictures(tmp_path, ("training", "val"), n=3)
+    assert main(["data", "check", str(tmp_path)]) == 1
+    assert "training is no part by its name: rename it to train" in capsys.readouterr().err
+    folder_of_pictures(tmp_path / "few", ("train",), n=1)
+    assert main(["data", "check", str(tmp_path / "few")]) == 0
+    assert "class 'cat' has one picture alone" in capsys.readouterr().out

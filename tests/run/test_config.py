@@ -8,7 +8,7 @@ import yaml
 from jsonargparse import ArgumentError
 
 from trevsnn.errors import RunError, UsageError
-from trevsnn.run.config import RunConfig, parse_config, recipe_config, to_dict, to_yaml
+from trevsnn.run.config import RunConfig, parse_config, recipe_config, recipe_names, to_dict, to_yaml
 from trevsnn.run.folder import RunFolder
 
 
@@ -28,10 +28,29 @@ def test_what_comes_later_overrides(tmp_path):
 
 def test_the_digits_recipe_is_the_default_and_a_config_begins_from_none(tmp_path):
     assert parse_config([]) == recipe_config("digits")
-    assert parse_config(["--epochs", "3"]) == replace(recipe_config("digits"), epochs=3)
+    assert parse_config(["--epochs", "13"]) == replace(recipe_config("digits"), epochs=13)
     file = tmp_path / "my.yaml"
     file.write_text("epochs: 7\n")
     assert parse_config(["--config", str(file)]) == RunConfig(epochs=7)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_one_epoch_of_any_recipe_has_its_share_of_the_warm_up(name):
+    whole, one = recipe_config(name), recipe_config(name, ["--epochs", "1"])
+    assert one.optim.warmup_epochs == whole.optim.warmup_epochs / whole.epochs
+    assert replace(one, epochs=whole.epochs, optim=whole.optim) == whole
+
+
+def test_a_warm_up_that_is_given_or_published_is_not_shortened(tmp_path):
+    assert recipe_config("n-mnist", ["--epochs", "3"]).optim.warmup_epochs == 0.2
+    assert recipe_config("n-mnist", ["--epochs", "3", "--optim.warmup_epochs", "2"]).optim.warmup_epochs == 2
+    assert recipe_config("n-mnist", ["--epochs=3", "--optim", "{warmup_epochs: 2}"]).optim.warmup_epochs == 2
+    assert recipe_config("n-mnist", ["--epochs", "60"]).optim.warmup_epochs == 2
+    assert recipe_config("imagenet-tiny", ["--published", "true", "--epochs", "40"]).optim.warmup_epochs == 20
+    assert parse_config(["--epochs", "1", "--recipe", "n-mnist"]).optim.warmup_epochs == 2  # the recipe's epochs, too
+    (tmp_path / "my.yaml").write_text("epochs: 8\noptim: {warmup_epochs: 4}\n")
+    assert parse_config(["--config", str(tmp_path / "my.yaml")]).optim.warmup_epochs == 4
+    assert parse_config(["--config", str(tmp_path / "my.yaml"), "--epochs", "2"]).optim.warmup_epochs == 1
 
 
 def test_a_recipe_changes_its_base():

@@ -1,6 +1,7 @@
 """The command line: train, evaluate, predict, export, stream, measure, data.
 
-Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM. Errors are one sentence on stderr; ``--debug`` adds the
+Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM. Errors are one sentence on stderr, or a
+line for each of several mistakes; ``--debug`` adds the
 traceback. What takes long to load is imported by the functions that need it, so that help and errors of usage come at
 once.
 """
@@ -20,8 +21,8 @@ from trevsnn import __version__
 from trevsnn.cli import data, deploy, measure
 from trevsnn.cli.evaluate import evaluate, predict
 from trevsnn.cli.parser import Parser
-from trevsnn.cli.train import run_train, train_parser
-from trevsnn.errors import Interrupted, RunError, UsageError
+from trevsnn.cli.train import mistakes, run_train, train_parser
+from trevsnn.errors import Interrupted, MistakesError, RunError, UsageError
 from trevsnn.train.interrupt import speaks
 
 Commands = Mapping[str, Callable[..., None]]
@@ -103,16 +104,25 @@ def _warning_sentence(message: Warning | str, *_: object, **__: object) -> str:
 def _fail(error: BaseException, code: int, debug: bool, text: str | None = None) -> int:
     if debug:
         traceback.print_exception(error)
-    print(f"trevsnn: error: {' '.join((text or str(error)).split())}", file=sys.stderr)
+    if isinstance(error, MistakesError) and len(error.sentences) > 1:
+        lines = [f"{len(error.sentences)} mistakes:", *error.sentences]
+    else:
+        lines = [text or str(error)]
+    print("trevsnn: error: " + "\n  ".join(" ".join(line.split()) for line in lines), file=sys.stderr)
     return code
 
 
 def _run(arguments: Sequence[str]) -> None:
     # Without defaults: a command's own are those of its function, and train knows what it was given.
-    options = build_parser().parse_args(arguments, defaults=False)
+    try:
+        options = build_parser().parse_args(arguments, defaults=False)
+    except (ArgumentError, UsageError) as error:
+        if list(arguments[:1]) == ["train"]:
+            raise mistakes(arguments[1:], error) from error
+        raise
     values = options[options.command]
     if options.command == "train":
-        run_train(values)
+        run_train(values, arguments[1:])
     elif options.command in COMMANDS:
         COMMANDS[options.command](**vars(values))
     else:

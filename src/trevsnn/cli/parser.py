@@ -35,7 +35,8 @@ class Parser(ArgumentParser):
         docstring = docstring_parser.parse(command.__doc__ or "")
         self.description = docstring.short_description
         help_of = {parameter.arg_name: parameter.description for parameter in docstring.params}
-        parameters = inspect.signature(command, eval_str=True).parameters
+        signature = inspect.signature(command, eval_str=True).parameters
+        parameters = {name: parameter for name, parameter in signature.items() if name not in skip}
         flags = [name for name, parameter in parameters.items() if parameter.annotation is bool]
         values = {name: _values(parameter.annotation) for name, parameter in parameters.items()}
         values = {name: settings for name, settings in values.items() if settings}

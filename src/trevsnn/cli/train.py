@@ -3,39 +3,72 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from rich.console import Console
 
-from trevsnn.cli.parser import Parser, refusals_are_usage_errors
-from trevsnn.errors import UsageError
+from trevsnn.cli.parser import Parser
+from trevsnn.errors import MistakesError, UsageError
 from trevsnn.run.changes import changed
-from trevsnn.run.config import RunConfig, add_config_options, config_of, to_yaml
+from trevsnn.run.config import RunConfig, add_config_options, config_of, shorten_warmup, to_yaml
 from trevsnn.run.folder import RunFolder
+from trevsnn.run.recipes import DEFAULT_RECIPE
+from trevsnn.run.sources import brought_by
 from trevsnn.train.interrupt import Interruption, speaks
+
+if TYPE_CHECKING:
+    from trevsnn.run.misfits import Facts
+
+
+NO_OPTIONS = ("given", "arguments")  # parameters of :func:`train`
 
 
 def train_parser() -> Parser:
     """The options of :func:`train`, and those of a run's config."""
-    parser = Parser(train, skip=["given"])
+    parser = Parser(train, skip=NO_OPTIONS)
     add_config_options(parser)
     return parser
 
 
-def run_train(values: Namespace) -> None:
-    """:func:`train` with the parsed options; those that are not its own are the config's."""
-    own = {name: values.pop(name) for name in inspect.signature(train).parameters if name in values}
-    train(values, **own)
+def run_train(values: Namespace, arguments: Sequence[str]) -> None:
+    """:func:`train` with the parsed options; those that are not its own are the config's.
+
+    Args:
+        values: parsed options.
+        arguments: as they stand on the command line, after ``train``.
+    """
+    train(values, arguments, **{name: values.pop(name) for name in own_options() if name in values})
 
 
-def train(given: Namespace, *, run: Path | None = None, resume: Path | None = None, print_config: bool = False) -> None:
-    """Train a network; without arguments, on handwritten digits.
+def own_options() -> dict[str, bool]:
+    """The options of :func:`train` that are not the config's, and whether they take a value."""
+    parameters = inspect.signature(train, eval_str=True).parameters
+    return {name: parameter.annotation is not bool for name, parameter in parameters.items() if name not in NO_OPTIONS}
+
+
+def mistakes(arguments: Sequence[str], first: Exception) -> UsageError:
+    """The error that tells all mistakes of a command line at once, or the one that was found first."""
+    from trevsnn.run.mistakes import all_mistakes
+
+    return MistakesError(all_mistakes(arguments, {**own_options(), "help": False}) or [str(first)])
+
+
+def train(
+    given: Namespace,
+    arguments: Sequence[str],
+    *,
+    run: Path | None = None,
+    resume: Path | None = None,
+    print_config: bool = False,
+) -> None:
+    """Train a network; without arguments, on handwritten digits; with --data.root alone, on your own pictures.
 
     Args:
         given: Options of the run's config.
+        arguments: The command line.
         run: Folder to make for the run (default: runs/DATA, numbered).
         resume: Folder of an interrupted run to go on with, or of an ended one with more --epochs. Beside it --data.root,
             --data.cache, --data.workers and --accelerator can be given.
@@ -44,12 +77,46 @@ def train(given: Namespace, *, run: Path | None = None, resume: Path | None = No
     if resume is not None:
         _resume(resume, given, [*["--run"] * (run is not None), *["--print_config"] * print_config])
         return
-    with refusals_are_usage_errors():
-        config = config_of(given)
+    config, facts, lines = _config(given, arguments)
     if print_config:
-        print(to_yaml(config), end="")
-    else:
-        _train(run or RunFolder.next_free(config.data.name), config)
+        print("".join(f"# {line}\n" for line in lines) + to_yaml(config), end="")
+        return
+    from trevsnn.run.misfits import facts_of, misfits
+
+    found = misfits(config, facts or facts_of(config.data))
+    if found:
+        raise MistakesError([misfit.sentence for misfit in found])
+    _train(run or RunFolder.next_free(config.data.name), config, lines)
+
+
+def _config(given: Namespace, arguments: Sequence[str]) -> tuple[RunConfig, Facts | None, list[str]]:
+    """The config, what is known of the data by a look at them, and lines on what was chosen in the user's place.
+
+    Raises:
+        MistakesError: all of the command line, where a value is refused.
+        RunError: the folder of one's own pictures cannot be trained on.
+    """
+    from trevsnn.run.own_pictures import as_yaml, choose, describe, facts_of_look, is_own_pictures
+
+    options = vars(given.as_flat())
+    brought = brought_by(options, own_pictures=is_own_pictures(options))
+    try:
+        if is_own_pictures(options):
+            from trevsnn.data.pictures.look import look_at
+
+            config_of(given, as_yaml(brought | {"optim.warmup_epochs": 0.0}))  # mistakes come first
+            look = look_at(Path(options["data.root"]))
+            chosen = choose(brought | options, look)
+            config = config_of(given, as_yaml(brought | chosen))
+            return config, facts_of_look(look, chosen | options), describe(look, chosen, options.get("init"))
+        warmup = shorten_warmup(given, arguments)
+        shorter = (
+            f"the warm-up is shorter in proportion to the epochs, {warmup}: --optim.warmup_epochs gives its length"
+        )
+        begin = as_yaml(brought, DEFAULT_RECIPE) if brought else None
+        return config_of(given, begin), None, [] if warmup is None else [shorter]
+    except (ValueError, TypeError) as error:
+        raise mistakes(arguments, error) from error
 
 
 def _resume(folder: Path, given: Namespace, unwanted: list[str]) -> None:
@@ -60,7 +127,7 @@ def _resume(folder: Path, given: Namespace, unwanted: list[str]) -> None:
     run = RunFolder.open(folder)
     epochs = changed(run.read_config(), changes).epochs
     if (summary := run.ended(epochs)) is None:
-        _train(folder, None, changes)
+        _train(folder, None, changes=changes)
     elif speaks():
         print(
             f"{folder} has ended already, after {epochs} epochs, with accuracy {summary['last_accuracy']:.2%}: train it "
@@ -68,13 +135,17 @@ def _resume(folder: Path, given: Namespace, unwanted: list[str]) -> None:
         )
 
 
-def _train(folder: Path, config: RunConfig | None, changes: Mapping[str, Any] | None = None) -> None:
-    """Begin a run, or go on with it where no config is given, and print how it ended."""
+def _train(
+    folder: Path, config: RunConfig | None, lines: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> None:
+    """Print lines, then begin a run, or go on with it where no config is given, and print how it ended."""
     with Interruption(folder if config is None else None):
         from trevsnn.train.processes import is_first
         from trevsnn.train.train import resume, train
 
         console = Console(quiet=not is_first())
+        for line in lines:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         summary = train(config, folder, console) if config else resume(folder, console, changes=changes)
     console.print(
         f"done: {folder}  last accuracy {summary['last_accuracy']:.2%}  best {summary['best_accuracy']:.2%} "

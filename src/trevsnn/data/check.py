@@ -7,16 +7,18 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.data.events.recordings import READERS, read_recording
-from trevsnn.data.listing import SPLITS, find_parts, list_classes
+from trevsnn.data.held_out import hashed_split
+from trevsnn.data.listing import SPLITS, find_parts, list_classes, list_files
 from trevsnn.data.part import UnreadableError
-from trevsnn.data.pictures.file import read_rgb
+from trevsnn.data.pictures.file import PICTURE_ENDINGS, read_rgb
+from trevsnn.data.pictures.layout import refuse_other_names
 from trevsnn.errors import RunError
 
 #: Pillow's modes other than RGB, as they are reported.
@@ -33,7 +35,7 @@ SHOWN = 20  # file names printed of each kind; the JSON has all
 
 
 def check_folder(root: Path, workers: int) -> dict[str, Any]:
-    """Read every picture or recording below ``root``, PART/CLASS/file or CLASS/file.
+    """Read every picture or recording below ``root``, PART/CLASS/file or CLASS/file, but for hidden ones.
 
     Args:
         root: the data set's folder.
@@ -42,10 +44,12 @@ def check_folder(root: Path, workers: int) -> dict[str, Any]:
     Returns:
         ``root``; ``parts``: for each part the number of ``classes`` and ``files`` and the files of the
         ``smallest_class`` and ``largest_class``; ``unreadable``: by file, what is wrong; ``odd``: by kind (grey, CMYK,
-        palette, transparency, another format than its name says, neither picture nor recording), the files.
+        palette, transparency, another format than its name says, neither picture nor recording, hidden), the files;
+        ``held_out``: pictures that training holds out of the only part, None where there are others;
+        ``problem``: why it cannot, or None.
 
     Raises:
-        RunError: there is no such folder, or it holds no class folders, or shards.
+        RunError: there is no such folder, it holds no class folders, or shards, or a part has another name.
         UsageError: the library that reads the recordings is not installed.
     """
     if not root.is_dir():
@@ -55,12 +59,20 @@ def check_folder(root: Path, workers: int) -> dict[str, Any]:
             f"{root} holds shards (.tar), and this checks folders of pictures or recordings: shards are checked when a run "
             "begins, and their pictures as they are read."
         )
+    refuse_other_names(root)
     folders = find_parts(root) or {root.name: root}
     parts: dict[str, Any] = {}
     files: list[Path] = []
+    hidden: list[str] = []
     for name in sorted(folders, key=lambda n: SPLITS.index(n) if n in SPLITS else 0):
         folder = folders[name]
-        by_class = {c: [f for f in (folder / c).rglob("*") if f.is_file()] for c in list_classes(folder)}
+        by_class: dict[str, list[Path]] = {c: [] for c in list_classes(folder)}
+        for name_of_class, own in by_class.items():
+            for file in sorted((folder / name_of_class).rglob("*")):
+                if any(part.startswith(".") for part in file.relative_to(folder).parts):
+                    hidden += [str(file)] * file.is_file()
+                elif file.is_file() or (file.is_symlink() and not file.is_dir()):  # or a link that leads nowhere
+                    own.append(file)
         counts = Counter({c: len(own) for c, own in by_class.items()})
         parts[name] = {
             "classes": len(counts), "files": counts.total(), "smallest_class": min(counts.values()),
@@ -72,11 +84,26 @@ def check_folder(root: Path, workers: int) -> dict[str, Any]:
             track(pool.map(look_at, files, chunksize=32), "reading", len(files), console=Console(stderr=True))
         )
     unreadable = {str(f): message for f, (kind, message) in zip(files, results, strict=True) if kind == "unreadable"}
-    odd: dict[str, list[str]] = {}
+    odd: dict[str, list[str]] = {"hidden": hidden} if hidden else {}
     for file, (kind, _) in zip(files, results, strict=True):
         if kind not in ("", "unreadable"):
             odd.setdefault(kind, []).append(str(file))
-    return {"root": str(root), "parts": parts, "unreadable": unreadable, "odd": odd}
+    held_out, problem = _held_out(*folders.values()) if len(folders) == 1 else (None, None)
+    return {
+        "root": str(root), "parts": parts, "unreadable": unreadable, "odd": odd, "held_out": held_out, "problem": problem,
+    }  # fmt: skip
+
+
+def _held_out(folder: Path) -> tuple[int | None, str | None]:
+    """The pictures that are held out of the only part, or why they cannot be. None and None of a folder without pictures."""
+    if not any(f.suffix.lower() in PICTURE_ENDINGS for f in folder.rglob("*")):
+        return None, None
+    try:
+        classes = list_classes(folder)
+        files, labels = list_files(folder, PICTURE_ENDINGS, classes)
+        return len(hashed_split(files, np.asarray(labels), classes)[1]), None
+    except RunError as error:
+        return None, str(error)
 
 
 def look_at(file: Path) -> tuple[str, str]:
@@ -86,7 +113,7 @@ def look_at(file: Path) -> tuple[str, str]:
         if suffix in READERS:
             read_recording(file)
             return "", ""
-        if suffix not in IMG_EXTENSIONS:
+        if suffix not in PICTURE_ENDINGS:
             return "neither picture nor recording", ""
         read_rgb(file)
         with Image.open(file) as picture:
@@ -103,8 +130,17 @@ def print_check(result: dict[str, Any], console: Console) -> None:
     for name, part in result["parts"].items():
         table.add_row(name, *(str(part[key]) for key in ("classes", "files", "smallest_class", "largest_class")))
     console.print(table)
-    for message in list(result["unreadable"].values())[:SHOWN]:
-        console.print(message, highlight=False, soft_wrap=True)
-    for kind, files in result["odd"].items():
-        console.print(f"{len(files)} {kind}: {', '.join(files[:SHOWN])}", highlight=False, soft_wrap=True)
-    console.print(f"{len(result['unreadable'])} unreadable files", highlight=False)
+    unreadable = list(result["unreadable"].values())
+    lines = unreadable[:SHOWN] + [_more(unreadable).strip()] * (len(unreadable) > SHOWN)
+    lines += [f"{len(files)} {kind}: {', '.join(files[:SHOWN])}{_more(files)}" for kind, files in result["odd"].items()]
+    if result["held_out"] is not None:
+        lines.append(
+            f"there is no val or test: training holds out {result['held_out']} pictures, by a hash of their names"
+        )
+    lines += [result["problem"]] * (result["problem"] is not None)
+    for line in [*lines, f"{len(unreadable)} unreadable files"]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _more(files: list[str]) -> str:
+    return f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""

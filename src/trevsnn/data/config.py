@@ -17,7 +17,8 @@ Task = Literal["class", "direction"]
 Split = Literal["train", "val", "test"]
 
 #: Options for one kind of data alone.
-_PICTURES = ("rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter", "reduced", "on_device")
+_PICTURES = ("rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter", "reduced", "on_device", "grey")
+PICTURE_FOLDERS: tuple[DataSet, ...] = ("imagenet", "tiny-imagenet", "folder")
 _EVENTS = ("task", "piece_ms", "event_mix", "bin_by", "event_drop", "sensor")
 
 
@@ -55,6 +56,7 @@ class DataConfig:
         workers: loading processes; 0 loads in the training process.
         reduced: decode a JPEG at 1/2, 1/4 or 1/8 of its size where the crop has that many more pixels than it is shown with.
         on_device: decode and augment pictures in whole batches on the device; loading processes only read the files.
+        grey: read the pictures of a folder as one channel, of 16 bits with all their levels; else all are read as RGB.
 
     Raises:
         ValueError: a value is out of its range, or for data of the other kind.
@@ -88,6 +90,7 @@ class DataConfig:
     workers: int = 0
     reduced: bool = False
     on_device: bool = False
+    grey: bool = False
 
     def __post_init__(self) -> None:
         at_least("data.image_size", self.image_size, 1)
@@ -108,6 +111,8 @@ class DataConfig:
         self._refuse_options_of_the_other_kind()
         if self.on_device:
             self._refuse_what_needs_decoded_items()
+        if self.grey:
+            self._refuse_what_is_not_grey()
         if self.event_mix > 0 and (self.mixup > 0 or self.cutmix > 0):
             raise ValueError("data.event_mix is another way to mix than data.mixup and data.cutmix: choose one.")
 
@@ -134,6 +139,15 @@ class DataConfig:
             raise ValueError(
                 "data.reduced decodes in the loading processes, data.on_device on the device at full scale: choose one."
             )
+
+    def _refuse_what_is_not_grey(self) -> None:
+        if self.name not in PICTURE_FOLDERS:
+            raise ValueError(f"data.grey is for pictures in folders, not for {self.name}: leave it out.")
+        if self.on_device:
+            raise ValueError("data.on_device decodes pictures to RGB, but data.grey asks for one channel: choose one.")
+        for name in ("auto_augment", "color_jitter"):
+            if getattr(self, name):
+                raise ValueError(f"data.{name} changes colours, but data.grey asks for none: choose one.")
 
     @property
     def mixes(self) -> bool:

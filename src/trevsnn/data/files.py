@@ -14,7 +14,7 @@ from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import Events, read_recording
 from trevsnn.data.events.sets import SENSORS
 from trevsnn.data.part import About, UnreadableError
-from trevsnn.data.pictures.file import PictureFile, read_rgb
+from trevsnn.data.pictures.file import PictureFile, read_grey, read_rgb
 from trevsnn.data.sets import is_event, transform_of
 
 
@@ -55,9 +55,9 @@ def read_item(path: Path, config: DataConfig) -> Events:
 
 
 def _picture(path: Path, config: DataConfig, channels: int) -> Any:
-    if channels == 1:
-        return read_rgb(path).convert("L")
-    return PictureFile.of(path) if config.reduced else read_rgb(path)
+    if config.reduced:
+        return PictureFile.of(path, grey=channels == 1)
+    return read_grey(path) if channels == 1 else read_rgb(path)
 
 
 def _frames(path: Path, config: DataConfig, timesteps: int, sensor: tuple[int, int]) -> Any:

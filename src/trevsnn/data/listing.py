@@ -53,6 +53,8 @@ def list_classes(folder: Path) -> tuple[str, ...]:
 def list_files(folder: Path, extensions: Sequence[str], classes: Sequence[str]) -> tuple[list[str], list[int]]:
     """The files of a part with one of the extensions, at any depth below its class folders, and their labels.
 
+    Hidden files and folders, whose names begin with a dot, are left out.
+
     Returns:
         Paths relative to ``folder``, class by class, sorted; indices into ``classes``.
 
@@ -64,7 +66,8 @@ def list_files(folder: Path, extensions: Sequence[str], classes: Sequence[str]) 
         raise RunError(f"{folder} has a folder {min(strange)!r} that is no class of the training part.")
     files, labels = [], []
     for label, name in enumerate(classes):
-        own = sorted(str(p.relative_to(folder)) for p in (folder / name).rglob("*") if p.suffix.lower() in extensions)
+        paths = (p.relative_to(folder) for p in (folder / name).rglob("*") if p.suffix.lower() in extensions)
+        own = sorted(str(p) for p in paths if not any(part.startswith(".") for part in p.parts))
         if not own:
             raise RunError(
                 f"{folder / name} holds no file that ends in {', '.join(extensions)}: every class needs one."

@@ -6,7 +6,7 @@ from typing import Any
 
 from torchvision.transforms import v2
 
-from trevsnn.data.config import EVENT_SETS, DataConfig, Split
+from trevsnn.data.config import EVENT_SETS, PICTURE_FOLDERS, DataConfig, Split
 from trevsnn.data.events.sets import load_events
 from trevsnn.data.events.transforms import frames_transform
 from trevsnn.data.part import About, Part
@@ -15,8 +15,6 @@ from trevsnn.data.pictures.in_memory import load_in_memory
 from trevsnn.data.pictures.rows import Rows
 from trevsnn.data.pictures.shards import load_shards, shard_splits
 from trevsnn.data.pictures.transforms import picture_transform
-
-FOLDER_SETS = ("imagenet", "tiny-imagenet", "folder")
 
 
 def is_event(config: DataConfig) -> bool:
@@ -39,7 +37,7 @@ def splits(config: DataConfig) -> list[Split]:
         return ["train", "val"]
     if config.name == "shards":
         return shard_splits(config)
-    return folder_splits(config) if config.name in FOLDER_SETS else ["train", "val", "test"]
+    return folder_splits(config) if config.name in PICTURE_FOLDERS else ["train", "val", "test"]
 
 
 def load(config: DataConfig, split: Split, timesteps: int) -> Part:
@@ -58,7 +56,7 @@ def load(config: DataConfig, split: Split, timesteps: int) -> Part:
         return load_events(config, split, timesteps)
     if config.name == "shards":
         return load_shards(config, split)
-    return load_folder(config, split) if config.name in FOLDER_SETS else load_in_memory(config, split)
+    return load_folder(config, split) if config.name in PICTURE_FOLDERS else load_in_memory(config, split)
 
 
 def transform_of(config: DataConfig, about: About, timesteps: int, *, training: bool) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from trevsnn.data.config import Split
 from trevsnn.errors import RunError
@@ -30,6 +29,8 @@ def stratified_split(labels_N: NDArray[Any], held_out: float | int) -> tuple[NDA
     Raises:
         RunError: too few items of some class.
     """
+    from sklearn.model_selection import train_test_split  # it takes a second to load
+
     try:
         parts = train_test_split(
             np.arange(len(labels_N)), test_size=held_out, random_state=SPLIT_SEED, stratify=labels_N

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -19,10 +17,10 @@ from trevsnn.checks import at_least, finite_at_least, within
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.config import TRevSNNConfig
+from trevsnn.run.options import flatten, split_options
 from trevsnn.run.published import fill_in
-
-RECIPES = resources.files("trevsnn") / "recipes"
-DEFAULT_RECIPE = "digits"
+from trevsnn.run.recipes import DEFAULT_RECIPE, read_recipe, recipe_names, recipe_yaml
+from trevsnn.run.warmup import shortened_warmup
 
 #: As Lightning Fabric names them.
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
@@ -190,26 +188,6 @@ class RunConfig:
             )
 
 
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
-    names = (Path(item.name) for item in RECIPES.iterdir())
-    return sorted(name.stem for name in names if name.suffix == ".yaml" and not name.stem.startswith("_"))
-
-
-def recipe_yaml(name: str) -> str:
-    """A shipped recipe, as YAML that ``--config`` reads.
-
-    In a recipe's file the key ``base`` names another recipe, whose values hold where it says nothing. Recipes whose name
-    begins with ``_`` are bases only.
-
-    Raises:
-        UsageError: an unknown name.
-    """
-    if name not in recipe_names():
-        raise UsageError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}.")
-    return yaml.safe_dump(_read_recipe(name), sort_keys=False)
-
-
 def add_config_options(parser: ArgumentParser) -> None:
     """Add an option for every field of :class:`RunConfig`, and ``--config FILE`` and ``--recipe NAME`` to begin from.
 
@@ -237,31 +215,54 @@ class _BeginFrom(ActionConfigFile):
         namespace[self.dest][-1] = option_string  # to tell the user which of them it was
 
 
-def config_of(values: Namespace) -> RunConfig:
+def config_of(values: Namespace, begin: str | None = None) -> RunConfig:
     """The config that parsed options make, on top of the file or recipe among them, or else of the default recipe.
 
     Args:
         values: of the options of :func:`add_config_options`, parsed with ``defaults=False``.
+        begin: YAML to begin from in place of the default recipe.
 
     Raises:
         ValueError: a value that the config's own checks refuse.
     """
     values = values.clone()
-    parser = _config_parser()
-    begin = None if values.pop("config", None) else parser.parse_string(recipe_yaml(DEFAULT_RECIPE))
-    whole = parser.instantiate(parser.parse_object(values, namespace=begin))
+    parser = config_parser()
+    below = None if values.pop("config", None) else parser.parse_string(begin or recipe_yaml(DEFAULT_RECIPE))
+    whole = parser.instantiate(parser.parse_object(values, namespace=below))
     return RunConfig(**{field.name: whole[field.name] for field in fields(RunConfig)})
 
 
 def parse_config(arguments: Sequence[str]) -> RunConfig:
     """The config of a command line: ``parse_config(["--recipe", "n-mnist", "--epochs", "3"])``.
 
+    With fewer epochs than the recipe or file says its warm-up is shorter, in proportion, unless an option gives its length.
+
     Raises:
         jsonargparse.ArgumentError: an unknown option, a value of the wrong type, or an unreadable file.
         UsageError: an unknown recipe.
         ValueError: a value that the config's own checks refuse.
     """
-    return config_of(_config_parser().parse_args(arguments, defaults=False))
+    values = parse_options(arguments)
+    shorten_warmup(values, arguments)
+    return config_of(values)
+
+
+def parse_options(arguments: Sequence[str]) -> Namespace:
+    """The values of a command line, without defaults, for :func:`config_of`. Raises what :func:`parse_config` raises."""
+    return config_parser().parse_args(arguments, defaults=False)
+
+
+def shorten_warmup(values: Namespace, arguments: Sequence[str]) -> float | None:
+    """Set ``optim.warmup_epochs`` in parsed values, and return it, where :func:`trevsnn.run.warmup.shortened_warmup` does."""
+    given = split_options(arguments)
+    files = [
+        f"--{option.name}={option.value}" for option in given if option.name in ("config", "recipe") and option.value
+    ]
+    base = vars(parse_options(files).as_flat()) if files else flatten(read_recipe(DEFAULT_RECIPE))
+    warmup = shortened_warmup(base, vars(values.as_flat()), {option.name for option in given})
+    if warmup is not None:
+        values["optim.warmup_epochs"] = warmup
+    return warmup
 
 
 def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
@@ -269,21 +270,11 @@ def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
     return parse_config(["--recipe", name, *options])
 
 
-def _config_parser() -> ArgumentParser:
+def config_parser() -> ArgumentParser:
+    """A parser of the options of :func:`add_config_options`, and of nothing else."""
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None)
     add_config_options(parser)
     return parser
-
-
-def _read_recipe(name: str) -> dict[str, Any]:
-    own = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-    base = own.pop("base", None)
-    if base is None:
-        return own
-    merged = _read_recipe(base)
-    for key, value in own.items():
-        merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
-    return merged
 
 
 def to_yaml(config: RunConfig) -> str:

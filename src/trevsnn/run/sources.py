@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from trevsnn.errors import UsageError
 from trevsnn.run.config import to_dict
 from trevsnn.run.folder import RunFolder
+from trevsnn.run.options import flatten
 from trevsnn.zoo.presets import pretrained_folder
 
 HUB = "hub:"
@@ -77,6 +78,26 @@ def options_of(source: str) -> dict[str, Any]:
         return {"model": _network(folder / NETWORK)}
     plain = to_dict(RunFolder.open(folder).read_config())
     return {"model": plain["model"], "data": {"image_size": plain["data"]["image_size"]}}
+
+
+def brought_by(options: Mapping[str, Any], *, own_pictures: bool) -> dict[str, Any]:
+    """What weights to begin from bring to a run, where neither a config nor a recipe says what its network is.
+
+    Args:
+        options: that were given, by dotted names.
+        own_pictures: whether classes and channels are those of a folder of one's own, whatever the weights had.
+
+    Returns:
+        Options by dotted names, under those that were given.
+
+    Raises:
+        UsageError, RunError: as :func:`options_of`.
+    """
+    source = options.get("init")
+    if source is None or options.get("config") is not None:
+        return {}
+    of_the_data = ("model.num_classes", "model.in_chans") if own_pictures else ()
+    return {name: value for name, value in flatten(options_of(source)).items() if name not in of_the_data}
 
 
 def _network(file: Path) -> dict[str, Any]:

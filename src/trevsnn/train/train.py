@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from rich.console import Console
 from timm.utils.distributed import distribute_bn
 from torch import Tensor
@@ -16,19 +15,17 @@ from torch import Tensor
 from trevsnn.data.config import Split
 from trevsnn.data.loading import TensorDataset, batches, loading_deaths, make_loader
 from trevsnn.data.part import Part
+from trevsnn.data.pictures.shown import size_warning
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load, splits
-from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
-from trevsnn.network.norm import share_statistics
-from trevsnn.network.slicing import fast_format
-from trevsnn.network.start import published_start
 from trevsnn.run.changes import changed
 from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.initial import begin_from
 from trevsnn.train.announce import announce
+from trevsnn.train.build import Build, build_network
 from trevsnn.train.curves import write_metrics
 from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
 from trevsnn.train.fit import check_device, check_fit
@@ -44,7 +41,6 @@ from trevsnn.train.step import Stepper
 from trevsnn.train.steps import StepLog
 from trevsnn.train.summary import summarise, write_summary
 
-Build = Callable[[TRevSNNConfig], TRevSNN]
 EARLY_LOOK = 100  # steps after which the firing rates are checked for the first time
 
 
@@ -121,8 +117,10 @@ class _Training:
         size = local_batch(config, fabric.world_size)
         self.part = self._load("train")
         check_fit(config, self.part)
+        if new and (warning := size_warning(self.part, config.data)) is not None:
+            console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
         make_deterministic(config.seed)
-        model = _build(config, build, fabric)
+        model = build_network(config, build, fabric)
         if config.init is not None and (new or not checkpoints(RunFolder(path).checkpoints, "step")):
             console.print(begin_from(config.init, model, self.part.classes), highlight=False, soft_wrap=True)
         dataset = TensorDataset(self.part, config.data, config.seed, timesteps=config.model.timesteps, training=True)
@@ -284,16 +282,3 @@ class _Training:
             test = evaluate(state.evaluated, loader, self.fabric).accuracy
         summary = summarise(self.config, self.fabric, state.model, parts, state.history, test)
         return summary | {"steps": state.step, "seconds": state.seconds, "changes": self.run.notes()}
-
-
-def _build(config: RunConfig, build: Build, fabric: Fabric) -> TRevSNN:
-    model = build(config.model)
-    if config.start == "published":
-        published_start(model)
-    model.freeze(config.freeze)
-    model = model.to(memory_format=fast_format(fabric.device))  # type: ignore[call-overload]
-    if config.loss == "temporal":  # which reads the last head alone
-        model.heads[:-1].requires_grad_(False)
-    if config.sync_batchnorm and fabric.world_size > 1:
-        share_statistics(model)
-    return model

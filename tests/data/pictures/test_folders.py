@@ -57,7 +57,9 @@ def test_tiny_imagenet_as_published(tmp_path):
 
 
 def test_bad_folders_are_said(tmp_path):
-    with pytest.raises(RunError, match="holds none of the folders train, val and test: it needs train"):
+    with pytest.raises(
+        RunError, match="holds none of the folders train, val and test, and no others: it needs a folder"
+    ):
         load_folder(folder_config(tmp_path), "train")
     folder_of_pictures(tmp_path, ("train", "val"))
     shutil.rmtree(tmp_path / "val" / "dog")

@@ -1,19 +1,23 @@
-"""Pictures in folders, PART/CLASS/picture, read from disk as they are needed: ImageNet, Tiny ImageNet, a user's own."""
+"""Pictures in folders, PART/CLASS/picture or CLASS/picture, read from disk as they are needed: ImageNet, a user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.data.config import DataConfig, Split
-from trevsnn.data.listing import SPLITS, data_root, find_parts, list_files, part_of
+from trevsnn.data.held_out import hashed_split
+from trevsnn.data.listing import SPLITS, data_root, find_parts, list_classes, list_files, part_of
 from trevsnn.data.part import FileList
-from trevsnn.data.pictures.file import PictureFile, read_rgb
+from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, read_grey, read_rgb
+from trevsnn.data.pictures.layout import own_parts
 from trevsnn.errors import RunError
+
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), by which colours become grey
 
 
 class PictureFolder(FileList):
@@ -29,7 +33,21 @@ class PictureFolder(FileList):
         return PictureFile.of(self.root / self.files[index])
 
 
-def list_pictures(folder: Path, classes: Sequence[str]) -> PictureFolder:
+class GreyFolder(PictureFolder):
+    """Picture files, read as one channel and normalised by the luma of ImageNet's mean and standard deviation."""
+
+    channels = 1
+    mean = (sum(w * m for w, m in zip(LUMA, IMAGENET_DEFAULT_MEAN, strict=True)),)
+    std = (sum(w * s for w, s in zip(LUMA, IMAGENET_DEFAULT_STD, strict=True)),)
+
+    def read(self, index: int) -> Image.Image:
+        return read_grey(self.root / self.files[index])
+
+    def open(self, index: int) -> PictureFile:
+        return PictureFile.of(self.root / self.files[index], grey=True)
+
+
+def list_pictures(folder: Path, classes: Sequence[str], kind: type[PictureFolder] = PictureFolder) -> PictureFolder:
     """The pictures of a part's folder.
 
     Raises:
@@ -39,35 +57,54 @@ def list_pictures(folder: Path, classes: Sequence[str]) -> PictureFolder:
     if annotations.is_file():  # Tiny ImageNet as published: val/images/NAME, labels in a table
         rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines()]
         labels = {name: classes.index(wnid) for name, wnid in rows if wnid in classes}
-        return PictureFolder(folder, [f"images/{name}" for name in labels], list(labels.values()), classes)
-    return PictureFolder(folder, *list_files(folder, IMG_EXTENSIONS, classes), classes)
+        return kind(folder, [f"images/{name}" for name in labels], list(labels.values()), classes)
+    return kind(folder, *list_files(folder, PICTURE_ENDINGS, classes), classes)
 
 
 def folder_splits(config: DataConfig) -> list[Split]:
     """The parts of a folder: train, val (cut from train where it has no folder), and test where it has one.
 
     Raises:
-        RunError: there is no train, or neither val nor test.
+        RunError: there is no train, or neither val nor test; or of one's own pictures, as
+            :func:`trevsnn.data.pictures.layout.own_parts`, where the class folders alone and train alone do as well.
     """
-    folders = find_parts(data_root(config))
-    labelled = [split for split in SPLITS if split in folders and not _unlabelled(folders[split])]
-    if "train" not in labelled or len(labelled) == 1:
-        raise RunError(
-            f"{data_root(config)} holds {', '.join(folders) or 'none'} of the folders train, val and test: it needs train, and "
-            "val or test, each with a folder of pictures for every class."
-        )
-    return ["train", "val", "test"] if "test" in labelled else ["train", "val"]
+    return ["train", "val", "test"] if "test" in _labelled_parts(config) else ["train", "val"]
 
 
 def load_folder(config: DataConfig, split: Split) -> PictureFolder:
     """The pictures of one part of train/CLASS, val/CLASS, test/CLASS.
 
+    Where there is train with neither val nor test, or CLASS folders without parts, "val" is held out by
+    :func:`trevsnn.data.held_out.hashed_split`; with test but no val, it is a stratified tenth of train.
+
     Raises:
-        RunError: there is no such part, or a class has no pictures.
+        RunError: there is no such part, or a class has no pictures, or too few.
     """
+    root = data_root(config)
     if split not in folder_splits(config):
-        raise RunError(f"{data_root(config)} has no test folder: evaluate on 'val'.")
-    return part_of(find_parts(data_root(config)), split, list_pictures)
+        raise RunError(f"{root} has no test folder: evaluate on 'val'.")
+    read = partial(list_pictures, kind=GreyFolder if config.grey else PictureFolder)
+    folders = _labelled_parts(config)
+    if len(folders) > 1:
+        return part_of(folders, split, read)
+    together = folders.get("train", root)
+    whole = read(together, list_classes(together))
+    train, val = hashed_split(whole.files, whole.labels_N, whole.classes)
+    return whole.select(val if split == "val" else train)
+
+
+def _labelled_parts(config: DataConfig) -> dict[str, Path]:
+    """The parts that have labels; none where the folder holds the classes."""
+    root = data_root(config)
+    own = config.name == "folder"
+    folders = own_parts(root) if own else find_parts(root)
+    labelled = {split: folders[split] for split in SPLITS if split in folders and not _unlabelled(folders[split])}
+    if not own and ("train" not in labelled or len(labelled) == 1):
+        raise RunError(
+            f"{root} holds {', '.join(folders) or 'none'} of the folders train, val and test: it needs train, and "
+            "val or test, each with a folder of pictures for every class."
+        )
+    return labelled
 
 
 def _unlabelled(folder: Path) -> bool:

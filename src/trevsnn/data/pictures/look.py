@@ -1,0 +1,129 @@
+"""A look at a folder of pictures before anything is trained: how many there are, how large, and whether they are grey.
+
+Nothing here loads PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from trevsnn.data.held_out import hashed_split
+from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, list_classes, list_files
+from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, is_16_bit
+from trevsnn.data.pictures.layout import own_parts
+from trevsnn.data.splitting import stratified_split
+from trevsnn.errors import RunError
+
+LOOKED_AT = 500  # pictures, evenly spread over the training part
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a folder of pictures holds.
+
+    Attributes:
+        root: the folder.
+        parts: names of its parts; none where it holds the classes.
+        classes: their names.
+        pictures: training pictures, without those that are held out.
+        sizes: height and width of those looked at, pixels.
+        grey: whether all of them are grey in content.
+        left_out: by reason, files and folders that are not taken.
+    """
+
+    root: Path
+    parts: tuple[str, ...]
+    classes: tuple[str, ...]
+    pictures: int
+    sizes: tuple[tuple[int, int], ...]
+    grey: bool
+    left_out: dict[str, list[Path]]
+
+    @property
+    def height(self) -> float:
+        """The median height."""
+        return median(height for height, _ in self.sizes)
+
+    @property
+    def width(self) -> float:
+        """The median width."""
+        return median(width for _, width in self.sizes)
+
+
+def look_at(root: Path) -> Look:
+    """Look at a folder of one's own pictures: at all its names, and at up to ``LOOKED_AT`` training pictures.
+
+    Raises:
+        RunError: there is no such folder, it is laid out otherwise, or it has one class alone or an empty one.
+        UnreadableError: a picture that was looked at cannot be read.
+    """
+    if not root.is_dir():
+        raise RunError(f"{root} is no folder: set data.root to the folder that holds your pictures.")
+    parts = own_parts(root)
+    folder = parts.get("train", root)
+    classes = list_classes(folder)
+    if len(classes) == 1:
+        raise RunError(
+            f"{folder} holds one class alone, {classes[0]}: two at least are needed, each with its own folder."
+        )
+    files, labels = list_files(folder, PICTURE_ENDINGS, classes)
+    if len(parts) < 2:
+        train, _ = hashed_split(files, np.asarray(labels), classes)
+        files = [files[i] for i in train]
+    elif "val" not in parts:
+        train, _ = stratified_split(np.asarray(labels), VALIDATION_SHARE)
+        files = [files[i] for i in np.sort(train)]
+    count = min(LOOKED_AT, len(files))
+    sizes, grey = _look_into(folder / files[number * len(files) // count] for number in range(count))
+    return Look(
+        root,
+        tuple(name for name in SPLITS if name in parts),
+        classes,
+        len(files),
+        tuple(sizes),
+        grey,
+        _left_out(folder, classes),
+    )
+
+
+def _look_into(files: Iterable[Path]) -> tuple[list[tuple[int, int]], bool]:
+    """Heights and widths, by the headers, and whether all pictures are grey; none is decoded after the first in colour."""
+    sizes, grey = [], True
+    for path in files:
+        picture = PictureFile.of(path)
+        sizes.append((picture.size[1], picture.size[0]))
+        grey = grey and _is_grey(picture)
+    return sizes, grey
+
+
+def _is_grey(picture: PictureFile) -> bool:
+    if picture.header.mode in ("1", "L", "LA") or is_16_bit(picture.header):
+        return True
+    red, green, blue = picture.decode().split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()
+
+
+def _left_out(folder: Path, classes: Sequence[str]) -> dict[str, list[Path]]:
+    """What of the training part is not taken: files that are no pictures, hidden ones, links to folders, loose pictures."""
+    found: dict[str, list[Path]] = {}
+    for name in classes:
+        for path in sorted((folder / name).rglob("*")):
+            inner = path.relative_to(folder / name).parts
+            if any(part.startswith(".") for part in inner):
+                if not any(part.startswith(".") for part in inner[:-1]):
+                    found.setdefault("hidden, by the dot that the name begins with", []).append(path)
+            elif path.suffix.lower() in PICTURE_ENDINGS:
+                continue
+            elif path.is_symlink() and path.is_dir():
+                found.setdefault("links to folders, which are not followed within a class", []).append(path)
+            elif not path.is_dir():
+                found.setdefault("no pictures by the endings of their names", []).append(path)
+    loose = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_ENDINGS and not p.is_dir())
+    if loose:
+        found["pictures outside the class folders"] = loose
+    return found
