@@ -9,6 +9,7 @@ from huggingface_hub import ModelCardData
 from trevsnn.data.part import About
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.run.config import RunConfig
+from trevsnn.sizes import Size, size_text
 
 
 def model_card(config: RunConfig, about: About, report: dict[str, Any], figures: dict[str, Any], kind: str) -> str:
@@ -30,7 +31,7 @@ def model_card(config: RunConfig, about: About, report: dict[str, Any], figures:
         f"---\n{data.to_yaml()}\n---\n",
         f"# T-RevSNN on {config.data.name}\n",
         f"A temporal reversible spiking neural network (Hu et al., ICML 2024): channels {list(model.channels)}, "
-        f"T = {model.timesteps}{_variant(model)}, for {kind} of {config.data.image_size} x {config.data.image_size}{_rows(config)}, "
+        f"T = {model.timesteps}{_variant(model)}, for {kind} of {_size(config.data.image_size)}{_rows(config)}, "
         f"{len(about.classes)} classes ({classes}).\n",
         _results(figures, report["checkpoint"]),
         *(["The weights are stored in 8 bits; the figures of the run are of those before rounding.\n"] if report["compact"] else []),
@@ -60,6 +61,10 @@ def _variant(model: TRevSNNConfig) -> str:
     links = ", with links from all levels above" if model.links == "all" else ""
     alphas = ", with every alpha 1" if model.alphas == "one" else ""
     return links + alphas + (", with the mean of the logits over time" if model.readout == "mean" else "")
+
+
+def _size(size: Size) -> str:
+    return size_text(size) + ("" if isinstance(size, int) else " (height x width)")
 
 
 def _rows(config: RunConfig) -> str:

@@ -20,6 +20,7 @@ from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.run.published import fill_in
+from trevsnn.sizes import join_sizes
 
 RECIPES = resources.files("trevsnn") / "recipes"
 DEFAULT_RECIPE = "digits"
@@ -235,7 +236,7 @@ def parse_config(arguments: Sequence[str]) -> RunConfig:
         UsageError: an unknown recipe.
         ValueError: a value that the config's own checks refuse.
     """
-    return config_of(_config_parser().parse_args(arguments, defaults=False))
+    return config_of(_config_parser().parse_args(join_sizes(arguments), defaults=False))
 
 
 def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
@@ -270,4 +271,6 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     plain = asdict(config)
     plain["model"]["channels"] = list(config.model.channels)
     plain["data"]["sensor"] = list(config.data.sensor)
+    if not isinstance(config.data.image_size, int):
+        plain["data"]["image_size"] = list(config.data.image_size)
     return plain
