@@ -14,6 +14,7 @@ from rich.table import Table
 from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.cli.parser import refusals_are_usage_errors
 from trevsnn.cli.types import OpenUnitInterval, PictureSize, PositiveFloat, PositiveInt
+from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.errors import UsageError
 from trevsnn.measure import MEASURED_ENGINES, MeasuredEngine, MeasuredPrecision
 from trevsnn.network.config import Alphas, Links, TRevSNNConfig
@@ -182,6 +183,7 @@ def energy(
     weights: Weights = "last",
     pj_per_mac: PositiveFloat = 4.6,
     pj_per_synop: PositiveFloat = 0.9,
+    data: DataOverrides = AS_TRAINED,
     picture: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -193,12 +195,13 @@ def energy(
         weights: Of the last or the best epoch.
         pj_per_mac: Picojoules of a multiply-accumulate.
         pj_per_synop: Picojoules of a synaptic operation.
+        data: Own data and size.
         picture: File to draw the firing rates into.
         json: Print JSON.
     """
     from trevsnn.measure.energy import measure_energy, rates_picture
 
-    result = measure_energy(run, weights, count, pj_per_mac, pj_per_synop)
+    result = measure_energy(run, weights, count, pj_per_mac, pj_per_synop, data)
     if picture is not None:
         rates_picture(result["rates_LT"], f"Firing rates of the states, {run.name}").savefig(picture, dpi=110)
     if json:

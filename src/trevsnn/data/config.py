@@ -138,7 +138,7 @@ class DataConfig:
             )
 
     @property
-    def size_HW(self) -> tuple[int, int]:
+    def size_HW(self) -> tuple[int, int]:  # noqa: N802, its axes
         """Height and width of the network's input in pixels."""
         return height_and_width(self.image_size)
 

@@ -10,7 +10,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.data.config import DataConfig, Split
-from trevsnn.data.listing import SPLITS, data_root, find_parts, list_files, part_of
+from trevsnn.data.listing import SPLITS, data_root, find_parts, list_classes, list_files, part_of
 from trevsnn.data.part import FileList
 from trevsnn.data.pictures.file import PictureFile, read_rgb
 from trevsnn.errors import RunError
@@ -49,14 +49,43 @@ def folder_splits(config: DataConfig) -> list[Split]:
     Raises:
         RunError: there is no train, or neither val nor test.
     """
-    folders = find_parts(data_root(config))
-    labelled = [split for split in SPLITS if split in folders and not _unlabelled(folders[split])]
+    folders, labelled = find_parts(data_root(config)), parts_with_labels(config)
     if "train" not in labelled or len(labelled) == 1:
         raise RunError(
             f"{data_root(config)} holds {', '.join(folders) or 'none'} of the folders train, val and test: it needs train, and "
             "val or test, each with a folder of pictures for every class."
         )
     return ["train", "val", "test"] if "test" in labelled else ["train", "val"]
+
+
+def parts_with_labels(config: DataConfig) -> list[Split]:
+    """The parts of a folder that have a folder with labelled pictures.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    folders = find_parts(data_root(config))
+    return [split for split in SPLITS if split in folders and not _unlabelled(folders[split])]
+
+
+def is_without_train(config: DataConfig) -> bool:
+    """Whether a folder has val or test, but no train: enough for a network that is trained.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    parts = parts_with_labels(config)
+    return bool(parts) and "train" not in parts
+
+
+def load_without_train(config: DataConfig, split: Split) -> PictureFolder:
+    """The pictures of val/CLASS or test/CLASS of a folder without train.
+
+    Raises:
+        RunError: a class has no pictures.
+    """
+    folder = find_parts(data_root(config))[split]
+    return list_pictures(folder, list_classes(folder))
 
 
 def load_folder(config: DataConfig, split: Split) -> PictureFolder:
