@@ -18,7 +18,7 @@ def plain_size(name: str, size: int | Sequence[int]) -> Size:
     Raises:
         ValueError: it is not one or two integers of at least 1.
     """
-    sides = (size,) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    sides = [size] if isinstance(size, int) else list(size) if isinstance(size, Sequence) else []
     if len(sides) not in (1, 2) or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
         raise ValueError(f"{name} is {size!r}; it must be the side of a square, or height and width: 64, or [96, 160].")
     for side in sides:

@@ -63,7 +63,7 @@ def check_size(engine: Callable[[Tensor], Tensor], data: DataConfig, name: Engin
     """
     height, width = data.size_HW
     given = (1 if data.rows else height, width)
-    taken = tuple(getattr(engine, "shape", ()))[-2:]  # of a network, which takes any size, there is none
+    taken = list(getattr(engine, "shape", ()))[-2:]  # of a network, which takes any size, there is none
     if any(isinstance(side, int) and side != own for side, own in zip(taken, given, strict=False)):
         raise UsageError(
             f"the file of the engine {name} takes {taken[0]} x {taken[1]} pixels alone, not {size_text(given)}: export it for "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from PIL import Image
-from torch import nn
-from torchvision.transforms.v2.functional import resize
 
 #: Of the width to the height of a random crop, relative to that of the network's input, as timm and torchvision have it.
 RATIO = (3 / 4, 4 / 3)
@@ -26,7 +24,7 @@ def covering_size(size: tuple[int, int], least_HW: tuple[int, int]) -> tuple[int
     return width * rows // height, rows
 
 
-class Cover(nn.Module):
+class Cover:
     """Resizes PIL pictures so that they cover H x W, bilinear with antialiasing.
 
     Args:
@@ -34,13 +32,11 @@ class Cover(nn.Module):
     """
 
     def __init__(self, least_HW: tuple[int, int]) -> None:
-        super().__init__()
         self.least_HW = least_HW
 
-    def forward(self, picture: Image.Image) -> Image.Image:
+    def __call__(self, picture: Image.Image) -> Image.Image:
         """A picture at least H x W large, and of just that size in one direction."""
-        width, height = covering_size(picture.size, self.least_HW)
-        return resize(picture, [height, width])
+        return picture.resize(covering_size(picture.size, self.least_HW), Image.Resampling.BILINEAR)
 
 
 def evaluated_size(size_HW: tuple[int, int], crop_share: float) -> tuple[int, int]:
