@@ -36,7 +36,7 @@ def test_maps_are_fused_as_in_the_network(above):
 @torch.no_grad()
 def test_one_file_takes_items_of_any_size(tmp_path):
     """With links over three levels, whose maps are upsampled by factors that are no integers."""
-    folded = fold(trained_like(channels=(6, 8, 8, 10), timesteps=2, links="all").float())
+    folded = fold(trained_like(channels=(6, 8, 8), timesteps=2, links="all").float())
     export_onnx(folded, None, tmp_path / "model.onnx", properties={"size": "[1, 2]"})
     served = OnnxModel(tmp_path / "model.onnx")
     assert served.shape == [3, "height", "width"]
@@ -56,7 +56,7 @@ def test_one_file_takes_items_of_any_size(tmp_path):
 
 @torch.no_grad()
 def test_frames_are_of_any_size_too(tmp_path):
-    folded = fold(trained_like(input="event", encoder_stride=2).float())
+    folded = fold(trained_like(channels=(6, 8), input="event", encoder_stride=2).float())
     export_onnx(folded, None, tmp_path / "model.onnx")
     served = OnnxModel(tmp_path / "model.onnx")
     for size in ((12, 12), (1, 20), (17, 9)):
