@@ -18,6 +18,7 @@ from trevsnn import TRevSNNConfig
 from trevsnn.measure.memory import measure_memory
 from trevsnn.measure.speed import step_times
 from trevsnn.measure.step import PRECISIONS, TrainingStep
+from trevsnn.sizes import plain_size, size_text
 from trevsnn.train.summary import processor_name
 from trevsnn.zoo.presets import PRESETS
 
@@ -28,12 +29,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=list(PRESETS), default="trevsnn_tiny")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[224], metavar="PIXELS", help="side, or height and width"
+    )
     parser.add_argument("--precision", choices=list(PRECISIONS), default="32-true")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
-    step = TrainingStep(options.batch, options.size, options.precision, options.device)
+    size = plain_size("--size", options.size)
+    step = TrainingStep(options.batch, size, options.precision, options.device)
     exact = TRevSNNConfig(**PRESETS[options.model])
     memory = partial(measure_memory, step=step, fake=True)
     whole = memory(replace(exact, keep="1000GB"))["after_forward"]["kept"] / 1e6
@@ -52,7 +56,7 @@ def main() -> None:
     where = f"{processor_name()}, {torch.get_num_threads()} threads"
     if options.device == "cuda":
         where = torch.cuda.get_device_name()
-    pictures = f"{options.batch} pictures of {options.size} x {options.size}"
+    pictures = f"{options.batch} pictures of {size_text(size)}"
     print(f"{options.model}, {pictures}, {options.precision}, {where}, torch {torch.__version__}\n")
     print("| | kept, MB per picture | peak, MB per picture | ms per picture | of autograd's time |")
     print("|---|---:|---:|---:|---:|")

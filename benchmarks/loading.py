@@ -1,6 +1,6 @@
 """Pictures a second that one core gives, in training and evaluation: decoded by Pillow, at a reduced scale, left to the device.
 
-    OMP_NUM_THREADS=1 python benchmarks/loading.py FOLDER [--sizes 224 64] [--workers 0 2] [--enlarge 4000]
+    OMP_NUM_THREADS=1 python benchmarks/loading.py FOLDER [--sizes 224 64 96x160] [--workers 0 2] [--enlarge 4000]
 
 FOLDER holds pictures in class folders, for example 100 pictures of ImageNet at full size. Augmentation is that of the recipe
 imagenet-tiny, in rows with "jitter" with colour jitter in place of RandAugment, which there is none of on the device. "files
@@ -33,6 +33,7 @@ from trevsnn.data.pictures.folders import list_pictures
 from trevsnn.data.pictures.on_device import DeviceLoader
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.run.config import recipe_yaml
+from trevsnn.sizes import Size, plain_size, size_text
 
 JITTER = {"auto_augment": None, "color_jitter": 0.4}
 WAYS: dict[str, dict[str, Any]] = {
@@ -46,7 +47,7 @@ WAYS: dict[str, dict[str, Any]] = {
 BATCH = 10
 
 
-def make(folder: Path, way: str, size: int, workers: int, training: bool) -> tuple[Iterable[Any], EpochSampler]:
+def make(folder: Path, way: str, size: Size, workers: int, training: bool) -> tuple[Iterable[Any], EpochSampler]:
     """A way's loader, and the order it loads in."""
     recipe = yaml.safe_load(recipe_yaml("imagenet-tiny"))["data"]
     options = {**recipe, "root": str(folder), "workers": workers, "image_size": size, **WAYS[way]}
@@ -58,7 +59,7 @@ def make(folder: Path, way: str, size: int, workers: int, training: bool) -> tup
     return (loader.loader if files_alone else loader), sampler
 
 
-def measure(folder: Path, size: int, workers: int, training: bool, passes: int) -> dict[str, list[float]]:
+def measure(folder: Path, size: Size, workers: int, training: bool, passes: int) -> dict[str, list[float]]:
     """By the way, pictures per second of each pass but the first."""
     made = {way: make(folder, way, size, workers, training) for way in WAYS}
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -71,6 +72,10 @@ def measure(folder: Path, size: int, workers: int, training: bool, passes: int) 
                 seen += BATCH
             rates[way].append(seen / (clock() - begin))
     return {way: found[1:] for way, found in rates.items()}
+
+
+def _size(text: str) -> Size:
+    return plain_size("--sizes", [int(side) for side in text.split("x")])
 
 
 def enlarged(folder: Path, longer: int, into: Path, most: int = 20) -> Path:
@@ -91,7 +96,7 @@ def enlarged(folder: Path, longer: int, into: Path, most: int = 20) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 64])
+    parser.add_argument("--sizes", type=_size, nargs="+", default=[224, 64], help="sides, or HEIGHTxWIDTH")
     parser.add_argument("--workers", type=int, nargs="+", default=[0])
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument(
@@ -107,7 +112,7 @@ def main() -> None:
                 for way in WAYS:
                     rates = [part[way] for part in found]
                     cells = (f"{statistics.median(r):.0f} ({min(r):.0f} to {max(r):.0f})" for r in rates)
-                    table.add_row(str(size), str(workers), way, *cells)
+                    table.add_row(size_text(size), str(workers), way, *cells)
     Console().print(table)
 
 

@@ -14,8 +14,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # here and in processes the tests start: ne
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # with which cuBLAS is deterministic; it is read when CUDA starts
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 if not torch.cuda.is_available():  # kernels run in an interpreter then; it is read when Triton is imported
@@ -192,3 +194,30 @@ def _life(arguments: list[str], rank: int, port: int, output: str) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.exit(main(arguments))
+
+
+@pytest.fixture(scope="session")
+def wide_run(tmp_path_factory) -> Path:
+    """A run on a folder of colour pictures, at 9 x 14 pixels, wider than high, of which evaluation takes the middle."""
+    from helpers import folder_of_pictures  # which imports this module
+
+    folder = tmp_path_factory.mktemp("wide")
+    folder_of_pictures(folder / "data", ("train", "val"), n=20)
+    for part in ("train", "val"):  # dogs are darker
+        for file in (folder / "data" / part / "dog").iterdir():
+            Image.fromarray(np.asarray(Image.open(file)) // 2).save(file)
+    options = [
+        "--model.channels", "[4,8]", "--model.timesteps", "2", "--model.num_classes", "2", "--model.in_chans", "3",
+        "--data.name", "folder", "--data.root", str(folder / "data"), "--data.image_size", "9", "14", "--data.crop_share",
+        "0.9", "--batch_size", "8", "--epochs", "2", "--optim.warmup_epochs", "0", "--accelerator", "cpu",
+    ]  # fmt: skip
+    assert main(["train", *options, "--run", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def wide_export(wide_run) -> Path:
+    """That run, exported in every form."""
+    out = wide_run.with_name("exported")
+    assert main(["export", str(wide_run), "--out", str(out)]) == 0
+    return out

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trevsnn.deploy import FORMATS, Format
+from trevsnn.data.overrides import AS_TRAINED, DataOverrides
+from trevsnn.deploy import Format
 from trevsnn.run.folder import Weights
 
 
@@ -17,29 +18,32 @@ def export(
     run: Path,
     *,
     out: Path | None = None,
-    formats: tuple[Format, ...] = FORMATS,
+    formats: tuple[Format, ...] | None = None,
     weights: Weights = "last",
     compact: bool = False,
+    data: DataOverrides = AS_TRAINED,
 ) -> None:
     """Write a trained network in forms that can be deployed.
 
     Args:
         run: Folder of the run, or a shipped network's name.
         out: Folder to make (default: RUN-exported).
-        formats: Besides safetensors.
+        formats: Besides safetensors (default: all).
         weights: Of the last or the best epoch.
         compact: Round the network's weights to 8 bits and store them so, in a quarter of the bytes.
+        data: Own data and size.
     """
     from trevsnn.deploy.card import folding_sentence
     from trevsnn.deploy.export import export_run
 
     out = out or run.with_name(f"{run.name}-exported")
-    report = export_run(run, out, weights, formats, compact)
+    report = export_run(run, out, weights, formats, compact, data)
     table = Table("form", "largest difference of a logit", "same class", title=f"{out}, {report['checkpoint']}")
     for row in report["comparisons"]:
         table.add_row(row["name"], f"{row['largest']:.1e}", f"{row['same_class']} of {row['items']}")
     console = Console()
     console.print(table)
+    console.print(f"Compared on {report['items']}.", highlight=False)
     console.print(folding_sentence(report["spikes"]), highlight=False)
 
 

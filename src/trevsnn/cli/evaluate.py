@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trevsnn.data.config import Split
+from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Engine
 from trevsnn.run.config import Accelerator
 from trevsnn.run.folder import Weights
@@ -22,6 +23,7 @@ def evaluate(
     weights: Weights = "last",
     accelerator: Accelerator = "auto",
     engine: Engine = "eager",
+    data: DataOverrides = AS_TRAINED,
     json: bool = False,
 ) -> None:
     """Measure a trained run's accuracy.
@@ -33,11 +35,12 @@ def evaluate(
         weights: Of the last or the best epoch.
         accelerator: Device to compute on.
         engine: How to compute.
+        data: Own data and size.
         json: Print JSON.
     """
     from trevsnn.deploy.inference import evaluate_run
 
-    result = evaluate_run(run, split, weights, accelerator, engine)
+    result = evaluate_run(run, split, weights, accelerator, engine, data)
     if json:
         print(dumps(result))
         return
@@ -56,6 +59,7 @@ def predict(
     weights: Weights = "last",
     accelerator: Accelerator = "auto",
     engine: Engine = "eager",
+    data: DataOverrides = AS_TRAINED,
     json: bool = False,
 ) -> None:
     """Classify pictures or recordings with a trained run.
@@ -67,11 +71,12 @@ def predict(
         weights: Of the last or the best epoch.
         accelerator: Device to compute on.
         engine: How to compute.
+        data: Own data and size.
         json: Print JSON.
     """
     from trevsnn.deploy.inference import predict_run
 
-    rows = predict_run(run, list(files), weights, accelerator, engine)
+    rows = predict_run(run, list(files), weights, accelerator, engine, data)
     if json:
         print(dumps(rows))
         return

@@ -15,13 +15,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 
 from trevsnn import __version__
 from trevsnn.cli import data, deploy, measure
 from trevsnn.cli.evaluate import evaluate, predict
 from trevsnn.cli.parser import Parser
 from trevsnn.cli.train import mistakes, run_train, train_parser
+from trevsnn.data.overrides import DataOverrides
 from trevsnn.errors import Interrupted, MistakesError, RunError, UsageError
 from trevsnn.train.interrupt import speaks
 
@@ -124,7 +125,15 @@ def _run(arguments: Sequence[str]) -> None:
     if options.command == "train":
         run_train(values, arguments[1:])
     elif options.command in COMMANDS:
-        COMMANDS[options.command](**vars(values))
+        COMMANDS[options.command](**_arguments(values))
     else:
         _, members = GROUPS[options.command]
-        members[values.command](**vars(values[values.command]))
+        members[values.command](**_arguments(values[values.command]))
+
+
+def _arguments(values: Namespace) -> dict[str, object]:
+    """A command's options as its function takes them, those of data as one."""
+    return {
+        name: DataOverrides(**vars(value)) if isinstance(value, Namespace) else value
+        for name, value in vars(values).items()
+    }

@@ -13,11 +13,13 @@ from rich.table import Table
 
 from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.cli.parser import refusals_are_usage_errors
-from trevsnn.cli.types import OpenUnitInterval, PositiveFloat, PositiveInt
+from trevsnn.cli.types import OpenUnitInterval, PictureSize, PositiveFloat, PositiveInt
+from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.errors import UsageError
 from trevsnn.measure import MEASURED_ENGINES, MeasuredEngine, MeasuredPrecision
 from trevsnn.network.config import Alphas, Links, TRevSNNConfig
 from trevsnn.run.folder import Weights
+from trevsnn.sizes import size_text
 from trevsnn.zoo.presets import PRESETS, Preset
 
 
@@ -36,7 +38,7 @@ def memory(
     modes: Sequence[Backprop] = BACKPROP_MODES,
     timesteps: Sequence[PositiveInt] = (4,),
     batch: PositiveInt = 8,
-    size: PositiveInt = 224,
+    size: PictureSize = 224,
     precision: MeasuredPrecision = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
     slice_bytes: PositiveInt | None = None,
@@ -54,7 +56,7 @@ def memory(
         modes: Backward passes.
         timesteps: T, one or several.
         batch: Pictures of a training step.
-        size: Height and width in pixels.
+        size: Side of a square in pixels, or height and width.
         precision: Of the training step.
         device: To train on.
         slice_bytes: Of the widest map of a slice of the batch (see the config).
@@ -74,7 +76,7 @@ def memory(
     with refusals_are_usage_errors():
         result = measure_slopes(config, step, modes=modes, timesteps=sorted(set(timesteps)), fake=fake)
     rows = result["rows"]
-    title = f"{model}, {batch} pictures of {size} x {size}, {precision}, {device}{_keeping(keep)}"
+    title = f"{model}, {batch} pictures of {size_text(size)}, {precision}, {device}{_keeping(keep)}"
     if picture is not None:
         memory_picture(rows, title).savefig(picture, dpi=110)
     if json:
@@ -101,7 +103,7 @@ def speed(
     modes: Sequence[Backprop] = BACKPROP_MODES,
     timesteps: Sequence[PositiveInt] = (4,),
     batch: PositiveInt = 8,
-    size: PositiveInt = 224,
+    size: PictureSize = 224,
     precision: MeasuredPrecision = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
     slice_bytes: PositiveInt | None = None,
@@ -123,7 +125,7 @@ def speed(
         modes: Backward passes.
         timesteps: T, one or several.
         batch: Pictures of a training step, or at a time in inference.
-        size: Height and width in pixels.
+        size: Side of a square in pixels, or height and width.
         precision: Of the training step.
         device: To train on.
         slice_bytes: Of the widest map of a slice of the batch (see the config).
@@ -154,7 +156,7 @@ def speed(
                 config, engines=engines, size=size, batch=batch, repeats=repeats, rates=rates, level_rates=level_rates
             )
         threads = f"{rows[0]['threads']} threads"
-        title = f"{model}, T = {config.timesteps}, {size} x {size}, CPU, {threads}, medians"
+        title = f"{model}, T = {config.timesteps}, {size_text(size)}, CPU, {threads}, medians"
         if picture is not None:
             inference_picture(rows, title).savefig(picture, dpi=110)
         table = _inference_table(rows, title, batch)
@@ -166,7 +168,7 @@ def speed(
         rows = []
         for t in sorted(set(timesteps)):
             rows += measure_speed(replace(config, timesteps=t), step, modes=modes, repeats=repeats)
-        what = f"{model}, {batch} pictures of {size} x {size}, {precision}, {device}, {rows[0]['threads']} threads"
+        what = f"{model}, {batch} pictures of {size_text(size)}, {precision}, {device}, {rows[0]['threads']} threads"
         table = _speed_table(rows, f"Median milliseconds per picture\n{what}{_keeping(keep)}", batch)
     if json:
         print(dumps({"model": model, "rows": rows}))
@@ -181,6 +183,7 @@ def energy(
     weights: Weights = "last",
     pj_per_mac: PositiveFloat = 4.6,
     pj_per_synop: PositiveFloat = 0.9,
+    data: DataOverrides = AS_TRAINED,
     picture: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -192,12 +195,13 @@ def energy(
         weights: Of the last or the best epoch.
         pj_per_mac: Picojoules of a multiply-accumulate.
         pj_per_synop: Picojoules of a synaptic operation.
+        data: Own data and size.
         picture: File to draw the firing rates into.
         json: Print JSON.
     """
     from trevsnn.measure.energy import measure_energy, rates_picture
 
-    result = measure_energy(run, weights, count, pj_per_mac, pj_per_synop)
+    result = measure_energy(run, weights, count, pj_per_mac, pj_per_synop, data)
     if picture is not None:
         rates_picture(result["rates_LT"], f"Firing rates of the states, {run.name}").savefig(picture, dpi=110)
     if json:

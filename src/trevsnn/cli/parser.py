@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import docstring_parser
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from trevsnn.errors import UsageError
+from trevsnn.sizes import join_sizes
 
 
 class Parser(ArgumentParser):
@@ -30,6 +32,11 @@ class Parser(ArgumentParser):
         super().__init__(exit_on_error=False, allow_abbrev=False, print_config=None, **settings)
         if command is not None:
             self._add_command(command, skip)
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Namespace:  # type: ignore[override]
+        """As of :class:`jsonargparse.ArgumentParser`; sizes may be two words."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args(join_sizes(words), *rest, **settings)
 
     def _add_command(self, command: Callable[..., None], skip: Sequence[str]) -> None:
         docstring = docstring_parser.parse(command.__doc__ or "")

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     NonNegativeInt = PositiveInt = int
     OpenUnitInterval = PositiveFloat = float
+    PictureSize = int | tuple[int, int]
 else:
     from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
 
-__all__ = ["NonNegativeInt", "OpenUnitInterval", "PositiveFloat", "PositiveInt"]
+    PictureSize = PositiveInt | tuple[PositiveInt, PositiveInt]
+
+__all__ = ["NonNegativeInt", "OpenUnitInterval", "PictureSize", "PositiveFloat", "PositiveInt"]

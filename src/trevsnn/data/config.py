@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from trevsnn.checks import at_least, finite_at_least, within
+from trevsnn.sizes import Size, height_and_width, plain_size
 
 DataSet = Literal[
     "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder", "shards",
@@ -30,7 +31,8 @@ class DataConfig:
         name: the data set; "folder" and "shards" for your own pictures, "recordings" for your own event recordings.
         root: folder of the data set; None: where Debian's package or an earlier download put it. Digits need none.
         download: whether to download a missing set (MNIST, Fashion-MNIST, CIFAR).
-        image_size: side in pixels of the network's input. Pictures are resized, events counted in larger pixels.
+        image_size: side in pixels of the network's input, or height and width. Pictures are resized, events counted in
+            larger pixels.
         rows: give a picture to the network row by row, as a line camera sees it: the first rows at the first timestep.
         crop: of training pictures: "pad" crops at random out of a zero-padded picture, "resized" scales a random crop.
         crop_padding: for "pad", pixels of zeros added on each side; for events, the largest shift in pixels.
@@ -65,7 +67,7 @@ class DataConfig:
     name: DataSet = "digits"
     root: str | None = None
     download: bool = True
-    image_size: int = 8
+    image_size: Size = 8
     rows: bool = False
     crop: Literal["pad", "resized"] = "pad"
     crop_padding: int = 0
@@ -93,7 +95,7 @@ class DataConfig:
     grey: bool = False
 
     def __post_init__(self) -> None:
-        at_least("data.image_size", self.image_size, 1)
+        self.image_size = plain_size("data.image_size", self.image_size)
         at_least("data.crop_padding", self.crop_padding, 0)
         at_least("data.workers", self.workers, 0)
         for name in ("erasing", "event_drop", "color_jitter"):
@@ -148,6 +150,11 @@ class DataConfig:
         for name in ("auto_augment", "color_jitter"):
             if getattr(self, name):
                 raise ValueError(f"data.{name} changes colours, but data.grey asks for none: choose one.")
+
+    @property
+    def size_HW(self) -> tuple[int, int]:  # noqa: N802, its axes
+        """Height and width of the network's input in pixels."""
+        return height_and_width(self.image_size)
 
     @property
     def mixes(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.events.excerpts import first_piece
-from trevsnn.data.events.frames import bin_events
+from trevsnn.data.events.frames import bin_events, check_size
 from trevsnn.data.events.recordings import Events, read_recording
 from trevsnn.data.events.sets import SENSORS
 from trevsnn.data.part import About, UnreadableError
@@ -28,17 +28,18 @@ def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: 
         timesteps: T of the run.
 
     Returns:
-        Pictures (B, C, S, S) or their rows (B, T, C, 1, S), or frames (B, T, 2, S, S), S being ``config.image_size``.
+        Pictures (B, C, H, W) or their rows (B, T, C, 1, W), or frames (B, T, 2, H, W), H x W being ``config.image_size``.
 
     Raises:
         UnreadableError: a file is missing, damaged, of another kind, shorter than a piece, or has events outside the run's
             sensor.
-        RunError: a recording's file name ends in something unknown.
+        RunError: a recording's file name ends in something unknown, or frames are to be larger than the sensor.
         UsageError: the library that reads the recordings is not installed.
     """
     transform = transform_of(config, about, timesteps, training=False)
     if is_event(config):
         sensor = SENSORS.get(config.name, config.sensor)
+        check_size(config.image_size, sensor)
         return torch.stack([transform(_frames(path, config, timesteps, sensor)) for path in paths])
     return torch.stack([transform(_picture(path, config, about.channels)) for path in paths])
 

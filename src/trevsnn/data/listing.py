@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from trevsnn.data.config import DataConfig, Split
-from trevsnn.data.part import CACHE, FileList
+from trevsnn.data.part import CACHE, FileList, MissingDataError
 from trevsnn.data.splitting import stratified_split
 from trevsnn.errors import RunError
 
@@ -20,12 +20,12 @@ def data_root(config: DataConfig) -> Path:
     """The folder a set lies in: ``data.root``, or one of the set's name in the cache.
 
     Raises:
-        RunError: there is no such folder.
+        MissingDataError: there is no such folder.
     """
     root = Path(config.root) if config.root is not None else CACHE / config.name
     if not root.is_dir():
         own = {"folder": "your pictures", "shards": "your shards", "recordings": "your recordings"}
-        raise RunError(
+        raise MissingDataError(
             f"{root} is no folder: set data.root to the folder that holds {own.get(config.name, config.name)}."
         )
     return root

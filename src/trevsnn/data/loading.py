@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from trevsnn.data.config import DataConfig
-from trevsnn.data.part import Part, UnreadableError
+from trevsnn.data.config import DataConfig, Split
+from trevsnn.data.matched import evaluated_splits, load_matched
+from trevsnn.data.part import About, Part, UnreadableError
 from trevsnn.data.pictures.on_device import DeviceLoader, OnDevice
 from trevsnn.data.pictures.raw import Draw, RawBatch, RawItem, content_of
 from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
-from trevsnn.data.sets import load, splits, transform_of
+from trevsnn.data.sets import load, transform_of
 from trevsnn.data.signals import leave_signals, started
 from trevsnn.errors import RunError
 
@@ -185,23 +186,30 @@ def _loading_death(error: Exception) -> RunError:
     )
 
 
-def real_items(config: DataConfig, timesteps: int, most: int) -> Tensor:
-    """The first items, up to ``most``, of the last part (test, else val), prepared as for evaluation, (N, ...).
+def real_items(config: DataConfig, timesteps: int, most: int, about: About | None = None) -> Tensor:
+    """The first items, up to ``most``, of the last part (test, else val), prepared as for evaluation, (N, ...): as a network takes
+    them whose data ``about`` describes, else as the set's own.
 
     Raises:
-        RunError, UsageError: as :func:`trevsnn.data.sets.load`.
+        RunError, UsageError: as :func:`trevsnn.data.sets.load` and :func:`trevsnn.data.matched.load_matched`.
     """
-    part = load(config, splits(config)[-1], timesteps)
+    part = _part(config, evaluated_splits(config)[-1], timesteps, about)
     dataset = TensorDataset(part, config, 0, timesteps=timesteps, training=False)
     return torch.stack([dataset[0, index][0] for index in range(min(most, len(dataset)))])
 
 
-def calibration_items(config: DataConfig, timesteps: int, most: int) -> Tensor:
-    """Up to ``most`` items, evenly spread over the training part, prepared as for evaluation, (N, ...).
+def calibration_items(config: DataConfig, timesteps: int, most: int, about: About | None = None) -> Tensor:
+    """Up to ``most`` items, evenly spread over the training part, prepared as for evaluation, (N, ...): as a network takes
+    them whose data ``about`` describes, else as the set's own.
 
     Raises:
-        RunError, UsageError: as :func:`trevsnn.data.sets.load`.
+        RunError, UsageError: as :func:`trevsnn.data.sets.load` and :func:`trevsnn.data.matched.load_matched`.
     """
-    dataset = TensorDataset(load(config, "train", timesteps), config, 0, timesteps=timesteps, training=False)
+    part = _part(config, "train", timesteps, about)
+    dataset = TensorDataset(part, config, 0, timesteps=timesteps, training=False)
     count = min(most, len(dataset))
     return torch.stack([dataset[0, number * len(dataset) // count][0] for number in range(count)])
+
+
+def _part(config: DataConfig, split: Split, timesteps: int, about: About | None) -> Part:
+    return load(config, split, timesteps) if about is None else load_matched(config, split, timesteps, about)

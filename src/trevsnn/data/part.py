@@ -21,6 +21,10 @@ class UnreadableError(RunError):
     """An item of a data set cannot be read. Training can skip it (``data.on_unreadable``)."""
 
 
+class MissingDataError(RunError):
+    """A data set is not where it is looked for."""
+
+
 @dataclass(frozen=True)
 class About:
     """What a trained network must know of its data to be used without them.
@@ -63,7 +67,7 @@ class Part(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Any:
-        """An item as its transform takes it: a PIL picture, or uint8 event counts (T, 2, S, S).
+        """An item as its transform takes it: a PIL picture, or uint8 event counts (T, 2, H, W).
 
         Raises:
             UnreadableError: its file is missing or damaged.

@@ -68,4 +68,4 @@ def transform_of(config: DataConfig, about: About, timesteps: int, *, training: 
     if is_event(config):
         return frames_transform(config, training=training)
     pictures = picture_transform(config, about, training=training)
-    return v2.Compose([pictures, Rows(timesteps, config.image_size)]) if config.rows else pictures
+    return v2.Compose([pictures, Rows(timesteps, config.size_HW[0])]) if config.rows else pictures

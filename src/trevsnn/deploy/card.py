@@ -7,11 +7,20 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from trevsnn.data.part import About
+from trevsnn.deploy.script import script_section
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.run.config import RunConfig
+from trevsnn.sizes import Size, plain_size, size_text
 
 
-def model_card(config: RunConfig, about: About, report: dict[str, Any], figures: dict[str, Any], kind: str) -> str:
+def model_card(
+    config: RunConfig,
+    about: About,
+    report: dict[str, Any],
+    figures: dict[str, Any],
+    kind: str,
+    onnx_file: str | None = None,
+) -> str:
     """The card in Markdown: figures that the run and the export measured, and no others.
 
     Args:
@@ -19,6 +28,7 @@ def model_card(config: RunConfig, about: About, report: dict[str, Any], figures:
         report: of :func:`trevsnn.deploy.export.export_run`.
         figures: of the run's summary; empty for a run that has not ended.
         kind: "pictures" or "recordings".
+        onnx_file: name of the ONNX file that the card's script uses; None for no script.
     """
     data = ModelCardData(
         library_name="trevsnn", license="apache-2.0", pipeline_tag="image-classification",
@@ -30,17 +40,19 @@ def model_card(config: RunConfig, about: About, report: dict[str, Any], figures:
         f"---\n{data.to_yaml()}\n---\n",
         f"# T-RevSNN on {config.data.name}\n",
         f"A temporal reversible spiking neural network (Hu et al., ICML 2024): channels {list(model.channels)}, "
-        f"T = {model.timesteps}{_variant(model)}, for {kind} of {config.data.image_size} x {config.data.image_size}{_rows(config)}, "
+        f"T = {model.timesteps}{_variant(model)}, for {kind} of {_size(config.data.image_size)}{_rows(config)}, "
         f"{len(about.classes)} classes ({classes}).\n",
         _results(figures, report["checkpoint"]),
+        *_other_size(figures, config.data.image_size),
         *(["The weights are stored in 8 bits; the figures of the run are of those before rounding.\n"] if report["compact"] else []),
         "## Forms\n",
         "| form | largest difference of a logit | same class |\n|---|---:|---:|",
         *(f"| {row['name']} | {row['largest']:.1e} | {row['same_class']} of {row['items']} |" for row in report["comparisons"]),
-        f"\nBeside the network in evaluation mode, on {kind} it was not trained on. {folding_sentence(report['spikes'])}\n",
+        f"\nBeside the network in evaluation mode, on {report['items']}.{_made_up(report['real_items'])} {folding_sentence(report['spikes'])}\n",
         "## Use\n",
         "```python\nfrom trevsnn import TRevSNN\n\nmodel = TRevSNN.from_pretrained(FOLDER)\n```\n",
         "```sh\ntrevsnn predict FOLDER FILE\n```\n",
+        *([script_section(config, onnx_file)] if onnx_file is not None else []),
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -60,6 +72,24 @@ def _variant(model: TRevSNNConfig) -> str:
     links = ", with links from all levels above" if model.links == "all" else ""
     alphas = ", with every alpha 1" if model.alphas == "one" else ""
     return links + alphas + (", with the mean of the logits over time" if model.readout == "mean" else "")
+
+
+def _size(size: Size) -> str:
+    return size_text(size) + ("" if isinstance(size, int) else " (height x width)")
+
+
+def _other_size(figures: dict[str, Any], size: Size) -> list[str]:
+    trained = plain_size("image_size", figures.get("image_size", size))
+    if trained == size:
+        return []
+    return [
+        f"It was trained at {_size(trained)}, and these figures are of that size; at {_size(size)}, for which it is exported, "
+        "its accuracy is another.\n"
+    ]
+
+
+def _made_up(real: bool) -> str:
+    return "" if real else " The data were not at hand: the figures compare the forms, and say nothing of accuracy."
 
 
 def _rows(config: RunConfig) -> str:

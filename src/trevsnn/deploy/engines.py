@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from trevsnn.data.config import DataConfig
 from trevsnn.deploy import Engine
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.int8.engine import SpikeDriven
@@ -15,6 +16,7 @@ from trevsnn.deploy.quantised import load_quantised
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.config import Accelerator
+from trevsnn.sizes import size_text
 from trevsnn.zoo.presets import pretrained_folder
 
 _FILES = {
@@ -51,3 +53,19 @@ def make_engine(name: Engine, model: TRevSNN, folder: Path) -> Callable[[Tensor]
     if name == "int8":
         return load_quantised(path, model.cpu().float())
     return (SpikeDriven if name == "spikes" else OnnxModel)(path, model.cpu())
+
+
+def check_size(engine: Callable[[Tensor], Tensor], data: DataConfig, name: Engine) -> None:
+    """Check that an engine takes items of the size that a config gives them: some exported files have a fixed one.
+
+    Raises:
+        UsageError: it does not.
+    """
+    height, width = data.size_HW
+    given = (1 if data.rows else height, width)
+    taken = list(getattr(engine, "shape", ()))[-2:]  # of a network, which takes any size, there is none
+    if any(isinstance(side, int) and side != own for side, own in zip(taken, given, strict=False)):
+        raise UsageError(
+            f"the file of the engine {name} takes {taken[0]} x {taken[1]} pixels alone, not {size_text(given)}: export it for "
+            f"that size with trevsnn export --data.image_size {height} {width}, or take another engine."
+        )

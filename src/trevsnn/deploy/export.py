@@ -18,24 +18,26 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trevsnn.data.loading import calibration_items, real_items
+from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.data.part import About
 from trevsnn.data.sets import is_event
-from trevsnn.deploy import Format
+from trevsnn.deploy import FORMATS, Format
 from trevsnn.deploy.card import model_card
 from trevsnn.deploy.differences import spike_differences
 from trevsnn.deploy.fingerprint import fingerprint_of
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
+from trevsnn.deploy.items import Items, items_of
 from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, batch_axis, export_onnx
+from trevsnn.deploy.onnx.properties import properties_of
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.errors import UsageError
 from trevsnn.files import write_file
@@ -46,13 +48,10 @@ from trevsnn.run.folder import ABOUT
 from trevsnn.run.load import Weights, load_run
 from trevsnn.zoo.presets import pretrained_folder
 
-CHECKED = 256  # at most so many items, held out from training, on which every form is compared with the network
-CALIBRATING = 128  # items of the training part from which the maps' 8-bit ranges are taken
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """An exported form of the network against the network itself, on the same real items.
+    """An exported form of the network against the network itself, on the same items.
 
     Attributes:
         name: of the form.
@@ -69,9 +68,13 @@ class Comparison:
 
 @torch.no_grad()
 def export_run(
-    path: Path, out: Path, weights: Weights, formats: Sequence[Format], compact: bool = False
-) -> dict[str, Any]:
+    path: Path, out: Path, weights: Weights, formats: Sequence[Format] | None = None, compact: bool = False,
+    data: DataOverrides = AS_TRAINED,
+) -> dict[str, Any]:  # fmt: skip
     """Write a run's network in the given forms, and compare each with the network on real items.
+
+    Where the data of the run are missing, and ``data`` names no others, the forms are compared on random numbers, with a
+    warning.
 
     The folder appears when it is complete.
 
@@ -79,39 +82,50 @@ def export_run(
         path: of the run, of an export, or the name of a network that comes with the package.
         out: the folder to make.
         weights: which of the run's.
-        formats: the forms, beside the network itself.
+        formats: the forms, beside the network itself; None for all, without "onnx-int8" where there are no data.
         compact: round the network's weights to 8 bits first, and store them so. All forms are then of the rounded network.
+        data: others than the run's for the comparison and the calibration, and the size the network is exported for.
 
     Returns:
-        ``checkpoint``, the name of the weights; ``compact``; ``comparisons``; and ``spikes``: how many differ after folding, of how
+        ``checkpoint``, the name of the weights; ``compact``; ``items``, what the forms were compared on, and ``real_items``, whether
+        these are of data; ``comparisons``; and ``spikes``: how many differ after folding, of how
         many, in how many items, and the largest difference of a logit of the items in which none does.
 
     Raises:
-        UsageError: ``out`` exists, or an optional library is missing.
-        RunError: the run or its data cannot be read.
+        UsageError: ``out`` exists, an optional library is missing, or a format by its name needs data that are.
+        RunError: the run or its data cannot be read, or are missing where ``data`` names them; or their classes are not
+            the network's.
     """
     if out.exists():
         raise UsageError(f"{out} exists already: name another folder with --out.")
     model, config, about, checkpoint = load_run(path, weights)
+    figures = _figures(path, config)
+    items = items_of(
+        replace(config, data=data.over(config.data)), about, data, None if formats is None else tuple(formats)
+    )
+    config = replace(config, data=replace(config.data, image_size=data.image_size or config.data.image_size))
     before = model
     model, stored = quantise(model) if compact else (model, model.state_dict())
     folded = fold(model)
-    x = real_items(config.data, config.model.timesteps, CHECKED)
+    x = items.x
     logits = model(x)
     unfinished = out.with_name(f".{out.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        forms = {"folded": folded, **_export_forms(unfinished, model, folded, config, x[:2], formats)}
+        forms = {
+            "folded": folded,
+            **_export_forms(unfinished, model, folded, items, formats, properties_of(config, about)),
+        }
         if compact:
             forms["weights before rounding"] = before
         report = {
-            "checkpoint": checkpoint, "compact": compact,
+            "checkpoint": checkpoint, "compact": compact, "items": items.what, "real_items": items.real,
             "comparisons": [asdict(_compare(name, form(x), logits)) for name, form in forms.items()],
             "spikes": _compare_spikes(model, folded, x, logits),
         }  # fmt: skip
         save_network(model, stored, unfinished)
-        _write_about(unfinished, config, about, report, _figures(path))
+        _write_about(unfinished, config, about, report, figures)
         unfinished.replace(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -119,22 +133,23 @@ def export_run(
 
 
 def _export_forms(
-    folder: Path, model: TRevSNN, folded: FoldedTRevSNN, config: RunConfig, example: Tensor, formats: Sequence[Format]
-) -> dict[str, Callable[[Tensor], Tensor]]:
+    folder: Path, model: TRevSNN, folded: FoldedTRevSNN, items: Items, formats: Sequence[Format] | None,
+    properties: Mapping[str, str],
+) -> dict[str, Callable[[Tensor], Tensor]]:  # fmt: skip
     """Write the files of the formats into a folder; what each of them computes, by the name of the form."""
     fingerprint = fingerprint_of(model)
     forms: dict[str, Callable[[Tensor], Tensor]] = {}
+    formats = FORMATS if formats is None else formats
     if "onnx" in formats:
-        export_onnx(folded, example, folder / "model.onnx", fingerprint)
+        export_onnx(folded, None, folder / "model.onnx", fingerprint, properties)
         forms["onnx"] = OnnxModel(folder / "model.onnx", model)
     if "torch" in formats:
-        forms["torch.export"] = _export_torch(folded, example, folder / "model.pt2")
+        forms["torch.export"] = _export_torch(folded, items.x[:2], folder / "model.pt2")
     if "int8" in formats:
         save_quantised(quantise(folded)[1], folder / "model-int8.safetensors", fingerprint)
         forms["8-bit weights"] = load_quantised(folder / "model-int8.safetensors", model)
-    if "onnx-int8" in formats:
-        items = calibration_items(config.data, config.model.timesteps, CALIBRATING)
-        export_integer(folded, items, folder / "model-int8.onnx", fingerprint)
+    if "onnx-int8" in formats and items.calibration is not None:
+        export_integer(folded, items.calibration, folder / "model-int8.onnx", fingerprint, properties)
         forms["8-bit arithmetic"] = OnnxModel(folder / "model-int8.onnx", model)
     return forms
 
@@ -162,21 +177,25 @@ def _export_torch(folded: FoldedTRevSNN, example: Tensor, path: Path) -> Callabl
         return torch.export.load(path).module()
 
 
-def _figures(path: Path) -> dict[str, Any]:
-    """The figures of a run's summary, or of an export; empty for a run that has not ended."""
+def _figures(path: Path, config: RunConfig) -> dict[str, Any]:
+    """The figures of a run's summary, or of an export, with the size they were measured at; empty for a run that has not
+    ended."""
     path = pretrained_folder(str(path)) or path
     if (path / ABOUT).is_file():
-        return json.loads((path / ABOUT).read_text()).get("figures", {})
+        figures = json.loads((path / ABOUT).read_text()).get("figures", {})
+        return {"image_size": config.data.image_size, **figures} if figures else {}
     file = path / "summary.json"
     summary = json.loads(file.read_text()) if file.is_file() else {}
     names = ("last_accuracy", "best_accuracy", "test_accuracy", "epochs", "seconds", "firing_rates", "parameters")
-    return {name: summary[name] for name in names if name in summary}
+    figures = {name: summary[name] for name in names if name in summary}
+    return {"image_size": config.data.image_size, **figures} if figures else {}
 
 
 def _write_about(
     folder: Path, config: RunConfig, about: About, report: dict[str, Any], figures: dict[str, Any]
 ) -> None:
     kind = "recordings" if is_event(config.data) else "pictures"
-    write_file(folder / "README.md", model_card(config, about, report, figures, kind).encode())
+    onnx_file = next((name for name in ("model.onnx", "model-int8.onnx") if (folder / name).is_file()), None)
+    write_file(folder / "README.md", model_card(config, about, report, figures, kind, onnx_file).encode())
     write_file(folder / "config.yaml", to_yaml(config).encode())
     write_file(folder / ABOUT, json.dumps({"about": asdict(about), "figures": figures, **report}, indent=2).encode())

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from trevsnn.data.loading import real_items
+from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy.folded import fold
 from trevsnn.measure.operations import Operation, count_operations, energy_joules
 from trevsnn.run.load import Weights, load_run
@@ -18,8 +19,9 @@ PJ_PER_MAC, PJ_PER_SYNOP = 4.6, 0.9  # picojoules: 45 nm, 32-bit floating point
 
 
 def measure_energy(
-    run: Path, weights: Weights, items: int, pj_per_mac: float = PJ_PER_MAC, pj_per_synop: float = PJ_PER_SYNOP
-) -> dict[str, Any]:
+    run: Path, weights: Weights, items: int, pj_per_mac: float = PJ_PER_MAC, pj_per_synop: float = PJ_PER_SYNOP,
+    data: DataOverrides = AS_TRAINED,
+) -> dict[str, Any]:  # fmt: skip
     """Count what the folded network of a run computes for items that it was not trained on.
 
     Args:
@@ -27,6 +29,7 @@ def measure_energy(
         weights: "last" or "best".
         items: how many, at most, of the data's last part (test, else val).
         pj_per_mac, pj_per_synop: picojoules of a multiply-accumulate and of a synaptic operation.
+        data: others than the run's, with the same classes, and a size of the input other than the trained one.
 
     Returns:
         All figures are means per item: ``macs`` of the dense network; ``operations`` by layer; ``as_computed`` and
@@ -34,10 +37,11 @@ def measure_energy(
         ``rates_LT``, the firing rates of every level's state at every timestep.
 
     Raises:
-        RunError: the run or its data cannot be read.
+        UsageError: ``data`` does not fit the run's config.
+        RunError: the run or its data cannot be read, or the data's classes are not the network's.
     """
-    model, config, _, checkpoint = load_run(run, weights)
-    x = real_items(config.data, config.model.timesteps, items)
+    model, config, about, checkpoint = load_run(run, weights)
+    x = real_items(data.over(config.data), config.model.timesteps, items, about)
     operations = count_operations(fold(model), x)
     _, rates = model.forward_with_rates(x)
     ways = {}

@@ -25,11 +25,12 @@ from trevsnn.deploy.quantised import quantise
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.spike import THRESHOLD
+from trevsnn.sizes import Size, height_and_width
 
 
 @torch.no_grad()
 def measure_inference(
-    config: TRevSNNConfig, *, engines: Sequence[str], size: int, batch: int, repeats: int, rates: Sequence[float] = (),
+    config: TRevSNNConfig, *, engines: Sequence[str], size: Size, batch: int, repeats: int, rates: Sequence[float] = (),
     level_rates: Sequence[float] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Time forward passes of a network with new weights on the CPU.
@@ -45,7 +46,7 @@ def measure_inference(
         config: of the network.
         engines: those of :func:`trevsnn.deploy.engines.make_engine`, and "compiled" (torch.compile of the folded
             network).
-        size: height and width of pictures or frames in pixels.
+        size: of pictures or frames in pixels, the side of a square, or height and width.
         batch: items at a time, for throughput.
         repeats: of every measurement.
         rates: firing rates in 0..1 of all hidden neurons.
@@ -64,7 +65,7 @@ def measure_inference(
         raise ValueError(f"there are {len(level_rates)} firing rates of levels; the network has {levels} levels.")
     model = TRevSNN(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     frames = (config.timesteps,) if config.input == "event" else ()
-    x = torch.randn(max(2, batch), *frames, config.in_chans or 0, size, size)
+    x = torch.randn(max(2, batch), *frames, config.in_chans or 0, *height_and_width(size))
     with tempfile.TemporaryDirectory() as folder:
         chosen = {name: _make(name, model, x[:2], Path(folder)) for name in engines if name != "spikes"}
         at = {f"spikes, {rate:.0%}": rate for rate in rates}

@@ -14,6 +14,7 @@ from trevsnn.measure import MeasuredPrecision
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.losses import deep_supervision_loss
 from trevsnn.network.model import TRevSNN
+from trevsnn.sizes import Size, height_and_width, plain_size
 
 #: Autocast dtype and the dtype of the weights.
 PRECISIONS: dict[MeasuredPrecision, tuple[torch.dtype | None, torch.dtype]] = {
@@ -30,7 +31,7 @@ class TrainingStep:
 
     Attributes:
         batch: pictures, or recordings.
-        size: their height and width in pixels.
+        size: of them in pixels, the side of a square, or height and width.
         precision: a key of ``PRECISIONS``. The loss is not scaled in float16, which takes neither time nor memory.
         device: "cpu" or "cuda".
 
@@ -39,19 +40,19 @@ class TrainingStep:
     """
 
     batch: int = 8
-    size: int = 224
+    size: Size = 224
     precision: MeasuredPrecision = "32-true"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         positive("batch", self.batch)
-        positive("size", self.size)
+        object.__setattr__(self, "size", plain_size("size", self.size))
         choice("precision", self.precision, tuple(PRECISIONS))
 
     def inputs(self, config: TRevSNNConfig) -> tuple[Tensor, Tensor]:
         """Random inputs (B, C, H, W), or frames (B, T, C, H, W), in the weights' dtype, and classes (B,)."""
         frames = (config.timesteps,) if config.input == "event" else ()
-        shape = (self.batch, *frames, config.in_chans or 0, self.size, self.size)
+        shape = (self.batch, *frames, config.in_chans or 0, *height_and_width(self.size))
         x = torch.randn(shape, device=self.device, dtype=PRECISIONS[self.precision][1])
         return x, torch.randint(config.num_classes, (self.batch,), device=self.device)
 

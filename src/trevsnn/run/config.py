@@ -21,6 +21,7 @@ from trevsnn.run.options import flatten, split_options
 from trevsnn.run.published import fill_in
 from trevsnn.run.recipes import DEFAULT_RECIPE, read_recipe, recipe_names, recipe_yaml
 from trevsnn.run.warmup import shortened_warmup
+from trevsnn.sizes import join_sizes
 
 #: As Lightning Fabric names them.
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
@@ -249,7 +250,7 @@ def parse_config(arguments: Sequence[str]) -> RunConfig:
 
 def parse_options(arguments: Sequence[str]) -> Namespace:
     """The values of a command line, without defaults, for :func:`config_of`. Raises what :func:`parse_config` raises."""
-    return config_parser().parse_args(arguments, defaults=False)
+    return config_parser().parse_args(join_sizes(arguments), defaults=False)
 
 
 def shorten_warmup(values: Namespace, arguments: Sequence[str]) -> float | None:
@@ -287,4 +288,6 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     plain = asdict(config)
     plain["model"]["channels"] = list(config.model.channels)
     plain["data"]["sensor"] = list(config.data.sensor)
+    if not isinstance(config.data.image_size, int):
+        plain["data"]["image_size"] = list(config.data.image_size)
     return plain

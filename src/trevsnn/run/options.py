@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from trevsnn.sizes import join_sizes
+
 
 class Option(NamedTuple):
     """An option as it stands on a command line: its name without dashes, and its value, None where it has none."""
@@ -24,7 +26,7 @@ def split_options(arguments: Sequence[str], flags: Container[str] = ()) -> list[
         flags: names of options that take no value.
     """
     found: list[Option] = []
-    rest = list(arguments)
+    rest = join_sizes(arguments)
     while rest:
         token = rest.pop(0)
         if not token.startswith("--"):

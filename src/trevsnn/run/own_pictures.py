@@ -149,8 +149,8 @@ def input_size(look: Look) -> tuple[int, int]:
 
 
 def as_image_size(height: int, width: int) -> Any:
-    """The value of ``data.image_size``, which is the side of a square: the shorter one."""
-    return min(height, width)
+    """The value of ``data.image_size``."""
+    return height if height == width else [height, width]
 
 
 def network_for(height: float, width: float) -> Network:

@@ -1,10 +1,12 @@
 """Events binned to frames, and the cache of frames."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +14,8 @@ from event_files import event_config, folder_of_recordings, some_events
 from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.events.sets import load_events
+from trevsnn.data.files import read_inputs
+from trevsnn.data.loading import TensorDataset
 from trevsnn.data.part import UnreadableError
 from trevsnn.errors import RunError
 
@@ -20,7 +24,7 @@ from trevsnn.errors import RunError
 @given(
     n=st.integers(1, 400),
     frames=st.integers(1, 9),
-    size=st.sampled_from([5, 16, 30]),
+    size=st.sampled_from([5, 16, 30, (5, 16), (30, 7)]),
     sensor=st.sampled_from([(30, 30), (34, 31)]),
     by=st.sampled_from(["count", "time"]),
     seed=st.integers(0, 99),
@@ -28,11 +32,12 @@ from trevsnn.errors import RunError
 def test_binning_counts_every_event_once(n, frames, size, sensor, by, seed):
     events = some_events(n, sensor, seed)
     counts = bin_events(events, frames, size, sensor, by)
-    slow = np.zeros((frames, 2, size, size), np.int64)
+    rows, columns = (size, size) if isinstance(size, int) else size
+    slow = np.zeros((frames, 2, rows, columns), np.int64)
     span = int(events["t"][-1] - events["t"][0]) + 1
     for i, (x, y, t, p) in enumerate(events.tolist()):
         frame = i * frames // n if by == "count" else (t - int(events["t"][0])) * frames // span
-        slow[frame, p, y * size // sensor[1], x * size // sensor[0]] += 1
+        slow[frame, p, y * rows // sensor[1], x * columns // sensor[0]] += 1
     assert np.array_equal(counts, np.minimum(slow, 255))
     if by == "count":
         assert np.ptp(slow.sum((1, 2, 3))) <= 1
@@ -55,14 +60,16 @@ def test_the_cache_is_keyed_by_everything_frames_depend_on(tmp_path):
     assert np.array_equal(first.read(2), expected)
     others = [
         load_events(event_config(tmp_path, image_size=16), "train", 4),
+        load_events(event_config(tmp_path, image_size=(16, 17)), "train", 4),
+        load_events(event_config(tmp_path, image_size=(17, 16)), "train", 4),
         load_events(event_config(tmp_path, bin_by="time"), "train", 4),
         load_events(event_config(tmp_path, sensor=(34, 40)), "train", 4),
         load_events(config, "train", 5),
         load_events(config, "val", 4),
         load_events(event_config(tmp_path, workers=2), "train", 4),
     ]
-    assert len({part.cache for part in others[:5]} | {first.cache}) == 6
-    assert others[5].cache == first.cache
+    assert len({part.cache for part in others[:7]} | {first.cache}) == 8
+    assert others[7].cache == first.cache
     os.utime(first.name(0), ns=(1, 1))
     assert load_events(config, "train", 4).cache != first.cache
     assert not list((tmp_path / "cache").glob("*.part"))
@@ -90,3 +97,34 @@ def test_bad_event_data_are_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
         load_events(event_config(tmp_path, cache=str(tmp_path / "file" / "x")), "test", 2)
+
+
+def test_frames_of_a_wide_sensor_are_wide(tmp_path):
+    """Training, which shifts and turns them, too; and what is larger than the sensor is refused where it is read."""
+    folder_of_recordings(tmp_path / "data", 5)
+    config = event_config(
+        tmp_path,
+        sensor=(60, 34),
+        image_size=(17, 30),
+        crop_padding=3,
+        rotation=9.0,
+        flip=True,
+        event_drop=0.5,
+        erasing=0.5,
+    )
+    part = load_events(config, "train", 4)
+    expected = bin_events(read_recording(Path(part.name(1))), 4, (17, 30), (60, 34), "count")
+    assert np.array_equal(part.read(1), expected)
+    assert part.read(1).shape == (4, 2, 17, 30)
+    training = TensorDataset(part, config, 0, timesteps=4, training=True)
+    assert {training[1, index][0].shape for index in range(4)} == {(4, 2, 17, 30)}
+    evaluated = TensorDataset(part, config, 0, timesteps=4, training=False)[0, 1][0]
+    assert np.allclose(evaluated.numpy(), expected / expected[expected > 0].mean())
+    assert torch.equal(read_inputs([Path(part.name(1))], config, part.about, 4)[0], evaluated)
+    for size, most in (((35, 30), "[34, 30]"), ((34, 61), "[34, 60]")):
+        wrong = event_config(tmp_path, sensor=(60, 34), image_size=size)
+        text = rf"image_size is \[{size[0]}, {size[1]}\], but the sensor has 60 x 34 pixels \(width x height\): set it to {re.escape(most)}"
+        with pytest.raises(RunError, match=text):
+            load_events(wrong, "train", 2)
+        with pytest.raises(RunError, match=text):
+            read_inputs([Path(part.name(1))], wrong, part.about, 2)

@@ -20,9 +20,10 @@ from trevsnn.data.config import DataConfig
 from trevsnn.data.files import read_inputs
 from trevsnn.data.loading import IGNORED, TensorDataset
 from trevsnn.data.part import UnreadableError
+from trevsnn.data.pictures.cover import covering_size
 from trevsnn.data.pictures.file import REDUCTIONS, PictureFile
 from trevsnn.data.pictures.folders import PictureFolder
-from trevsnn.data.pictures.reduced import Reduced, largest_reduction, size_of_resized
+from trevsnn.data.pictures.reduced import Reduced, largest_reduction
 from trevsnn.data.sampling import seeded
 from trevsnn.data.sets import load
 
@@ -78,7 +79,9 @@ def test_a_jpeg_is_decoded_at_the_reduction_asked_for(tmp_path, size, reduction)
 def test_the_shorter_side_is_resized_as_torchvision_does(width, height, shorter):
     if max(width, height) > 20 * min(width, height):
         return
-    assert v2.Resize(shorter)(Image.new("L", (width, height))).size == size_of_resized((width, height), shorter)
+    assert v2.Resize(shorter)(Image.new("L", (width, height))).size == covering_size(
+        (width, height), (shorter, shorter)
+    )
 
 
 def test_the_crop_is_drawn_as_without(photographs):

@@ -20,34 +20,52 @@ from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.recordings import Events
 from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
+from trevsnn.sizes import Size, height_and_width
 
 CACHE_VERSION = 1  # raise it when the same parameters come to give other frames
 
 
-def bin_events(events: Events, frames: int, size: int, sensor: tuple[int, int], by: BinBy) -> NDArray[np.uint8]:
+def bin_events(events: Events, frames: int, size: Size, sensor: tuple[int, int], by: BinBy) -> NDArray[np.uint8]:
     """Count events per frame, polarity and pixel.
 
     Args:
         events: at least one, in the order of time (:func:`trevsnn.data.events.recordings.read_recording`).
         frames: T.
-        size: S; an event at pixel x of a sensor W wide is counted in column x S // W, so none is lost or counted twice.
-        sensor: width W and height H in pixels.
+        size: of a frame, H x W. An event at (x, y) is counted in column x W // width and row y H // height of the sensor, so
+            none is lost or counted twice.
+        sensor: width and height in pixels.
         by: "count" gives every frame as many events, "time" as many microseconds.
 
     Returns:
-        (T, 2, S, S), polarities darker and brighter; 255 stands for 255 events or more.
+        (T, 2, H, W), polarities darker and brighter; 255 stands for 255 events or more.
 
     Raises:
         ValueError: an event lies outside the sensor.
     """
-    width, height = sensor
+    (width, height), (rows, columns) = sensor, height_and_width(size)
     x, y = events["x"].astype(np.int64), events["y"].astype(np.int64)
     if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
         raise ValueError(f"it has an event at ({x.max()}, {y.max()}), outside a sensor of {width} x {height} pixels")
     frame = frame_numbers(events, frames, by)
-    place = ((frame * 2 + events["p"]) * size + y * size // height) * size + x * size // width
-    counts = np.bincount(place, minlength=frames * 2 * size * size)
-    return np.minimum(counts, 255).astype(np.uint8).reshape(frames, 2, size, size)
+    place = ((frame * 2 + events["p"]) * rows + y * rows // height) * columns + x * columns // width
+    counts = np.bincount(place, minlength=frames * 2 * rows * columns)
+    return np.minimum(counts, 255).astype(np.uint8).reshape(frames, 2, rows, columns)
+
+
+def check_size(size: Size, sensor: tuple[int, int]) -> None:
+    """Check that frames are no larger than the sensor, (width, height), in either direction.
+
+    Raises:
+        RunError: they are.
+    """
+    (rows, columns), (width, height) = height_and_width(size), sensor
+    if rows > height or columns > width:
+        square = isinstance(size, int)
+        most = min(sensor) if square else [min(rows, height), min(columns, width)]
+        raise RunError(
+            f"data.image_size is {size if square else list(size)}, but the sensor has {width} x {height} pixels"
+            f"{'' if square else ' (width x height)'}: set it to {most} at most."
+        )
 
 
 def frame_numbers(events: Events, frames: int, by: BinBy) -> NDArray[np.int64]:
@@ -59,7 +77,7 @@ def frame_numbers(events: Events, frames: int, by: BinBy) -> NDArray[np.int64]:
 
 
 class EventFrames(FileList):
-    """Recordings as frames (T, 2, S, S), uint8, binned once and kept in one file of the cache.
+    """Recordings as frames (T, 2, H, W), uint8, binned once and kept in one file of the cache.
 
     The file is named by a hash of everything its content depends on: the excerpts' names, their files' sizes and times of
     change, and the parameters of :func:`bin_events`.
@@ -81,12 +99,8 @@ class EventFrames(FileList):
     def __init__(self, listing: FileList, frames: int, sensor: tuple[int, int], config: DataConfig) -> None:
         super().__init__(listing.root, listing.files, listing.labels_N.tolist(), listing.classes)
         size, by = config.image_size, config.bin_by
-        if size > min(sensor):
-            raise RunError(
-                f"data.image_size is {size}, but the sensor has {sensor[0]} x {sensor[1]} pixels: "
-                f"set it to {min(sensor)} at most."
-            )
-        self._shape = (len(self.files), frames, 2, size, size)
+        check_size(size, sensor)
+        self._shape = (len(self.files), frames, 2, *config.size_HW)
         key = [CACHE_VERSION, str(self.root.resolve()), *self._shape, *sensor, by]
         digest = hashlib.sha256(json.dumps([*key, *map(self._stamp, self.files)]).encode()).hexdigest()
         self.cache = Path(config.cache or CACHE / "frames") / f"{digest[:32]}.npy"
@@ -127,7 +141,7 @@ class EventFrames(FileList):
                 beside.unlink()
 
 
-def _binned(root: Path, frames: int, size: int, sensor: tuple[int, int], by: BinBy, file: str) -> NDArray[np.uint8]:
+def _binned(root: Path, frames: int, size: Size, sensor: tuple[int, int], by: BinBy, file: str) -> NDArray[np.uint8]:
     try:
         return bin_events(read_excerpt(root, file), frames, size, sensor, by)
     except ValueError as error:

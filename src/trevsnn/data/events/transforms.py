@@ -13,7 +13,7 @@ from trevsnn.data.geometry import rotation_and_shear
 
 
 def frames_transform(config: DataConfig, *, training: bool) -> v2.Compose:
-    """The transform from counts (T, 2, S, S) to float32 frames, augmented in training.
+    """The transform from counts (T, 2, H, W) to float32 frames, augmented in training.
 
     Every recording is divided by its mean count over the pixels of frames that have any event, so that the inputs of
     slow and fast scenes, and of any T, are of one magnitude. Augmentations are the same for all frames of a recording:
@@ -25,7 +25,7 @@ def frames_transform(config: DataConfig, *, training: bool) -> v2.Compose:
         if config.event_drop > 0:
             transforms.append(EventDrop(config.event_drop))
         if config.crop_padding > 0:
-            transforms.append(v2.RandomCrop(config.image_size, padding=config.crop_padding))
+            transforms.append(v2.RandomCrop(config.size_HW, padding=config.crop_padding))
         if config.flip:
             transforms.append(v2.RandomHorizontalFlip())
         # An event has one place: a pixel takes the count of the nearest one, and no count is spread over several.

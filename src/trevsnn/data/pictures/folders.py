@@ -71,6 +71,36 @@ def folder_splits(config: DataConfig) -> list[Split]:
     return ["train", "val", "test"] if "test" in _labelled_parts(config) else ["train", "val"]
 
 
+def parts_with_labels(config: DataConfig) -> list[Split]:
+    """The parts of a folder that have a folder with labelled pictures.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    folders = find_parts(data_root(config))
+    return [split for split in SPLITS if split in folders and not _unlabelled(folders[split])]
+
+
+def is_without_train(config: DataConfig) -> bool:
+    """Whether a folder has val or test, but no train: enough for a network that is trained.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    parts = parts_with_labels(config)
+    return bool(parts) and "train" not in parts
+
+
+def load_without_train(config: DataConfig, split: Split) -> PictureFolder:
+    """The pictures of val/CLASS or test/CLASS of a folder without train.
+
+    Raises:
+        RunError: a class has no pictures.
+    """
+    folder = find_parts(data_root(config))[split]
+    return list_pictures(folder, list_classes(folder), GreyFolder if config.grey else PictureFolder)
+
+
 def load_folder(config: DataConfig, split: Split) -> PictureFolder:
     """The pictures of one part of train/CLASS, val/CLASS, test/CLASS.
 

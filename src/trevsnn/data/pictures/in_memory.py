@@ -15,7 +15,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.listing import find_parts, list_classes
-from trevsnn.data.part import CACHE, Part
+from trevsnn.data.part import CACHE, MissingDataError, Part
 from trevsnn.data.pictures.file import read_rgb
 from trevsnn.data.pictures.folders import list_pictures
 from trevsnn.data.splitting import stratified_split
@@ -130,7 +130,8 @@ def _read_cifar(kind: type[CIFAR10], config: DataConfig) -> tuple[tuple[str, ...
             dataset = kind(str(root), train=split == "train", download=config.download)
         except (OSError, RuntimeError) as error:
             first = str(error).splitlines()[0].rstrip(".")
-            raise RunError(
+            kind_of_error = RunError if (root / kind.base_folder).exists() else MissingDataError
+            raise kind_of_error(
                 f"{config.name} is not in {root} ({first}): set data.root to a folder with {kind.base_folder}, or with "
                 "train/CLASS and test/CLASS folders of pictures."
             ) from error
@@ -154,7 +155,7 @@ def find_idx(kind: type[MNIST], root: str | None, download: bool) -> Path:
     or the cache, and checks their hashes.
 
     Raises:
-        RunError: the files are not there and cannot be downloaded.
+        MissingDataError: the files are not there and cannot be downloaded.
     """
     fashion = kind is FashionMNIST
     base = Path(root) if root is not None else CACHE
@@ -174,7 +175,7 @@ def find_idx(kind: type[MNIST], root: str | None, download: bool) -> Path:
     name, remedy = (
         ("Fashion-MNIST", "install Debian's package dataset-fashion-mnist, or ") if fashion else ("MNIST", "")
     )
-    raise RunError(
+    raise MissingDataError(
         f"{name} is not in {' or '.join(map(str, candidates))}{problem}: {remedy}set data.root to a folder with its "
         "four .gz files."
     )

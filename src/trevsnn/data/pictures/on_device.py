@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
-from math import floor
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torchvision.transforms.v2.functional import center_crop, resize, resized_cr
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.part import About
+from trevsnn.data.pictures.cover import covering_size, evaluated_size
 from trevsnn.data.pictures.raw import CHANGES, Drawn, RawBatch, RawItem
 from trevsnn.errors import UsageError
 
@@ -64,7 +64,7 @@ class OnDevice:
             self._try_decoder()
 
     def __call__(self, batch: RawBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """The batch as (float32 pictures (B, C, S, S), labels (B,), both on the device; unreadable (B,) on the CPU).
+        """The batch as (float32 pictures (B, C, H, W), labels (B,), both on the device; unreadable (B,) on the CPU).
 
         Raises:
             UnreadableError: a JPEG is damaged (``on_unreadable="fail"``).
@@ -148,18 +148,18 @@ class OnDevice:
             return None
 
     def _resize(self, pictures: list[Tensor], drawn: Sequence[Drawn]) -> Tensor:
-        """Pictures cropped and resized, as one batch (B, C, S, S), uint8."""
-        config, size = self.config, self.config.image_size
+        """Pictures cropped and resized, as one batch (B, C, H, W), uint8."""
+        config, size = self.config, list(self.config.size_HW)
         if self.training and config.crop == "resized":
             both = zip(pictures, drawn, strict=True)
-            return torch.stack([resized_crop(p, *d.crop, [size, size], antialias=True) for p, d in both])
-        shorter = size if self.training else floor(size / config.crop_share)
+            return torch.stack([resized_crop(p, *d.crop, size, antialias=True) for p, d in both])
+        least_HW = config.size_HW if self.training else evaluated_size(config.size_HW, config.crop_share)
         if len({picture.shape for picture in pictures}) == 1:  # a set of one size: all at once
-            return center_crop(resize(torch.stack(pictures), [shorter], antialias=True), [size, size])
-        return torch.stack([center_crop(resize(p, [shorter], antialias=True), [size, size]) for p in pictures])
+            return center_crop(_covering(torch.stack(pictures), least_HW), size)
+        return torch.stack([center_crop(_covering(p, least_HW), size) for p in pictures])
 
     def _augment(self, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
-        """Images (B, C, S, S) in 0..1, each shifted, mirrored, turned, sheared and changed in colour by its own numbers."""
+        """Images (B, C, H, W) in 0..1, each shifted, mirrored, turned, sheared and changed in colour by its own numbers."""
         rows = [(*d.shift, d.flip, d.angle, d.shear, *d.colours) for d in drawn]
         numbers_BP = self._place(torch.tensor(rows, dtype=torch.float32))
         top_B, left_B, flip_B, angle_B, shear_B = numbers_BP[:, :5].unbind(1)
@@ -173,11 +173,12 @@ class OnDevice:
 
     def _turn(self, images: Tensor, angle_B: Tensor, shear_B: Tensor) -> Tensor:
         """Images turned, counter-clockwise, and then sheared along x about their middle; both angles are in degrees."""
-        size, matrices, zeros = self.config.image_size, self.transform.get_affine_matrix2d, torch.zeros_like(angle_B)
-        middle_B2, still_B2 = images.new_full((len(images), 2), (size - 1) / 2), images.new_zeros(len(images), 2)
+        (height, width), matrices = self.config.size_HW, self.transform.get_affine_matrix2d
+        zeros, still_B2 = torch.zeros_like(angle_B), images.new_zeros(len(images), 2)
+        middle_B2 = images.new_tensor([(width - 1) / 2, (height - 1) / 2]).expand(len(images), 2)
         turn_B33 = matrices(still_B2, middle_B2, still_B2 + 1, -angle_B)
         shear_B33 = matrices(still_B2, middle_B2, still_B2 + 1, zeros, shear_B.deg2rad(), zeros)
-        return self.transform.warp_affine(images, (shear_B33 @ turn_B33)[:, :2], (size, size))
+        return self.transform.warp_affine(images, (shear_B33 @ turn_B33)[:, :2], (height, width))
 
     def _recolour(self, images: Tensor, factors_BP: Tensor) -> Tensor:
         changes = (
@@ -209,12 +210,20 @@ class DeviceLoader:
         return map(self.place, self.loader)
 
 
+def _covering(pictures: Tensor, least_HW: tuple[int, int]) -> Tensor:
+    """Pictures (..., h, w) of one size, resized with antialiasing to cover H x W."""
+    height, width = pictures.shape[-2:]
+    columns, rows = covering_size((width, height), least_HW)
+    return resize(pictures, [rows, columns], antialias=True)
+
+
 def _shifted(images: Tensor, padding: int, top_B: Tensor, left_B: Tensor) -> Tensor:
-    """From each image (C, S, S) with ``padding`` zeros around it the S x S pixels from a row and column on."""
-    steps_S = torch.arange(images.shape[-1], device=images.device)
-    rows_BS1, columns_B1S = (top_B[:, None] + steps_S)[:, :, None], (left_B[:, None] + steps_S)[:, None]
+    """From each image (C, H, W) with ``padding`` zeros around it the H x W pixels from a row and column on."""
+    height, width = images.shape[-2:]
+    rows_BH1 = (top_B[:, None] + torch.arange(height, device=images.device))[:, :, None]
+    columns_B1W = (left_B[:, None] + torch.arange(width, device=images.device))[:, None]
     items_B11 = torch.arange(len(images), device=images.device)[:, None, None]
-    return pad(images, [padding] * 4)[items_B11, :, rows_BS1, columns_B1S].movedim(-1, 1)
+    return pad(images, [padding] * 4)[items_B11, :, rows_BH1, columns_B1W].movedim(-1, 1)
 
 
 def _kornia(module: str) -> Any:

@@ -16,6 +16,7 @@ from torchvision.transforms import ColorJitter, v2
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.geometry import rotation_and_shear
+from trevsnn.data.pictures.cover import crop_ratio
 from trevsnn.data.pictures.file import PictureFile
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -56,14 +57,13 @@ class Draw:
     """
 
     def __init__(self, config: DataConfig) -> None:
-        self.config, size = config, config.image_size
-        self.scale = (config.crop_scale, 1.0)
-        self.ratio = RandomResizedCropAndInterpolation(size).ratio
+        self.config, size = config, config.size_HW
+        self.scale, self.ratio = (config.crop_scale, 1.0), crop_ratio(size)
         self.shift = v2.RandomCrop(size, padding=config.crop_padding)
         self.forms = rotation_and_shear(config, v2.InterpolationMode.BILINEAR)
         self.factors = [1 - config.color_jitter, 1 + config.color_jitter]
         self.erase = v2.RandomErasing(scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3))  # timm's ranges
-        self.shown = [torch.empty(1, size, size, device="meta")]  # whose size alone is asked for
+        self.shown = [torch.empty(1, *size, device="meta")]  # whose size alone is asked for
 
     def __call__(self, picture: Image.Image) -> Drawn:
         """The numbers of an item, of whose whole picture the size alone is read."""

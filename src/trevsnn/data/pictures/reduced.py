@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
+from trevsnn.data.pictures.cover import covering_size
 from trevsnn.data.pictures.file import REDUCTIONS, PictureFile
 
 
@@ -19,7 +20,7 @@ class Reduced:
     directions: where none does, or the file is no JPEG, the result is that of ``resize``, bit for bit.
 
     Args:
-        resize: timm's random resized crop, or torchvision's Resize of the shorter side, both bilinear.
+        resize: timm's random resized crop, or :class:`trevsnn.data.pictures.cover.Cover`, both bilinear.
     """
 
     def __init__(self, resize: Any) -> None:
@@ -46,15 +47,9 @@ class Reduced:
         """The region (left, top, width, height) of the whole picture, and the size (width, height) it is resized to."""
         if isinstance(self.resize, RandomResizedCropAndInterpolation):
             top, left, height, width = self.resize.get_params(file.header, self.resize.scale, self.resize.ratio)
-            return (left, top, width, height), self.resize.size
-        shorter = self.resize.size  # torchvision's older transforms keep a number, the newer a list of one
-        return (0, 0, *file.size), size_of_resized(file.size, shorter if isinstance(shorter, int) else shorter[0])
-
-
-def size_of_resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height of a picture whose shorter side is resized to ``shorter`` pixels, as torchvision rounds them."""
-    longer = int(shorter * max(size) / min(size))
-    return (shorter, longer) if size[0] <= size[1] else (longer, shorter)
+            rows, columns = self.resize.size
+            return (left, top, width, height), (columns, rows)
+        return (0, 0, *file.size), covering_size(file.size, self.resize.least_HW)
 
 
 def largest_reduction(region: tuple[int, int, int, int], size: tuple[int, int]) -> int:

@@ -17,7 +17,7 @@ class Rows(nn.Module):
 
     Args:
         timesteps: T.
-        size: S, rows of a picture.
+        size: S, rows of a picture, its height.
 
     Raises:
         UsageError: T is larger than S.

@@ -6,6 +6,7 @@ from statistics import median
 
 from trevsnn.data.config import EVENT_SETS, DataConfig
 from trevsnn.data.part import Part, UnreadableError
+from trevsnn.sizes import size_text
 
 LOOKED_AT = 50  # pictures, evenly spread over the part
 FACTOR = 2  # of each side, from which on it is said
@@ -26,12 +27,12 @@ def size_warning(part: Part, config: DataConfig) -> str | None:
     if not sizes:
         return None
     height, width = median(h for h, _ in sizes), median(w for _, w in sizes)
-    shown = config.image_size
-    scale = shown / min(height, width)  # the shorter side is resized to it
+    shown_HW = config.size_HW
+    scale = max(shown_HW[0] / height, shown_HW[1] / width)  # a picture is resized so that it covers the input
     if 1 / FACTOR <= scale <= FACTOR:
         return None
     change = f"shrunk to 1/{1 / scale:.1f}" if scale < 1 else f"enlarged {scale:.1f} times"
     return (
-        f"pictures of about {height:g} x {width:g} (height x width) are shown at {shown} x {shown}, {change}: "
+        f"pictures of about {height:g} x {width:g} (height x width) are shown at {size_text(shown_HW)}, {change}: "
         "data.image_size is what changes it."
     )

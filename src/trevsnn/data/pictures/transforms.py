@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from trevsnn.data.config import DataConfig
 from trevsnn.data.geometry import rotation_and_shear
 from trevsnn.data.part import About
+from trevsnn.data.pictures.cover import Cover, crop_ratio, evaluated_size
 from trevsnn.data.pictures.reduced import Reduced
 from trevsnn.data.pictures.rows import as_frames, as_picture
 from trevsnn.data.sampling import mix_seed
@@ -30,11 +31,12 @@ auto_augment.NAME_TO_OP["PosterizeIncreasing"] = _posterize
 
 
 def picture_transform(config: DataConfig, about: About, *, training: bool) -> Any:
-    """The transform from a PIL picture to a normalised float32 tensor (C, S, S), augmented in training.
+    """The transform from a PIL picture to a normalised float32 tensor (C, H, W), augmented in training.
 
     With ``reduced`` it takes a :class:`trevsnn.data.pictures.file.PictureFile` as well.
 
-    Resizing is bilinear. In training, ``crop="pad"`` crops the picture at random out of a border of zeros,
+    Resizing is bilinear, to cover H x W (:mod:`trevsnn.data.pictures.cover`) and crop the middle. In training,
+    ``crop="pad"`` crops that picture at random out of a border of zeros,
     ``crop="resized"`` resizes a random crop (timm); then come flip, rotation, shear, timm's RandAugment or colour jitter,
     normalisation, and timm's random erasing with noise. In evaluation the centre crop.
 
@@ -43,30 +45,30 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
         about: with the mean and standard deviation to normalise by.
         training: whether to augment.
     """
-    size, mean, std = config.image_size, about.mean, about.std
-    transforms: list[Any] = (
-        _training(config, about)
-        if training
-        else list(
-            transforms_imagenet_eval(size, config.crop_share, interpolation="bilinear", mean=mean, std=std).transforms
-        )
-    )
+    transforms = _training(config, about) if training else _evaluation(config, about)
     if config.reduced:
         transforms[0] = Reduced(transforms[0])
     return v2.Compose(transforms)
 
 
+def _evaluation(config: DataConfig, about: About) -> list[Any]:
+    """The transforms of evaluation, the first a resizing."""
+    size = config.size_HW
+    _, crop, *tensor = transforms_imagenet_eval(size, mean=about.mean, std=about.std).transforms
+    return [Cover(evaluated_size(size, config.crop_share)), crop, *tensor]
+
+
 def _training(config: DataConfig, about: About) -> list[Any]:
     """The transforms of training, the first a resizing."""
-    size, mean, std = config.image_size, about.mean, about.std
+    size, mean, std = config.size_HW, about.mean, about.std
     crop, colours, tensor = transforms_imagenet_train(
-        size, (config.crop_scale, 1.0), hflip=0.5 if config.flip else 0.0, color_jitter=config.color_jitter or None,  # type: ignore[arg-type]
+        size, (config.crop_scale, 1.0), crop_ratio(size), hflip=0.5 if config.flip else 0.0, color_jitter=config.color_jitter or None,  # type: ignore[arg-type]
         auto_augment=config.auto_augment, interpolation="bilinear", mean=mean, std=std,
         re_prob=config.erasing, re_mode="pixel", separate=True,
     )  # type: ignore[misc] # fmt: skip
     transforms: list[Any] = list(crop.transforms)
     if config.crop == "pad":
-        transforms = [v2.Resize(size), v2.CenterCrop(size)]
+        transforms = [Cover(size), v2.CenterCrop(size)]
         if config.crop_padding > 0:
             transforms.append(v2.RandomCrop(size, padding=config.crop_padding))
         if config.flip:

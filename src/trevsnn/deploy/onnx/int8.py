@@ -7,7 +7,7 @@ each output channel of PW2 and of the stem, and for all channels together where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,10 @@ class _Network(Graph):
 
 
 @torch.no_grad()
-def export_integer(folded: FoldedTRevSNN, calibration: Tensor, path: Path, fingerprint: str | None = None) -> None:
+def export_integer(
+    folded: FoldedTRevSNN, calibration: Tensor, path: Path, fingerprint: str | None = None,
+    properties: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Write the network in 8-bit arithmetic, input ``input`` and output ``logits``, float32, a batch of any size.
 
     Args:
@@ -171,6 +174,7 @@ def export_integer(folded: FoldedTRevSNN, calibration: Tensor, path: Path, finge
         path: of the file, for :class:`trevsnn.deploy.onnx.model.OnnxModel` and
             :class:`trevsnn.deploy.int8.engine.SpikeDriven`.
         fingerprint: of the network, for the file's metadata.
+        properties: further metadata.
 
     Raises:
         UsageError: onnx is not installed.
@@ -186,8 +190,8 @@ def export_integer(folded: FoldedTRevSNN, calibration: Tensor, path: Path, finge
         [onnx.helper.make_tensor_value_info("logits", real, ["batch", folded.config.num_classes])], graph.constants,
     )  # fmt: skip
     model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    if fingerprint is not None:
-        onnx.helper.set_model_props(model, {FINGERPRINT: fingerprint})
+    own = {} if fingerprint is None else {FINGERPRINT: fingerprint}
+    onnx.helper.set_model_props(model, {**own, **(properties or {})})
     onnx.checker.check_model(model, full_check=True)
     write_file(path, model.SerializeToString())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.fingerprint import FINGERPRINT, check_fingerprint
+from trevsnn.deploy.folded import FoldedTRevSNN
 from trevsnn.errors import RunError
 from trevsnn.network.model import TRevSNN
 
@@ -22,14 +23,32 @@ def batch_axis() -> tuple[dict[int, torch.export.Dim]]:
     return ({0: torch.export.Dim("batch")},)
 
 
-def export_onnx(network: nn.Module, example: Tensor, path: Path, fingerprint: str | None = None) -> None:
+def any_size(network: FoldedTRevSNN) -> tuple[Tensor, dict[int, torch.export.Dim]]:
+    """An example from which a network is exported for items of any height and width, and its axes of any size.
+
+    It is so large that on no level a side has one pixel alone, which the exporter would take for fixed.
+    """
+    config = network.config
+    side = 2 ** (len(config.channels) + 3)
+    frames = (config.timesteps,) if config.input == "event" else ()
+    example = torch.zeros(2, *frames, config.in_chans or 0, side, side + 8)
+    axes = {0: "batch", example.dim() - 2: "height", example.dim() - 1: "width"}
+    return example, {axis: torch.export.Dim(name) for axis, name in axes.items()}
+
+
+def export_onnx(
+    network: nn.Module, example: Tensor | None, path: Path, fingerprint: str | None = None,
+    properties: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Write an ONNX file, input ``input`` and output ``logits``, float32, with a batch of any size.
 
     Args:
         network: on the CPU, in evaluation mode.
-        example: an input of the height and width the file is to take, of two items at least.
+        example: an input of the height and width the file is to take, of two items at least. None, of a folded network,
+            for any height and width.
         path: of the file.
         fingerprint: of the network, for the file's metadata.
+        properties: further metadata.
 
     Raises:
         UsageError: onnx and onnxscript are not installed.
@@ -38,17 +57,23 @@ def export_onnx(network: nn.Module, example: Tensor, path: Path, fingerprint: st
     require("onnxscript")
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they report every stage and every node they simplify
         logging.getLogger(name).setLevel(logging.ERROR)
+    axes = batch_axis()
+    if example is None:
+        assert isinstance(network, FoldedTRevSNN)
+        example, free = any_size(network)
+        axes = (free,)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network, (example,), dynamo=True, input_names=["input"], output_names=["logits"],
-            dynamic_shapes=batch_axis(), verbose=False,
+            dynamic_shapes=axes, verbose=False,
         )  # fmt: skip
     assert program is not None
     for node in program.model.graph.all_nodes():  # where in whose files it comes from is nobody's business
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     if fingerprint is not None:
         program.model.metadata_props[FINGERPRINT] = fingerprint
+    program.model.metadata_props.update(properties or {})
     program.save(str(path))
 
 
@@ -73,6 +98,7 @@ class OnnxModel:
         options.log_severity_level = 4
         with reading(path):
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.shape = self.session.get_inputs()[0].shape[1:]  # an axis of any size by a name
         if model is not None:
             check_fingerprint(self.session.get_modelmeta().custom_metadata_map.get(FINGERPRINT), model, path)
 
@@ -82,7 +108,7 @@ class OnnxModel:
         Raises:
             ValueError: the input has another shape than the file takes, or holds NaN.
         """
-        check_input(x, self.session.get_inputs()[0].shape[1:])
+        check_input(x, self.shape)
         (logits,) = self.session.run(None, {"input": x.contiguous().numpy()})
         return torch.from_numpy(logits)
 
@@ -97,13 +123,15 @@ def reading(path: Path) -> Iterator[None]:
         raise RunError(f"{path} is missing or no ONNX file ({first}): export the model again.") from error
 
 
-def check_input(x: Tensor, shape: Sequence[int]) -> None:
+def check_input(x: Tensor, shape: Sequence[int | str]) -> None:
     """Check that the items of ``x`` have the shape a file takes, without the batch's axis, and hold no NaN.
+    An axis that has a name in place of a number is of any size.
 
     Raises:
         ValueError: they do not.
     """
-    if list(x.shape[1:]) != list(shape):
+    pairs = zip(shape, x.shape[1:], strict=False)
+    if x.dim() != len(shape) + 1 or any(isinstance(taken, int) and taken != given for taken, given in pairs):
         raise ValueError(f"the input has shape {tuple(x.shape)}; this ONNX file takes {('B', *shape)}.")
     if not x.sum().isfinite() and x.isnan().any():  # a sum costs less, and is finite only without NaN
         raise ValueError("the input holds NaN.")

@@ -1,0 +1,157 @@
+"""The script in a model card classifies as ``trevsnn predict`` does, without this package and PyTorch."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.datasets
+import torch
+from PIL import Image
+
+from trevsnn.cli.main import main
+from trevsnn.deploy.onnx.model import OnnxModel
+from trevsnn.deploy.script import script_section
+from trevsnn.run.config import recipe_config
+from trevsnn.run.load import load_run
+
+PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
+GUARD = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("trevsnn", "torch", "torchvision", "timm"):
+            raise AssertionError(f"{name} is imported")
+
+sys.meta_path.insert(0, Refuse())
+exec(compile(open("classify.py").read(), "classify.py", "exec"))
+assert not {"trevsnn", "torch"} & sys.modules.keys()
+"""
+
+
+def script_of(folder: Path) -> str:
+    (script,) = re.findall(r"```python\n(# python classify.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    return script
+
+
+def classify(script: str, folder: Path, file: Path) -> tuple[str, float]:
+    """What the script prints, run beside the exported files in an interpreter that refuses this package and PyTorch."""
+    (folder / "classify.py").write_text(script)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", GUARD, str(file)], cwd=folder, capture_output=True, text=True, check=False
+        )
+    finally:
+        (folder / "classify.py").unlink()
+    assert done.returncode == 0, done.stderr
+    name, probability = done.stdout.rsplit(maxsplit=1)
+    return name, float(probability)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> list[Path]:
+    """Colour, grey, with transparency, large, upright, and smaller than the network's input."""
+    folder = tmp_path_factory.mktemp("pictures")
+    with Image.open(PHOTOGRAPHS / "china.jpg") as china, Image.open(PHOTOGRAPHS / "flower.jpg") as flower:
+        china.save(folder / "colour.jpg")
+        flower.convert("L").save(folder / "grey.png")
+        clear = china.convert("RGBA")
+        clear.putalpha(flower.convert("L"))
+        clear.save(folder / "clear.png")
+        china.resize((3001, 2003), Image.Resampling.BICUBIC).save(folder / "large.jpg", quality=90)
+        flower.transpose(Image.Transpose.ROTATE_90).resize((61, 187)).save(folder / "upright.png")
+        flower.resize((7, 5)).save(folder / "small.png")
+    return sorted(folder.iterdir())
+
+
+def predicted(folder: Path, files: list[Path], capsys, engine: str) -> list[dict]:
+    capsys.readouterr()
+    assert main(["predict", str(folder), *map(str, files), "--engine", engine, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_script_classifies_as_predict_does(wide_export, pictures, capsys):
+    """Pillow resizes for torchvision too, so both give the network the same numbers; of the same file in ONNX Runtime only
+    sums in another order, of a batch, may differ, by float32's rounding."""
+    script = script_of(wide_export)
+    assert len(script.splitlines()) <= 20
+    engines = {engine: predicted(wide_export, pictures, capsys, engine) for engine in ("onnx", "eager")}
+    for number, file in enumerate(pictures):
+        name, probability = classify(script, wide_export, file)
+        for engine, rows in engines.items():
+            assert name == rows[number]["class"], (file, engine)
+            assert probability == pytest.approx(rows[number]["probability"], abs=1e-5), (file, engine)
+
+
+def test_of_8_bits_alone_the_script_uses_that_file(wide_export, wide_run, pictures, capsys):
+    out = wide_run.with_name("integer")
+    assert main(["export", str(wide_run), "--out", str(out), "--formats", "onnx-int8"]) == 0
+    script = script_of(out)
+    assert '"model-int8.onnx"' in script
+    (row,) = predicted(out, pictures[:1], capsys, "onnx-int8")
+    name, probability = classify(script, out, pictures[0])
+    assert (name, probability) == (row["class"], pytest.approx(row["probability"], abs=1e-5))
+
+
+def test_the_script_for_digits_is_grey(tmp_path, pictures, capsys):
+    assert main(["export", "digits", "--out", str(tmp_path / "e"), "--formats", "onnx-int8"]) == 0
+    rows = predicted(tmp_path / "e", pictures[:3], capsys, "onnx-int8")
+    for file, row in zip(pictures[:3], rows, strict=True):
+        name, probability = classify(script_of(tmp_path / "e"), tmp_path / "e", file)
+        assert (name, probability) == (row["class"], pytest.approx(row["probability"], abs=1e-5))
+
+
+def test_the_file_says_what_it_must_be_given(wide_export):
+    about = load_run(wide_export, "last").about
+    for name in ("model.onnx", "model-int8.onnx"):
+        properties = OnnxModel(wide_export / name).session.get_modelmeta().custom_metadata_map
+        found = {key: json.loads(text) for key, text in properties.items() if key != "trevsnn"}
+        assert found == {
+            "classes": ["cat", "dog"], "input": "pictures", "size": [9, 14], "channels": 3, "mean": list(about.mean),
+            "std": list(about.std), "interpolation": "bilinear", "crop": 0.9,
+        }  # fmt: skip
+        assert "trevsnn" in properties
+
+
+def code_of(section: str) -> str:
+    return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("recipe", ["n-mnist", "sequential-fashion-mnist"])
+def test_scripts_of_frames_and_rows_prepare_what_the_network_takes(tmp_path, monkeypatch, recipe):
+    """The session is replaced by one that keeps what it is given."""
+    from trevsnn.data.files import read_inputs
+    from trevsnn.data.part import About
+    from trevsnn.deploy.onnx.properties import properties_of
+
+    config = recipe_config(recipe)
+    about = About(("a", "b"), config.model.in_chans or 1, (0.3,) * 1, (0.4,) * 1)
+    section = script_section(config, "model.onnx")
+    given = []
+    namespace = f"session = Kept()\nabout = {{k: json.loads(v) for k, v in {properties_of(config, about)!r}.items()}}\n"
+    code = re.sub(r"session = .*\nabout = .*\n", lambda _: namespace, code_of(section))
+
+    class Kept:
+        def run(self, names, inputs):
+            given.append(inputs["input"])
+            return [np.zeros((1, 2))]
+
+    if recipe == "n-mnist":
+        assert "Recordings of an event camera need the package" in section
+        from trevsnn.data.events.transforms import frames_transform
+
+        counts = np.random.default_rng(0).poisson(0.2, (config.model.timesteps, 2, 34, 34)).astype(np.uint8)
+        np.save(tmp_path / "in.npy", counts)
+        file, expected = tmp_path / "in.npy", frames_transform(config.data, training=False)(counts)
+    else:
+        file = tmp_path / "in.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 33), np.uint8)).save(file)
+        expected = read_inputs([file], config.data, about, config.model.timesteps)[0]
+    monkeypatch.setattr(sys, "argv", ["classify.py", str(file)])
+    exec(compile(code, "classify.py", "exec"), {"Kept": Kept})
+    assert given[0].dtype == np.float32
+    assert torch.allclose(torch.from_numpy(given[0][0]), expected, atol=1e-6)
