@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from trevsnn.data.config import DataConfig
@@ -77,12 +76,11 @@ def _base(reading: Reading, sentences: list[str]) -> tuple[dict[str, Any], Facts
         return reading.from_files, None
     if not is_own_pictures(reading.values):
         return flatten(read_recipe(DEFAULT_RECIPE)), None
-    root = Path(reading.values["data.root"])
     try:
-        return base_of(root, reading.values)
+        return base_of(reading.values, look=True)
     except RunError as error:
         sentences.append(str(error))
-        return base_of(None, reading.values)
+        return base_of(reading.values, look=False)
 
 
 def _build(values: Mapping[str, Any]) -> RunConfig:
