@@ -96,16 +96,14 @@ def _config(given: Namespace, arguments: Sequence[str]) -> tuple[RunConfig, Fact
         MistakesError: all of the command line, where a value is refused.
         RunError: the folder of one's own pictures cannot be trained on.
     """
-    from trevsnn.run.own_pictures import as_yaml, choose, describe, facts_of_look, is_own_pictures
+    from trevsnn.run.own_pictures import as_yaml, choose, describe, facts_of_look, is_own_pictures, look_for
 
     options = vars(given.as_flat())
     brought = brought_by(options, own_pictures=is_own_pictures(options))
     try:
         if is_own_pictures(options):
-            from trevsnn.data.pictures.look import look_at
-
             config_of(given, as_yaml(brought | {"optim.warmup_epochs": 0.0}))  # mistakes come first
-            look = look_at(Path(options["data.root"]))
+            look = look_for(options)
             chosen = choose(brought | options, look)
             config = config_of(given, as_yaml(brought | chosen))
             return config, facts_of_look(look, chosen | options), describe(look, chosen, options.get("init"))

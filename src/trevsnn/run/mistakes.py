@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from trevsnn.data.config import DataConfig
@@ -85,10 +84,10 @@ def _base(reading: Reading, sentences: list[str]) -> tuple[dict[str, Any], Facts
     if not own:
         return flatten(read_recipe(DEFAULT_RECIPE)) | brought, None
     try:
-        base, facts = base_of(Path(reading.values["data.root"]), brought | reading.values)
+        base, facts = base_of(brought | reading.values, look=True)
     except RunError as error:
         sentences.append(str(error))
-        base, facts = base_of(None, reading.values)
+        base, facts = base_of(reading.values, look=False)
     return base | brought, facts
 
 

@@ -69,11 +69,16 @@ def config_for(folder: Path | str, options: Sequence[str] = ()) -> RunConfig:
         RunError: as :func:`trevsnn.data.pictures.look.look_at`.
         jsonargparse.ArgumentError, ValueError: as :func:`trevsnn.run.config.parse_config`.
     """
+    given = parse_options(["--data.root", str(folder), *options])
+    options_given = vars(given.as_flat())
+    return config_of(given, as_yaml(choose(options_given, look_for(options_given))))
+
+
+def look_for(options: Mapping[str, Any]) -> Look:
+    """A look at ``data.root``. Raises what :func:`trevsnn.data.pictures.look.look_at` raises."""
     from trevsnn.data.pictures.look import look_at
 
-    given = parse_options(["--data.root", str(folder), *options])
-    look = look_at(Path(folder))
-    return config_of(given, as_yaml(choose(vars(given.as_flat()), look)))
+    return look_at(Path(options["data.root"]), skip=options.get("data.on_unreadable") == "skip")
 
 
 def choose(options: Mapping[str, Any], look: Look) -> dict[str, Any]:
@@ -108,20 +113,18 @@ def as_yaml(chosen: Mapping[str, Any], recipe: str = BASE) -> str:
     return yaml.safe_dump(nest(flatten(read_recipe(recipe)) | dict(chosen)), sort_keys=False)
 
 
-def base_of(root: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Facts | None]:
-    """What the options change, by dotted names, and what is known of the folder; of none, what holds for all.
+def base_of(options: Mapping[str, Any], *, look: bool) -> tuple[dict[str, Any], Facts | None]:
+    """What the options change, by dotted names, and what is known of the folder; without a look, what holds for all.
 
     Raises:
         RunError: as :func:`trevsnn.data.pictures.look.look_at`.
     """
-    from trevsnn.data.pictures.look import look_at
-
     base = flatten(read_recipe(BASE))
-    if root is None:
+    if not look:
         return base | {"optim.warmup_epochs": 0.0}, None
-    look = look_at(root)
-    base |= choose(options, look)
-    return base, facts_of_look(look, base | dict(options))
+    seen = look_for(options)
+    base |= choose(options, seen)
+    return base, facts_of_look(seen, base | dict(options))
 
 
 def facts_of_look(look: Look, values: Mapping[str, Any]) -> Facts:

@@ -147,6 +147,18 @@ def test_a_folder_that_cannot_be_trained_on_is_said(tmp_path, damage, message):
         look_at(root)
 
 
+def test_unreadable_pictures_are_passed_over_where_training_does_so(tmp_path):
+    folder_of_pictures(tmp_path, ("train", "val"), n=3)
+    (tmp_path / "train" / "cat" / "000.png").write_bytes(b"no picture")
+    assert len(look_at(tmp_path, skip=True).sizes) == 5
+    for path in (tmp_path / "train").rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(
+        UnreadableError, match=r"none of the pictures that were looked at can be read, such as .*000\.png"
+    ):
+        look_at(tmp_path, skip=True)
+
+
 def test_a_folder_that_is_none_is_said(tmp_path):
     with pytest.raises(RunError, match=r"nowhere is no folder: set data\.root to the folder that holds your pictures"):
         look_at(tmp_path / "nowhere")

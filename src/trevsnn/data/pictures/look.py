@@ -5,7 +5,7 @@ Nothing here loads PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,6 +14,7 @@ import numpy as np
 
 from trevsnn.data.held_out import hashed_split
 from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, list_classes, list_files
+from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, is_16_bit
 from trevsnn.data.pictures.layout import own_parts
 from trevsnn.data.splitting import stratified_split
@@ -55,12 +56,16 @@ class Look:
         return median(width for _, width in self.sizes)
 
 
-def look_at(root: Path) -> Look:
+def look_at(root: Path, *, skip: bool = False) -> Look:
     """Look at a folder of one's own pictures: at all its names, and at up to ``LOOKED_AT`` training pictures.
+
+    Args:
+        root: the folder.
+        skip: pass over pictures that cannot be read, as training does with ``data.on_unreadable: skip``.
 
     Raises:
         RunError: there is no such folder, it is laid out otherwise, or it has one class alone or an empty one.
-        UnreadableError: a picture that was looked at cannot be read.
+        UnreadableError: a picture that was looked at cannot be read; with ``skip``, none of them can.
     """
     if not root.is_dir():
         raise RunError(f"{root} is no folder: set data.root to the folder that holds your pictures.")
@@ -79,7 +84,7 @@ def look_at(root: Path) -> Look:
         train, _ = stratified_split(np.asarray(labels), VALIDATION_SHARE)
         files = [files[i] for i in np.sort(train)]
     count = min(LOOKED_AT, len(files))
-    sizes, grey = _look_into(folder / files[number * len(files) // count] for number in range(count))
+    sizes, grey = _look_into([folder / files[number * len(files) // count] for number in range(count)], skip=skip)
     return Look(
         root,
         tuple(name for name in SPLITS if name in parts),
@@ -91,13 +96,22 @@ def look_at(root: Path) -> Look:
     )
 
 
-def _look_into(files: Iterable[Path]) -> tuple[list[tuple[int, int]], bool]:
+def _look_into(files: Sequence[Path], *, skip: bool) -> tuple[list[tuple[int, int]], bool]:
     """Heights and widths, by the headers, and whether all pictures are grey; none is decoded after the first in colour."""
     sizes, grey = [], True
     for path in files:
-        picture = PictureFile.of(path)
+        try:
+            picture = PictureFile.of(path)
+            grey = grey and _is_grey(picture)
+        except UnreadableError:
+            if not skip:
+                raise
+            continue
         sizes.append((picture.size[1], picture.size[0]))
-        grey = grey and _is_grey(picture)
+    if not sizes:
+        raise UnreadableError(
+            f"none of the pictures that were looked at can be read, such as {files[0]}: replace them."
+        )
     return sizes, grey
 
 
