@@ -103,8 +103,9 @@ class Trunk(nn.Module):
             for read in reads
         ]
         levels = len(transforms[0])
+        sees = [seen._replace(upper=tuple(j for j in seen.upper if j <= levels)) for seen in self._sees[:levels]]
         _, values = run(
-            transforms, alphas, inputs, sees=self._sees[:levels], views=views[:levels],
+            transforms, alphas, inputs, sees=sees, views=views[:levels],
             backprop=self._mode(), readouts=readouts, once=True, read_alpha=self.read_alpha,
         )  # fmt: skip
         return values
