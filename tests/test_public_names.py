@@ -30,7 +30,7 @@ def test_presets_and_configs_need_no_torch():
 
 def test_every_public_name_is_there():
     assert set(trevsnn.__all__) == {
-        "ReversibilityError", "TRevSNN", "TRevSNNConfig", "create_model", "deep_supervision_loss", "from_published",
+        "FeatureNet", "ReversibilityError", "TRevSNN", "TRevSNNConfig", "create_model", "deep_supervision_loss", "from_published",
         "neurons", "published_names", "reversible", "temporal_loss",
     }  # fmt: skip
     listed = run("import trevsnn; print(*dir(trevsnn))").split()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trevsnn import reversible as reversible
     from trevsnn import zoo as zoo
     from trevsnn.network.config import TRevSNNConfig
+    from trevsnn.network.features import FeatureNet
     from trevsnn.network.losses import deep_supervision_loss, temporal_loss
     from trevsnn.network.model import TRevSNN
     from trevsnn.reversible.inversion import ReversibilityError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FeatureNet",
     "ReversibilityError",
     "TRevSNN",
     "TRevSNNConfig",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "FeatureNet": "trevsnn.network.features",
     "ReversibilityError": "trevsnn.reversible.inversion",
     "TRevSNN": "trevsnn.network.model",
     "TRevSNNConfig": "trevsnn.network.config",

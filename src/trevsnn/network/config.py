@@ -29,7 +29,7 @@ class TRevSNNConfig:
             from the last but one to the last.
         timesteps: T, the number of sub-networks.
         kernel_size: of the depthwise convolutions, odd.
-        num_classes: K.
+        num_classes: K; 0 for no classifier: the network then gives the top level's pooled spikes (B, C).
         in_chans: channels of a picture, or of an event frame; None for 3 and 2.
         input: "image", (B, in_chans, H, W) for all timesteps, or "event", frames (B, T, in_chans, H, W).
         encoding: "shared": every timestep of an image gets the same map (published code); "grouped": each has its own
@@ -91,8 +91,10 @@ class TRevSNNConfig:
             positive(f"channels[{i}]", channels)
         if len(self.channels) < 2:
             raise ValueError(f"channels is {self.channels}; a network has two levels at least.")
-        for name in ("timesteps", "kernel_size", "num_classes", "in_chans"):
+        for name in ("timesteps", "kernel_size", "in_chans"):
             positive(name, getattr(self, name))
+        if self.num_classes != 0:
+            positive("num_classes", self.num_classes)
         if self.slice_bytes is not None:
             positive("slice_bytes", self.slice_bytes)
         if self.keep is not None:

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from trevsnn.network.transform import Transform
+from trevsnn.network.transform import Skip, Transform
 from trevsnn.reversible import Constant
 from trevsnn.reversible.compiling import is_exporting
 
@@ -61,8 +61,8 @@ class Freezable(nn.Module):
     def _parts(self, levels: int) -> list[nn.Module]:
         return [self.encoder, *self.levels[:levels]] if levels else []
 
-    def _with_constants(self, transforms: list[list[Transform]]) -> list[list[Transform | Constant]]:
+    def _with_constants(self, transforms: list[list[Transform | Skip]]) -> list[list[Transform | Skip | Constant]]:
         """F[l,t] of all levels, those of frozen ones without a backward pass."""
         if not (self._frozen and torch.is_grad_enabled()) or is_exporting():
-            return [list[Transform | Constant](row) for row in transforms]
+            return [list[Transform | Skip | Constant](row) for row in transforms]
         return [[Constant(f) if level < self._frozen else f for level, f in enumerate(row)] for row in transforms]

@@ -30,20 +30,16 @@ class AuxiliaryHead(nn.Module):
         return self.classifier(pooled[:, :, None, None]).flatten(1)
 
 
-class LastHead(nn.Module):
-    """The head after the last timestep, or after every one: spikes of the state, average pool, and two linear maps around a
-    leaky ReLU.
+class RatesHead(nn.Module):
+    """The head of a network without classes: spikes of the state and average pool, which the last head begins with, too.
 
     Args:
         divisor: of the state before the threshold: T for the last state of an event network, else 1.
     """
 
-    def __init__(self, channels: int, num_classes: int, divisor: int = 1) -> None:
+    def __init__(self, divisor: int = 1) -> None:
         super().__init__()
         self.divisor = divisor
-        self.classifier1 = ScaledStdConv2d(channels, num_classes, 1)
-        self.activation = AnnealedLeakyReLU()
-        self.classifier2 = ScaledStdConv2d(num_classes, num_classes, 1)
 
     def pool(self, state: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C), the firing rate of each channel."""
@@ -54,14 +50,33 @@ class LastHead(nn.Module):
         return spikes.mean((2, 3))
 
     def forward(self, pooled: Tensor) -> Tensor:
+        """(B, C), as they are."""
+        return pooled
+
+
+class LastHead(RatesHead):
+    """The head after the last timestep, or after every one: spikes of the state, average pool, and two linear maps around a
+    leaky ReLU.
+
+    Args:
+        divisor: as in :class:`RatesHead`.
+    """
+
+    def __init__(self, channels: int, num_classes: int, divisor: int = 1) -> None:
+        super().__init__(divisor)
+        self.classifier1 = ScaledStdConv2d(channels, num_classes, 1)
+        self.activation = AnnealedLeakyReLU()
+        self.classifier2 = ScaledStdConv2d(num_classes, num_classes, 1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
         """(B, C) -> (B, K)."""
         hidden = self.activation(self.classifier1(pooled[:, :, None, None]))
         return self.classifier2(hidden).flatten(1)
 
 
-def reads_plain_spikes(head: nn.Module) -> TypeGuard[LastHead]:
+def reads_plain_spikes(head: nn.Module) -> TypeGuard[RatesHead]:
     """Whether a head looks at s(c) alone, so that a code of the state is all that it needs for its gradient."""
-    return type(head) is LastHead and head.divisor == 1
+    return (type(head) is LastHead or type(head) is RatesHead) and head.divisor == 1
 
 
 def mean_over_time(values: Sequence[Tensor]) -> Tensor:

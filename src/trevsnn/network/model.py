@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trevsnn.checks import choice, positive
+from trevsnn.checks import positive
+from trevsnn.network.backbone import Backbone, data_config, make_heads
 from trevsnn.network.blocks import Level, LevelStep, Link
 from trevsnn.network.config import TRevSNNConfig
-from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder, event_projection, image_projection
-from trevsnn.network.freezing import Freezable
-from trevsnn.network.heads import AuxiliaryHead, LastHead, mean_over_time, pool_of, reads_plain_spikes
+from trevsnn.network.encoders import ImageEncoder, event_projection, image_projection
+from trevsnn.network.heads import mean_over_time, pool_of, reads_plain_spikes
 from trevsnn.network.hub import HubModel
 from trevsnn.network.rates import FiringRates, counting_hidden_spikes, share
-from trevsnn.network.slicing import (
-    encoder_slices,
-    fast_layout,
-    in_slices,
-    is_sliceable_encoder,
-    sees_spikes_alone,
-    sliced,
-)  # fmt: skip
-from trevsnn.network.spike import SPIKE, spike
+from trevsnn.network.spike import spike
 from trevsnn.network.start import derived_start
 from trevsnn.network.stream import Stream
-from trevsnn.network.transform import Transform, choose_kept, sees_of
-from trevsnn.reversible import BACKPROP_MODES, Alpha, Backprop, Constant, Readout, View, run, unroll
-from trevsnn.reversible.compiling import as_it_is, is_exporting, is_left_alone
-from trevsnn.reversible.inversion import read_alpha
-
-AUXILIARY_HEADS = 3
+from trevsnn.network.transform import sees_of
+from trevsnn.network.trunk import Read
+from trevsnn.reversible import unroll
 
 
-class TRevSNN(Freezable, HubModel):
+class TRevSNN(Backbone, HubModel):
     """Temporal reversible spiking neural network (Hu et al., ICML 2024).
 
     State of level l after timestep t: ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, with the
@@ -49,19 +34,15 @@ class TRevSNN(Freezable, HubModel):
 
     Args:
         config: see :class:`TRevSNNConfig`; kept as ``model.config``.
-
-    Attributes:
-        read_alpha: the numbers of a bounded alpha, for weights whose tensors hold none; see :func:`trevsnn.reversible.run`.
     """
 
     config_type = TRevSNNConfig
-    read_alpha: Callable[[Tensor], NDArray[np.float64]] = staticmethod(read_alpha)
 
     def __init__(self, config: TRevSNNConfig) -> None:
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        self._backprop: Backprop = config.backprop
+        self._backprop = config.backprop
         self._sees = sees_of(config)
         image = config.input == "image"
         in_chans, stride, channels = config.in_chans or 0, config.encoder_stride or 0, config.channels
@@ -91,31 +72,9 @@ class TRevSNN(Freezable, HubModel):
             )
             for level, width in enumerate(channels)
         )
-        auxiliary = [AuxiliaryHead(channels[-1], config.num_classes) for _ in range(AUXILIARY_HEADS if image else 0)]
-        self.heads = nn.ModuleList([*auxiliary, LastHead(channels[-1], config.num_classes, config.read_divisor)])
+        self.heads = make_heads(config)
+        self.pretrained_cfg = data_config(config, self.heads)
         derived_start(self)
-
-    @property
-    def backprop(self) -> Backprop:
-        """What the backward pass rests on: the config's mode, unless :meth:`set_backprop` chose another."""
-        return self._backprop
-
-    def set_backprop(self, mode: Backprop) -> None:
-        """Choose "exact", in which alone ``keep`` counts, "reversible" or "autograd" for the passes to come; results do not
-        depend on it."""
-        choice("backprop", mode, BACKPROP_MODES)
-        self._backprop = mode
-
-    def set_slope(self, slope: float) -> None:
-        """Set the negative slope of every annealed leaky ReLU (encoder and last head); 1, the default, is linear."""
-        for module in self.modules():
-            if isinstance(module, AnnealedLeakyReLU):
-                module.slope = float(slope)
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the gains, gammas, alphas and biases, as timm's ``create_optimizer_v2`` asks for them: vectors, though
-        many of them have four axes."""
-        return {name for name, value in self.named_parameters() if value.numel() == max(value.shape, default=1)}
 
     def head_timesteps(self) -> list[range]:
         """The timesteps after which each head reads the top level: image heads after each quarter of them."""
@@ -178,44 +137,9 @@ class TRevSNN(Freezable, HubModel):
 
     def _run(self, x: Tensor, reads: list[tuple[nn.Module, int]]) -> list[Tensor]:
         """What each head is given of the top level's state after its timestep."""
-        if is_left_alone(self._backprop, x.device):
-            return as_it_is(self._run, x, reads)
-        transforms, alphas, inputs = self._recurrence(x)
-        views: Sequence[View | None] = [None] * len(self.levels)
-        if self._mode() != "autograd" and torch.is_grad_enabled():
-            views = self._views() if self._mode() == "exact" else [SPIKE] * len(self.levels)
-        readouts = [
-            Readout(t, head.pool_spikes, seen=True)
-            if views[-1] and reads_plain_spikes(head)
-            else Readout(t, pool_of(head))
-            for head, t in reads
-        ]
-        _, values = run(
-            transforms, alphas, inputs, sees=self._sees, views=views,
-            backprop=self._mode(), readouts=readouts, once=True, read_alpha=self.read_alpha,
-        )  # fmt: skip
-        return values
-
-    def _views(self) -> list[View | None]:
-        """For each level whether its state is seen through spikes alone, so that their codes are all that is kept."""
-        views: list[View | None] = [SPIKE] * len(self.levels)
-        for level, t, step in self._steps():
-            above = ["above", *(f"further.{i}" for i in range(len(step.further)))]
-            for seen, name in [(level - 1, "below"), *enumerate(above, start=level + 1)]:
-                link = step.above if name == "above" else step.get_submodule(name)
-                if 0 <= seen < len(views) and views[seen] and not sees_spikes_alone(step, link):
-                    views[seen] = None
-                    warnings.warn(
-                        f"levels.{level}.steps.{t}.{name} is not the library's own, or has hooks, and may look at more than "
-                        f"spikes: the states of level {seen} are kept themselves, not in 2 bits per neuron and timestep.",
-                        stacklevel=4,
-                    )
-        return views
-
-    def _steps(self) -> Iterator[tuple[int, int, LevelStep]]:
-        for level, module in enumerate(self.levels):
-            for t, step in enumerate(module.steps):  # type: ignore[arg-type]
-                yield level, t, step
+        return self._read(
+            x, [Read(t, -1, pool_of(head), head.pool_spikes if reads_plain_spikes(head) else None) for head, t in reads]
+        )
 
     def stream(self, batch: int) -> Stream:
         """Begin clips of ``batch`` event cameras whose frames come one at a time; see :class:`trevsnn.network.stream.Stream`.
@@ -237,45 +161,6 @@ class TRevSNN(Freezable, HubModel):
             mean=self.config.readout == "mean",
         )
 
-    def _recurrence(self, x: Tensor) -> tuple[list[list[Transform | Constant]], list[list[Alpha] | None], list[Tensor]]:
-        """F[l,t], alpha[l,t] and x[t] of all timesteps."""
-        self._check(x)
-        image = self.config.input == "image"
-        transforms, alphas = self._transforms()
-        inputs = [self._encode(x)] * self.config.timesteps if image else list(x.unbind(1))
-        if self.config.keep is not None and self._mode() == "exact" and torch.is_grad_enabled():
-            choose_kept(transforms, inputs[0], self.config.keep, self.frozen)
-        return self._with_constants(transforms), alphas, inputs
-
-    def _transforms(self) -> tuple[list[list[Transform]], list[list[Alpha] | None]]:
-        """F[l,t] and alpha[l,t] of all timesteps, the alphas kept away from 0."""
-        levels: list[Level] = list(self.levels)  # type: ignore[arg-type]
-        timesteps = range(self.config.timesteps)
-        slice_bytes, kernels = self.config.slice_bytes, self.config.kernels
-        transforms = [
-            [
-                Transform(level.steps[t], level.shared, slice_bytes, kernels, f"levels.{i}.steps.{t}")  # type: ignore[arg-type]
-                for i, level in enumerate(levels)
-            ]
-            for t in timesteps
-        ]
-        return transforms, [None if t == 0 else [level.alpha(t) for level in levels] for t in timesteps]
-
-    def _mode(self) -> Backprop:
-        """What this pass's backward pass rests on. An exported program has none, and consists of plain operations."""
-        return "autograd" if is_exporting() else self._backprop
-
-    def _encode(self, image: Tensor) -> Tensor:
-        encoder = self.encoder
-        if not isinstance(encoder, ImageEncoder) or not (
-            torch.compiler.is_compiling() or is_sliceable_encoder(encoder)
-        ):
-            return encoder(fast_layout(image))
-        rows = encoder_slices(encoder, image, self.config.slice_bytes)
-        if self._mode() == "autograd" or not torch.is_grad_enabled():
-            return in_slices(lambda part: encoder(fast_layout(part)), image, rows)
-        return sliced(encoder, image, rows, "encoder")
-
     def _with_all_heads_used(self, logits: Tensor) -> Tensor:
         """The logits of the last head, with a gradient of 0 for the other heads where DistributedDataParallel waits for one."""
         ddp = DistributedDataParallel._get_active_ddp_module()
@@ -283,17 +168,3 @@ class TRevSNN(Freezable, HubModel):
             return logits
         unused = [p for head in self.heads[:-1] for p in head.parameters() if p.requires_grad]  # type: ignore[union-attr]
         return logits + sum(0 * p.sum() for p in unused) if unused else logits
-
-    def _check(self, x: Tensor) -> None:
-        config = self.config
-        if config.input == "image":
-            wanted, fits = f"(B, {config.in_chans}, H, W)", x.dim() == 4 and x.shape[1] == config.in_chans
-        else:
-            wanted = f"(B, {config.timesteps}, {config.in_chans}, H, W)"
-            fits = x.dim() == 5 and x.shape[1:3] == (config.timesteps, config.in_chans)
-        if not fits or x.numel() == 0:
-            raise ValueError(
-                f"the input has shape {tuple(x.shape)}; this {config.input} model takes {wanted}, none of them 0."
-            )
-        if not x.is_floating_point():
-            raise ValueError(f"the input has dtype {x.dtype}; convert it to floating point and normalise it first.")

@@ -55,9 +55,18 @@ def derived_start(model: nn.Module) -> None:
             nn.init.trunc_normal_(module.dw2.weight, std=DW2_STD)
         elif isinstance(module, Level):
             _start_level(module)
-        elif isinstance(module, AuxiliaryHead | LastHead):
-            first = module.classifier if isinstance(module, AuxiliaryHead) else module.classifier1
-            nn.init.constant_(first.gain, HEAD_GAIN)
+        else:
+            start_head(module)
+
+
+def start_head(module: nn.Module) -> None:
+    """Give a head the initial values of :func:`derived_start`, in place; any other module stays as it is."""
+    if isinstance(module, AuxiliaryHead | LastHead):
+        first = module.classifier if isinstance(module, AuxiliaryHead) else module.classifier1
+        nn.init.constant_(first.gain, HEAD_GAIN)
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d) and part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def _start_level(level: Level) -> None:

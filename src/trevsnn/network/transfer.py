@@ -60,7 +60,9 @@ def transfer(tensors: Mapping[str, Tensor], model: nn.Module, *, same_classes: b
     new_heads = not same_classes or any(
         name in tensors and tensors[name].shape != value.shape for name, value in own.items() if name.startswith("heads.")
     )  # fmt: skip
-    result = {name: own[name] if new_heads and name.startswith("heads.") else value for name, value in tensors.items()}
+    result = {name: value for name, value in tensors.items() if not (new_heads and name.startswith("heads."))}
+    if new_heads:
+        result |= {name: value for name, value in own.items() if name.startswith("heads.")}
     adapted = False
     for name, conv in first_convolutions(model).items():
         weight = result.get(f"{name}.weight")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from trevsnn.network.keep import Part, PartName, bytes_to_keep, parts_to_keep
 from trevsnn.network.kernels.choice import keeps_codes
 from trevsnn.network.lean.step import LeanStep, is_lean
 from trevsnn.network.slicing import plain_step, step_slices
-from trevsnn.reversible import Replay, SecondPass, Sees, adjacent
+from trevsnn.reversible import Gradients, Neighbour, Replay, SecondPass, Sees, adjacent
 from trevsnn.reversible.precision import Precision
 
 
@@ -39,6 +39,7 @@ class Transform:
         name: in errors.
 
     Attributes:
+        shape: of the state, once it has run.
         keep: what the lean first pass keeps so that the second does not compute it again (:mod:`trevsnn.network.keep`).
     """
 
@@ -55,18 +56,57 @@ class Transform:
 
     def __call__(self, *states: Tensor | None) -> Tensor:
         """F[l,t](below, *above), (B, C, H, W), in plain torch operations."""
-        return plain_step(self.step, self.shared, self.slice_bytes)(*states)
+        value = plain_step(self.step, self.shared, self.slice_bytes)(*states)
+        self.shape = value.shape
+        return value
 
     def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
         """The lean way, or, where somebody changed the modules, the same operations replayed under autograd."""
         if is_lean(self.step, self.shared):
             lean = LeanStep(self.step, self.shared, self.slice_bytes, self.kernels, keep=self.keep)
-            return lean.first_pass(*states)  # type: ignore[arg-type]
-        plain = plain_step(self.step, self.shared, self.slice_bytes)
-        return Replay(plain, self.step, self.shared, name=self.name).first_pass(*states)
+            value, second_pass = lean.first_pass(*states)  # type: ignore[arg-type]
+        else:
+            plain = plain_step(self.step, self.shared, self.slice_bytes)
+            value, second_pass = Replay(plain, self.step, self.shared, name=self.name).first_pass(*states)
+        self.shape = value.shape
+        return value, second_pass
 
 
-def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str, frozen: int = 0) -> None:
+class Skip:
+    """In place of an F[l,t] that nothing which is read depends on: 0 of the state's shape, for nothing.
+
+    Args:
+        earlier: F[l,t-1], which has run when this one does, or what stands in its place.
+    """
+
+    def __init__(self, earlier: Transform | Skip) -> None:
+        self.earlier = earlier
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the state."""
+        return self.earlier.shape
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """None."""
+        return ()
+
+    def __call__(self, *states: Tensor | None) -> Tensor:
+        """Zeros (B, C, H, W)."""
+        below = states[0]
+        assert below is not None
+        return below.new_zeros(1).expand(self.shape)
+
+    def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
+        """The same, and a second pass that adds nothing to any gradient."""
+        return self(*states), _skip
+
+
+def _skip(seen: Sequence[Neighbour | None], adjoint: Tensor, state: Tensor | None) -> Gradients:
+    return []
+
+
+def choose_kept(transforms: list[list[Transform | Skip]], inputs: Tensor, keep: str, frozen: int = 0) -> None:
     """Let transforms keep as much as fits into ``keep`` of what spares their second passes most.
 
     Where modules are not the library's own nothing can be kept, nor of the levels above, whose size is not known.
@@ -80,7 +120,8 @@ def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str, fr
     precision = Precision.current(inputs.device)
     dtype = precision.compute_dtype(inputs.dtype)
     maps = [torch.empty_like(inputs, device="meta")]  # what each level is given from below, and the last one's own
-    for last in transforms[-1]:
+    for column in zip(*transforms, strict=True):
+        last = [transform for transform in column if isinstance(transform, Transform)][-1]
         if not is_lean(last.step, last.shared):
             break
         (height, width), _ = step_slices(last.step, maps[-1], precision, None)
@@ -93,11 +134,13 @@ def choose_kept(transforms: list[list[Transform]], inputs: Tensor, keep: str, fr
         transforms, parts_to_keep(parts, bytes_to_keep(keep, len(inputs), inputs.device)), strict=True
     ):
         for level, name in kept:
-            row[level].keep.add(name)
+            row[level].keep.add(name)  # type: ignore[union-attr]
 
 
-def _parts(transform: Transform, level: int, maps: list[Tensor], dtype: torch.dtype) -> Iterator[Part]:
+def _parts(transform: Transform | Skip, level: int, maps: list[Tensor], dtype: torch.dtype) -> Iterator[Part]:
     """What a level can keep at one timestep, with ``maps`` of :func:`choose_kept` and the dtype that it computes in."""
+    if isinstance(transform, Skip):
+        return
     step, own = transform.step, maps[level + 1]
     expand, project, pixels = step.expand1, step.project1, own[:, 0].numel()
     of_pw1, of_pw2 = (2 * conv.weight.numel() * pixels for conv in (expand.pw1, project.pw2))  # of both blocks

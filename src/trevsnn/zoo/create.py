@@ -2,27 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal, overload
 
 from trevsnn.network.config import TRevSNNConfig
+from trevsnn.network.features import FeatureNet, Output
 from trevsnn.network.model import TRevSNN
+from trevsnn.zoo.data_config import preset_data_config
 from trevsnn.zoo.presets import PRESETS, pretrained_folder
 
 
-def create_model(name: str, pretrained: bool = False, **overrides: Any) -> TRevSNN:
+@overload
+def create_model(
+    name: str, pretrained: bool = False, *, features_only: Literal[False] = False, **overrides: Any
+) -> TRevSNN: ...
+
+
+@overload
+def create_model(
+    name: str, pretrained: bool = False, *, features_only: Literal[True],
+    out_indices: int | Sequence[int] | None = None, output: Output = "states", **overrides: Any,
+) -> FeatureNet: ...  # fmt: skip
+
+
+def create_model(
+    name: str, pretrained: bool = False, *, features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None, output: Output | None = None, **overrides: Any,
+) -> TRevSNN | FeatureNet:  # fmt: skip
     """Build a preset: ``create_model("trevsnn_tiny", num_classes=10, backprop="reversible")``.
 
     Args:
         name: a key of ``PRESETS``.
         pretrained: load the trained weights that come with the package; the model is then in evaluation mode.
+        features_only: build the network that gives the maps of ``out_indices``, states or spikes by ``output``; see
+            :class:`trevsnn.FeatureNet`.
         overrides: fields of :class:`trevsnn.TRevSNNConfig`. Of a pretrained network ``num_classes``, with which its heads are
             new, to be trained, and ``in_chans``, to which its first convolution is adapted; others as the weights have them.
 
     Raises:
         ValueError: an unknown name or field, or a bad value; or there are no trained weights; or these were trained with
-            another value.
+            another value; ``out_indices`` or ``output`` of a network with a head.
     """
+    if features_only:
+        return FeatureNet(create_model(name, pretrained, **overrides), out_indices, output or "states")
+    if out_indices is not None or output is not None:
+        raise ValueError("out_indices and output are for maps of levels: set features_only=True, or leave them out.")
+    model = _create(name, pretrained, overrides)
+    model.pretrained_cfg |= preset_data_config(name, model)
+    return model
+
+
+def _create(name: str, pretrained: bool, overrides: dict[str, Any]) -> TRevSNN:
     if name not in PRESETS:
         raise ValueError(f"there is no model {name!r}; there are {', '.join(PRESETS)}.")
     known = [field.name for field in fields(TRevSNNConfig)]
