@@ -22,6 +22,7 @@ from trevsnn.cli.evaluate import evaluate, predict
 from trevsnn.cli.parser import Parser
 from trevsnn.cli.train import run_train, train_parser
 from trevsnn.errors import RunError, UsageError
+from trevsnn.terminal import visible
 
 Commands = Mapping[str, Callable[..., None]]
 
@@ -92,13 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _warning_sentence(message: Warning | str, *_: object, **__: object) -> str:
-    return f"trevsnn: warning: {message}\n"
+    return f"trevsnn: warning: {visible(str(message))}\n"
 
 
 def _fail(error: BaseException, code: int, debug: bool, text: str | None = None) -> int:
     if debug:
         traceback.print_exception(error)
-    print(f"trevsnn: error: {' '.join((text or str(error)).split())}", file=sys.stderr)
+    print(f"trevsnn: error: {visible(' '.join((text or str(error)).split()))}", file=sys.stderr)
     return code
 
 

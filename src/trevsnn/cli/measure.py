@@ -8,7 +8,6 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from trevsnn.backprop import BACKPROP_MODES, Backprop
@@ -18,6 +17,7 @@ from trevsnn.errors import UsageError
 from trevsnn.measure import MEASURED_ENGINES, MeasuredEngine, MeasuredPrecision
 from trevsnn.network.config import Alphas, Links, TRevSNNConfig
 from trevsnn.run.folder import Weights
+from trevsnn.terminal import Terminal
 from trevsnn.zoo.presets import PRESETS, Preset
 
 
@@ -80,7 +80,7 @@ def memory(
     if json:
         print(dumps({"model": model, **result}))
         return
-    console = Console()
+    console = Terminal()
     console.print(f"{title}{', fake' if fake else ''}", highlight=False, soft_wrap=True)
     console.print("MB per picture: kept by the forward pass, and at the peak of a training step\n", highlight=False)
     table = Table(box=None, pad_edge=False, collapse_padding=True)
@@ -171,7 +171,7 @@ def speed(
     if json:
         print(dumps({"model": model, "rows": rows}))
     else:
-        Console().print(table)
+        Terminal().print(table)
 
 
 def energy(
@@ -203,7 +203,7 @@ def energy(
     if json:
         print(dumps(result))
         return
-    console = Console()
+    console = Terminal()
     console.print(_operations_table(result, f"{run}, {result['checkpoint']}, a mean item of {result['items']}"))
     console.print(_rates_table(result["rates_LT"]))
     for way, text in _WAYS.items():

@@ -6,12 +6,12 @@ import inspect
 from pathlib import Path
 
 from jsonargparse import Namespace
-from rich.console import Console
 
 from trevsnn.cli.parser import Parser, refusals_are_usage_errors
 from trevsnn.errors import UsageError
 from trevsnn.run.config import RunConfig, add_config_options, config_of, to_yaml
 from trevsnn.run.folder import RunFolder
+from trevsnn.terminal import Terminal
 
 
 def train_parser() -> Parser:
@@ -56,7 +56,7 @@ def _train(folder: Path, config: RunConfig | None) -> None:
     from trevsnn.train.processes import is_first
     from trevsnn.train.train import resume, train
 
-    console = Console(quiet=not is_first())
+    console = Terminal(quiet=not is_first())
     summary = resume(folder, console) if config is None else train(config, folder, console)
     console.print(
         f"done: {folder}  last accuracy {summary['last_accuracy']:.2%}  best {summary['best_accuracy']:.2%} "

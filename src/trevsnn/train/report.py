@@ -31,7 +31,13 @@ class RateColumn(ProgressColumn):
 
 def progress_bar(console: Console) -> Progress:
     """A bar with count, items per second and remaining time; shown on a terminal only."""
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()]
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+    ]
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 

@@ -23,6 +23,7 @@ from trevsnn.reversible.precision import widest
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.run.load import load_weights
+from trevsnn.terminal import say
 from trevsnn.train.guard import StepGuard
 from trevsnn.train.report import History
 
@@ -150,7 +151,7 @@ class TrainingState:
             try:
                 weights, state = load_checkpoint(checkpoint)
             except RunError as error:
-                console.print(f"{error} Trying the one before it.", highlight=False, soft_wrap=True)
+                say(console, f"{error} Trying the one before it.")
                 continue
             if "data" in state:
                 self._compare_data(state["data"], console)

@@ -29,6 +29,7 @@ from trevsnn.network.start import published_start
 from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
+from trevsnn.terminal import say
 from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
 from trevsnn.train.fit import check_device, check_fit
 from trevsnn.train.guard import rate_warnings
@@ -170,7 +171,7 @@ class _Training:
     def _count_unreadable(self, unreadable: Tensor) -> None:
         for index in unreadable[unreadable >= 0].tolist():
             self.state.unreadable += 1
-            self.console.print(f"skipped {self.part.name(index)}: it cannot be read", highlight=False, soft_wrap=True)
+            say(self.console, f"skipped {self.part.name(index)}: it cannot be read")
 
     def _look_at_rates(self, inputs: Tensor) -> None:
         model = self.state.model
