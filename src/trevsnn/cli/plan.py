@@ -117,7 +117,8 @@ def print_plan(name: str, config: RunConfig, fits: str, device: str, processes: 
     )
     if plan.too_large is None:
         console.print(
-            f"Steps of up to {plan.counted[-1]} items were counted, and the line through the last two goes on."
+            f"A prediction: steps were counted up to {plan.counted[-1]} items, and the line through the last two goes on.",
+            soft_wrap=True,
         )
     else:
         console.print(f"{plan.too_large} were counted too, and do not fit.")

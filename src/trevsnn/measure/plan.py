@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,7 @@ from trevsnn.run.config import RunConfig, to_dict
 
 _UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 #: Batches of one process up to which steps are counted on tensors without data, which takes the longer the more slices there
-#: are. Beyond, the line through the largest and half of it goes on: an item more takes less and less there, so that the line
-#: says rather too much.
+#: are. Beyond, the line through the largest and half of it goes on: a prediction, no bound.
 COUNTED = {"cpu": 64, "cuda": 512}
 COUNTED_REAL = 2**16
 #: On CUDA, beside the tensors. Of the tensors of a step: allocated were 9.3 MB per picture where 9.2 were counted, and 11.3
@@ -32,7 +31,7 @@ CUDA_SHARE, CUDA_FIXED = 0.02, 2**30
 REAL_BELOW = 10**9  # bytes to fit into up to which a CPU's step is counted on real tensors, which is faster
 
 Device = Literal["cpu", "cuda"]
-Parts = dict[str, float]
+Parts = Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _beyond(parts: Callable[[int], Parts], nbytes: int, unit: int, limit: int) -
     return batch, at(batch)
 
 
-def _parts(standing: Parts, step: dict[str, Parts], device: Device, all_gradients: bool) -> Parts:
+def _parts(standing: Parts, step: Mapping[str, Parts], device: Device, all_gradients: bool) -> Parts:
     """Bytes at the larger one of two peaks: that of forward and backward pass, and that of the optimizer."""
     passes = dict(step["activations" if all_gradients else "alone"])
     made = standing["gradients"] if all_gradients else passes.pop("parameter gradients", 0)
@@ -226,7 +225,7 @@ class _Counts:
             self._save()
         return self._known["standing"]
 
-    def step(self, batch: int) -> dict[str, Parts]:
+    def step(self, batch: int) -> Mapping[str, Parts]:
         steps = self._known["steps"]
         if str(batch) not in steps:
             from trevsnn.measure.training import count_step, for_device
