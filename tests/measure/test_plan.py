@@ -10,7 +10,7 @@ from timm.utils.model_ema import ModelEmaV3
 from trevsnn.cli.main import main
 from trevsnn.errors import UsageError
 from trevsnn.measure.memory import footprint
-from trevsnn.measure.plan import CUDA_FIXED, _beyond, bytes_of, plan_batch
+from trevsnn.measure.plan import CUDA_FIXED, _beyond, _key, bytes_of, plan_batch
 from trevsnn.measure.tracker import LiveStorage
 from trevsnn.measure.training import ConfiguredStep, count_standing, count_step, for_device
 from trevsnn.run.config import RunConfig, recipe_config
@@ -131,14 +131,8 @@ def test_what_was_counted_is_known_the_next_time_and_damage_is_counted_again(tmp
     counted.clear()
     assert plan_batch(of, 1_000_000, cache=tmp_path, tell=counted.append) == first
     assert counted == []
-    for other in (
-        config("--precision", "bf16-mixed"),
-        config("--optim.name", "lamb"),
-        config("--data.image_size", "9"),
-    ):
-        plan_batch(other, 1_000_000, cache=tmp_path, tell=counted.append)
-        assert 2 in counted
-        counted.clear()
+    others = [("--precision", "bf16-mixed"), ("--optim.name", "lamb"), ("--data.image_size", "9")]
+    assert len({_key(of, "cpu"), _key(of, "cuda"), *(_key(config(*options), "cpu") for options in others)}) == 5
     for file in (tmp_path / "plans").iterdir():
         file.write_text("{")
     assert plan_batch(of, 1_000_000, cache=tmp_path, tell=counted.append) == first
@@ -154,10 +148,10 @@ def test_the_line_goes_on_where_steps_are_not_counted():
     assert (batch, parts) == (64, {"states": 640.0})
 
 
-def test_the_line_says_rather_too_much():
-    of = for_device(config("--model.slice_bytes", "4096"), False)
-    sums = {b: sum(count_step(of, b, fake=False)["alone"].values()) for b in (32, 64, 256)}
-    assert sums[256] <= sums[64] + (256 - 64) * (sums[64] - sums[32]) / 32
+def test_the_line_is_close():
+    of = for_device(config("--model.slice_bytes", "16384"), False)
+    sums = {b: sum(count_step(of, b, fake=False)["alone"].values()) for b in (16, 32, 96)}
+    assert sums[96] == pytest.approx(sums[32] + (96 - 32) * (sums[32] - sums[16]) / 16, rel=0.01)
 
 
 def test_on_cuda_there_is_an_allowance(tmp_path):
