@@ -150,8 +150,8 @@ def test_the_line_goes_on_where_steps_are_not_counted():
 
 def test_the_line_is_close():
     of = for_device(config("--model.slice_bytes", "16384"), False)
-    sums = {b: sum(count_step(of, b, fake=False)["alone"].values()) for b in (16, 32, 96)}
-    assert sums[96] == pytest.approx(sums[32] + (96 - 32) * (sums[32] - sums[16]) / 16, rel=0.01)
+    sums = {b: sum(count_step(of, b, fake=False)["alone"].values()) for b in (32, 64, 192)}
+    assert sums[192] == pytest.approx(sums[64] + (192 - 64) * (sums[64] - sums[32]) / 32, rel=0.01)
 
 
 def test_on_cuda_there_is_an_allowance(tmp_path):
