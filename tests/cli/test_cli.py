@@ -159,7 +159,10 @@ def test_failures_outside_exit_with_1(run, capsys, tmp_path):
     noise = tmp_path / "noise.png"
     noise.write_bytes(b"not a picture")
     fails(capsys, ["predict", str(run), str(noise)], 1, "noise.png cannot be read as a picture")
-    fails(capsys, ["predict", str(run), str(tmp_path)], 1, "cannot be read as a picture")
+    noise.rename(tmp_path / ".hidden.png")
+    fails(
+        capsys, ["predict", str(run), str(tmp_path)], 1, f"the folder {tmp_path} holds no pictures: of files, it takes"
+    )
     (tmp_path / "file").write_text("")
     fails(capsys, ["train", *TINY, "--run", str(tmp_path / "file" / "run")], 1, "cannot be written .Not a directory.")
 

@@ -19,7 +19,7 @@ from trevsnn.data.overrides import DataOverrides
 from trevsnn.data.part import About
 from trevsnn.data.sets import load
 from trevsnn.deploy.folded import fold
-from trevsnn.deploy.inference import evaluate_run, predict_run
+from trevsnn.deploy.inference import Predictor, evaluate_run
 from trevsnn.deploy.int8.engine import SpikeDriven
 from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel
@@ -85,16 +85,16 @@ def test_all_commands_take_another_size(wide_run, wide_export, tmp_path, capsys)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)).save(picture)
     model, config, about, _ = load_run(wide_run, "last")
     size = DataOverrides(image_size=(13, 21))
-    (row,) = predict_run(wide_run, [picture], "last", "cpu", data=size)
+    (row,) = Predictor(wide_run, "last", "cpu", data=size).predict([picture])
     with torch.no_grad():
         x = read_inputs([picture], size.over(config.data), about, 2)
         expected = model(x).double().softmax(1)[0]
     assert x.shape == (1, 3, 13, 21)
-    assert list(row["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    assert [row.classes[name] for name in about.classes] == pytest.approx(expected.tolist(), abs=1e-6)
     options = ["--data.image_size", "13", "21"]
     assert main(["predict", str(wide_export), str(picture), "--engine", "onnx", *options, "--json"]) == 0
     (served,) = json.loads(capsys.readouterr().out)
-    assert served["probability"] == pytest.approx(row["probability"], abs=1e-5)
+    assert served["probability"] == pytest.approx(max(row.classes.values()), abs=1e-5)
     for engine in ("onnx-int8", "spikes"):
         for command in (["predict", str(wide_export), str(picture)], ["evaluate", str(wide_export)]):
             assert main([*command, "--engine", engine, *options]) == 2
@@ -167,7 +167,7 @@ def test_what_cannot_be_overridden_is_refused(wide_run):
     with pytest.raises(UsageError, match=r"data\.image_size is 0; it must be at least 1"):
         DataOverrides(image_size=0).over(DataConfig())
     with pytest.raises(UsageError, match="predict takes the files it is given: leave out"):
-        predict_run(wide_run, [], "last", "cpu", data=DataOverrides(root="x"))
+        Predictor(wide_run, "last", "cpu", data=DataOverrides(root="x"))
     assert DataOverrides(name="folder").over(DataConfig(name="cifar-10", root="x")).root is None
     assert DataOverrides(image_size=9).over(DataConfig(name="cifar-10", root="x")).root == "x"
 

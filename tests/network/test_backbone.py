@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from test_features import plain_maps
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 from torch import nn
 
 from conftest import gradients, worst
-from test_features import plain_maps
 from trevsnn import TRevSNN, deep_supervision_loss
 from trevsnn.deploy.folded import fold
 from trevsnn.network.spike import spike

@@ -178,3 +178,20 @@ def test_mistakes_of_several_processes_are_one_sentence(tmp_path: Path):
         in output.read_text()
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_count_what_one_counts(tmp_path, capsys):
+    assert main(["evaluate", "digits", "--json", "--accelerator", "cpu"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    processes = start_two(
+        ["evaluate", "digits", "--json", "--accelerator", "cpu", "--confusion", str(tmp_path / "c.csv")],
+        str(tmp_path / "out"),
+    )
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    (line,) = [line for line in (tmp_path / "out").read_text().splitlines() if line.startswith("{")]
+    together = json.loads(line)
+    for name in ("confusion", "classes", "accuracy", "top5", "items", "unreadable"):
+        assert together[name] == alone[name]
+    assert (tmp_path / "c.csv").is_file()

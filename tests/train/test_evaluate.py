@@ -3,9 +3,15 @@
 import json
 
 import pytest
+import torch
+from lightning_fabric import Fabric
+from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 
 from helpers import imitate_fashion_mnist, metrics, train
+from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
+from trevsnn.data.loading import IGNORED
+from trevsnn.train.evaluate import evaluate
 
 
 def test_bf16_autocast_is_at_work_and_close_in_training_and_evaluation(tmp_path, capsys):
@@ -38,3 +44,27 @@ def test_the_fashion_mnist_recipe_measures_the_test_part_at_the_end(tmp_path, ca
     assert main(["evaluate", str(run), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["split"], result["items"], result["accuracy"]) == ("test", 6000, summary["test_accuracy"])
+
+
+@pytest.mark.parametrize("classes", [5, 7])
+def test_figures_by_class_are_scikit_learn_s_without_what_is_ignored(classes):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(90, classes), torch.randint(classes, (90,))
+    labels[[3, 40, 41, 42, 43, 44]] = IGNORED  # a batch of nothing else among them
+    rows = torch.arange(90)
+    loader = [(rows[i : i + 5, None, None, None], labels[i : i + 5], rows[i : i + 5]) for i in range(0, 90, 5)]
+    model = TRevSNN(TRevSNNConfig(channels=(2, 4), timesteps=1, num_classes=classes))
+    given = {"engine": lambda inputs: logits[inputs.flatten().long()]}
+    found = evaluate(model, loader, Fabric(accelerator="cpu", devices=1), **given, by_class=True)
+    plain = evaluate(model, loader, Fabric(accelerator="cpu", devices=1), **given)
+    readable = labels != IGNORED
+    true, scores = labels[readable].numpy(), logits[readable].numpy()
+    expected = confusion_matrix(true, scores.argmax(1), labels=range(classes))
+    assert found.confusion_KK.tolist() == expected.tolist()
+    assert found.accuracy == pytest.approx(accuracy_score(true, scores.argmax(1)))
+    assert (found.loss, found.accuracy) == (plain.loss, plain.accuracy)
+    assert plain.top5 is plain.confusion_KK is None
+    if classes > 5:
+        assert found.top5 == pytest.approx(top_k_accuracy_score(true, scores, k=5, labels=range(classes)))
+    else:
+        assert found.top5 is None

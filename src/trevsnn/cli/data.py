@@ -6,10 +6,9 @@ from json import dumps
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from trevsnn.cli.types import NonNegativeInt
 from trevsnn.errors import RunError
+from trevsnn.terminal import Terminal
 
 
 def prepare(set: Literal["imagenet"], *, archives: Path, out: Path, no_hashes: bool = False) -> None:
@@ -23,7 +22,7 @@ def prepare(set: Literal["imagenet"], *, archives: Path, out: Path, no_hashes: b
     """
     from trevsnn.data.pictures import imagenet
 
-    console = Console()
+    console = Terminal()
     counts = imagenet.prepare(archives, out, console, check_hashes=not no_hashes)
     console.print(f"done: {out}  {counts['train']} train and {counts['val']} val pictures", soft_wrap=True)
 
@@ -45,7 +44,7 @@ def check(root: Path, *, workers: NonNegativeInt = 2, json: bool = False) -> Non
     if json:
         print(dumps(result))
     else:
-        print_check(result, Console())
+        print_check(result, Terminal())
     if result["unreadable"]:
         raise RunError(
             f"{len(result['unreadable'])} files below {root} cannot be read: replace them, or train with "

@@ -6,12 +6,12 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Format
 from trevsnn.run.folder import Weights
+from trevsnn.terminal import Terminal
 
 
 def export(
@@ -41,7 +41,7 @@ def export(
     table = Table("form", "largest difference of a logit", "same class", title=f"{out}, {report['checkpoint']}")
     for row in report["comparisons"]:
         table.add_row(row["name"], f"{row['largest']:.1e}", f"{row['same_class']} of {row['items']}")
-    console = Console()
+    console = Terminal()
     console.print(table)
     console.print(f"Compared on {report['items']}.", highlight=False)
     console.print(folding_sentence(report["spikes"]), highlight=False)
@@ -61,7 +61,7 @@ def stream(
     """
     from trevsnn.deploy.play import play, play_picture
 
-    console = Console(quiet=json)
+    console = Terminal(quiet=json)
     rows: list[dict[str, Any]] = []
     for row in play(run, recording, weights):
         rows.append(row)

@@ -24,6 +24,7 @@ from trevsnn.cli.parser import Parser
 from trevsnn.cli.train import mistakes, run_train, train_parser
 from trevsnn.data.overrides import DataOverrides
 from trevsnn.errors import Interrupted, MistakesError, RunError, UsageError
+from trevsnn.terminal import visible
 from trevsnn.train.interrupt import speaks
 
 Commands = Mapping[str, Callable[..., None]]
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _warning_sentence(message: Warning | str, *_: object, **__: object) -> str:
-    return f"trevsnn: warning: {message}\n"
+    return f"trevsnn: warning: {visible(str(message))}\n"
 
 
 def _fail(error: BaseException, code: int, debug: bool, text: str | None = None) -> int:
@@ -109,7 +110,7 @@ def _fail(error: BaseException, code: int, debug: bool, text: str | None = None)
         lines = [f"{len(error.sentences)} mistakes:", *error.sentences]
     else:
         lines = [text or str(error)]
-    print("trevsnn: error: " + "\n  ".join(" ".join(line.split()) for line in lines), file=sys.stderr)
+    print("trevsnn: error: " + "\n  ".join(visible(" ".join(line.split())) for line in lines), file=sys.stderr)
     return code
 
 

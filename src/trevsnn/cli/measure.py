@@ -8,11 +8,12 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.cli.parser import refusals_are_usage_errors
+from trevsnn.cli.plan import config_to_plan, named_config, one_to_plan, print_plan
+from trevsnn.cli.tables import add_columns, inference_table, operations_table, rates_table, speed_table
 from trevsnn.cli.types import OpenUnitInterval, PictureSize, PositiveFloat, PositiveInt
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.errors import UsageError
@@ -20,6 +21,7 @@ from trevsnn.measure import MEASURED_ENGINES, MeasuredEngine, MeasuredPrecision
 from trevsnn.network.config import Alphas, Links, TRevSNNConfig
 from trevsnn.run.folder import Weights
 from trevsnn.sizes import size_text
+from trevsnn.terminal import Terminal
 from trevsnn.zoo.presets import PRESETS, Preset
 
 
@@ -45,6 +47,11 @@ def memory(
     keep: str | None = None,
     links: Links = "adjacent",
     alphas: Alphas = "learned",
+    config: Path | None = None,
+    recipe: str | None = None,
+    run: Path | None = None,
+    fits: str | None = None,
+    processes: PositiveInt = 1,
     fake: bool = False,
     picture: Path | None = None,
     json: bool = False,
@@ -63,31 +70,48 @@ def memory(
         keep: Memory that exact may take to compute less again: 4GB, 12MB/item, 30%.
         links: From the adjacent level above, or from all levels above.
         alphas: Learned, or all one: left out.
+        config: File of a run's config, which says network, T, size, batch and precision.
+        recipe: Name of a recipe, likewise.
+        run: Folder of a run, likewise.
+        fits: Memory of a device, 24GB: print the largest batch whose whole training step fits.
+        processes: With --fits, that share a training step, each with a device.
         fake: Tensors without data: any size, any device.
         picture: File to draw memory against T into.
         json: Print JSON.
     """
+    named = named_config(memory, locals())
+    if named is not None:
+        model, network, timesteps, batch, size, precision, _ = named
+    else:
+        network = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
+    if fits is None and processes > 1:
+        raise UsageError("--processes goes with --fits.")
+    if fits is not None:
+        if fake or picture is not None:
+            raise UsageError("--fake and --picture are not for --fits, which counts as it needs: leave them out.")
+        whole = config_to_plan(network, size, precision) if named is None else named.config
+        print_plan(model, one_to_plan(whole, modes, timesteps), fits, device, processes, json)
+        return
     from trevsnn.measure.memory import measure_slopes, memory_picture
     from trevsnn.measure.step import TrainingStep
     from trevsnn.reversible.memory_owner import OWNERS
 
-    config = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
     step = TrainingStep(batch, size, precision, device)
     with refusals_are_usage_errors():
-        result = measure_slopes(config, step, modes=modes, timesteps=sorted(set(timesteps)), fake=fake)
+        result = measure_slopes(network, step, modes=modes, timesteps=sorted(set(timesteps)), fake=fake)
     rows = result["rows"]
-    title = f"{model}, {batch} pictures of {size_text(size)}, {precision}, {device}{_keeping(keep)}"
+    title = f"{model}, {batch} pictures of {size_text(size)}, {precision}, {device}{_keeping(network.keep)}"
     if picture is not None:
         memory_picture(rows, title).savefig(picture, dpi=110)
     if json:
         print(dumps({"model": model, **result}))
         return
-    console = Console()
+    console = Terminal()
     console.print(f"{title}{', fake' if fake else ''}", highlight=False, soft_wrap=True)
     console.print("MB per picture: kept by the forward pass, and at the peak of a training step\n", highlight=False)
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     parts = [part for part in OWNERS if any(row["peak"][part] >= row["peak_total"] / 100 for row in rows)]
-    _add_columns(table, "backprop", "T", "forward", "peak", *parts)
+    add_columns(table, "backprop", "T", "forward", "peak", *parts)
     for row in rows:
         bytes_ = [row["after_forward_total"], row["peak_total"], *(row["peak"][part] for part in parts)]
         table.add_row(row["backprop"], str(row["timesteps"]), *(f"{n / 1e6:.2f}" for n in bytes_))
@@ -110,6 +134,9 @@ def speed(
     keep: str | None = None,
     links: Links = "adjacent",
     alphas: Alphas = "learned",
+    config: Path | None = None,
+    recipe: str | None = None,
+    run: Path | None = None,
     repeats: PositiveInt = 5,
     inference: bool = False,
     engines: Sequence[MeasuredEngine] = MEASURED_ENGINES,
@@ -132,6 +159,9 @@ def speed(
         keep: Memory that exact may take to compute less again: 4GB, 12MB/item, 30%.
         links: From the adjacent level above, or from all levels above.
         alphas: Learned, or all one: left out.
+        config: File of a run's config, which says network, T, size, batch and precision.
+        recipe: Name of a recipe, likewise.
+        run: Folder of a run, likewise.
         repeats: Of every measurement; the median counts.
         inference: Time inference on the CPU, beside torchvision's ResNet-18.
         engines: Of --inference.
@@ -140,26 +170,30 @@ def speed(
         picture: File to draw --inference's time against the firing rate into.
         json: Print JSON.
     """
+    named = named_config(speed, locals())
     if inference and picture is not None and "spikes" not in engines:
         raise UsageError("--picture draws time against the firing rate: add spikes to --engines.")
     if picture is not None and not inference:
         raise UsageError("--picture goes with --inference.")
     if inference and keep is not None:
         raise UsageError("--keep is of training steps: leave it out with --inference.")
-    config = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
+    if named is not None:
+        model, network, timesteps, batch, size, precision, _ = named
+    else:
+        network = _config(model, slice_bytes=slice_bytes, keep=keep, links=links, alphas=alphas)
     if inference:
         from trevsnn.measure.inference import inference_picture, measure_inference
 
-        config = replace(config, timesteps=timesteps[0])
+        network = replace(network, timesteps=timesteps[0])
         with refusals_are_usage_errors():
             rows = measure_inference(
-                config, engines=engines, size=size, batch=batch, repeats=repeats, rates=rates, level_rates=level_rates
+                network, engines=engines, size=size, batch=batch, repeats=repeats, rates=rates, level_rates=level_rates
             )
         threads = f"{rows[0]['threads']} threads"
-        title = f"{model}, T = {config.timesteps}, {size_text(size)}, CPU, {threads}, medians"
+        title = f"{model}, T = {network.timesteps}, {size_text(size)}, CPU, {threads}, medians"
         if picture is not None:
             inference_picture(rows, title).savefig(picture, dpi=110)
-        table = _inference_table(rows, title, batch)
+        table = inference_table(rows, title, batch)
     else:
         from trevsnn.measure.speed import measure_speed
         from trevsnn.measure.step import TrainingStep
@@ -167,13 +201,13 @@ def speed(
         step = TrainingStep(batch, size, precision, device)
         rows = []
         for t in sorted(set(timesteps)):
-            rows += measure_speed(replace(config, timesteps=t), step, modes=modes, repeats=repeats)
+            rows += measure_speed(replace(network, timesteps=t), step, modes=modes, repeats=repeats)
         what = f"{model}, {batch} pictures of {size_text(size)}, {precision}, {device}, {rows[0]['threads']} threads"
-        table = _speed_table(rows, f"Median milliseconds per picture\n{what}{_keeping(keep)}", batch)
+        table = speed_table(rows, f"Median milliseconds per picture\n{what}{_keeping(network.keep)}", batch)
     if json:
         print(dumps({"model": model, "rows": rows}))
     else:
-        Console().print(table)
+        Terminal().print(table)
 
 
 def energy(
@@ -207,9 +241,9 @@ def energy(
     if json:
         print(dumps(result))
         return
-    console = Console()
-    console.print(_operations_table(result, f"{run}, {result['checkpoint']}, a mean item of {result['items']}"))
-    console.print(_rates_table(result["rates_LT"]))
+    console = Terminal()
+    console.print(operations_table(result, f"{run}, {result['checkpoint']}, a mean item of {result['items']}"))
+    console.print(rates_table(result["rates_LT"]))
     for way, text in _WAYS.items():
         row = result[way]
         console.print(
@@ -227,46 +261,3 @@ _WAYS = {
     "as_computed": "As computed",
     "merged": "With DW1, PW1 and PW2, DW2 each taken as one spike-driven convolution, the field's convention",
 }
-
-
-def _speed_table(rows: Sequence[dict[str, Any]], title: str, batch: int) -> Table:
-    table = Table(title=title)
-    _add_columns(table, "backprop", "T", "forward", "backward", "step", "pictures/s", "to autograd")
-    for row in rows:
-        times = (f"{1000 * row[name] / batch:.1f}" for name in ("forward", "backward", "step"))
-        ratio = f"{row['ratio_to_autograd']:.2f}"
-        table.add_row(row["backprop"], str(row["timesteps"]), *times, f"{row['pictures_per_second']:.1f}", ratio)
-    return table
-
-
-def _inference_table(rows: Sequence[dict[str, Any]], title: str, batch: int) -> Table:
-    table = Table(title=title)
-    _add_columns(table, "engine", "one item, ms", f"items/s in batches of {batch}")
-    for row in rows:
-        table.add_row(row["engine"], f"{1000 * row['latency']:.1f}", f"{row['items_per_second']:.1f}")
-    return table
-
-
-def _operations_table(result: dict[str, Any], title: str) -> Table:
-    table = Table(title=title)
-    table.add_column("layer", no_wrap=True)
-    for name in ("MACs, dense", "input", "rate", "synops"):
-        table.add_column(name, justify="right")
-    for op in result["operations"]:
-        of_spikes = (f"{op['rate']:.1%}", f"{op['synops']:,.0f}") if op["spiking"] else ("", "")
-        table.add_row(op["name"], f"{op['macs']:,.0f}", "spikes" if op["spiking"] else "numbers", *of_spikes)
-    return table
-
-
-def _rates_table(rates_LT: Sequence[Sequence[float]]) -> Table:
-    table = Table("level", *(f"t = {t}" for t in range(len(rates_LT[0]))), title="Firing rates of the states")
-    for level, row in enumerate(rates_LT):
-        table.add_row(str(level), *(f"{rate:.1%}" for rate in row))
-    return table
-
-
-def _add_columns(table: Table, first: str, *others: str) -> None:
-    """Names to the left, figures to the right."""
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
-from rich.console import Console
 
 from trevsnn.cli.parser import Parser
 from trevsnn.errors import MistakesError, UsageError
@@ -17,6 +16,7 @@ from trevsnn.run.config import RunConfig, add_config_options, config_of, shorten
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.recipes import DEFAULT_RECIPE
 from trevsnn.run.sources import brought_by
+from trevsnn.terminal import Terminal, say
 from trevsnn.train.interrupt import Interruption, speaks
 
 if TYPE_CHECKING:
@@ -141,9 +141,9 @@ def _train(
         from trevsnn.train.processes import is_first
         from trevsnn.train.train import resume, train
 
-        console = Console(quiet=not is_first())
+        console = Terminal(quiet=not is_first())
         for line in lines:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, line)
         summary = train(config, folder, console) if config else resume(folder, console, changes=changes)
     console.print(
         f"done: {folder}  last accuracy {summary['last_accuracy']:.2%}  best {summary['best_accuracy']:.2%} "

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, read_rgb
 from trevsnn.data.pictures.layout import refuse_other_names
 from trevsnn.errors import RunError
+from trevsnn.terminal import Terminal
 
 #: Pillow's modes other than RGB, as they are reported.
 COLOURS = {
@@ -81,7 +81,7 @@ def check_folder(root: Path, workers: int) -> dict[str, Any]:
         files += sorted(f for own in by_class.values() for f in own)
     with ProcessPoolExecutor(max(1, workers)) as pool:
         results = list(
-            track(pool.map(look_at, files, chunksize=32), "reading", len(files), console=Console(stderr=True))
+            track(pool.map(look_at, files, chunksize=32), "reading", len(files), console=Terminal(stderr=True))
         )
     unreadable = {str(f): message for f, (kind, message) in zip(files, results, strict=True) if kind == "unreadable"}
     odd: dict[str, list[str]] = {"hidden": hidden} if hidden else {}
@@ -124,7 +124,7 @@ def look_at(file: Path) -> tuple[str, str]:
         return "unreadable", str(error)
 
 
-def print_check(result: dict[str, Any], console: Console) -> None:
+def print_check(result: dict[str, Any], console: Terminal) -> None:
     """The parts as a table, then the files that need attention."""
     table = Table("part", "classes", "files", "smallest class", "largest class", title=result["root"])
     for name, part in result["parts"].items():

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.events.excerpts import first_piece
 from trevsnn.data.events.frames import bin_events, check_size
-from trevsnn.data.events.recordings import Events, read_recording
+from trevsnn.data.events.recordings import READERS, Events, read_recording
 from trevsnn.data.events.sets import SENSORS
 from trevsnn.data.part import About, UnreadableError
 from trevsnn.data.pictures.file import PictureFile, read_grey, read_rgb
 from trevsnn.data.sets import is_event, transform_of
+from trevsnn.errors import RunError
+
+
+def find_inputs(paths: Sequence[Path], config: DataConfig) -> list[Path]:
+    """The files that are meant: those that are given, and of a folder every picture, or for a run on events every recording,
+    at any depth, sorted, known by the ends of their names. What is hidden is left out.
+
+    Raises:
+        RunError: a folder holds none.
+    """
+    kind, endings = ("recordings", tuple(READERS)) if is_event(config) else ("pictures", IMG_EXTENSIONS)
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        own = [
+            f for f in sorted(path.rglob("*")) if f.suffix.lower() in endings and f.is_file() and not _hidden(f, path)
+        ]
+        if not own:
+            raise RunError(
+                f"the folder {path} holds no {kind}: of files, it takes those that end in {', '.join(endings)}."
+            )
+        files += own
+    return files
 
 
 def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: int) -> Tensor:
@@ -55,13 +82,21 @@ def read_item(path: Path, config: DataConfig) -> Events:
     return events if config.piece_ms is None else first_piece(events, config.piece_ms)
 
 
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(name.startswith(".") for name in file.relative_to(folder).parts)
+
+
 def _picture(path: Path, config: DataConfig, channels: int) -> Any:
+    if path.suffix.lower() in READERS:
+        raise UnreadableError(f"{path} is a recording, and the run was trained on pictures: give it a picture.")
     if config.reduced:
         return PictureFile.of(path, grey=channels == 1)
     return read_grey(path) if channels == 1 else read_rgb(path)
 
 
 def _frames(path: Path, config: DataConfig, timesteps: int, sensor: tuple[int, int]) -> Any:
+    if path.suffix.lower() in IMG_EXTENSIONS:
+        raise UnreadableError(f"{path} is a picture, and the run was trained on recordings: give it a recording.")
     try:
         return bin_events(read_item(path, config), timesteps, config.image_size, sensor, config.bin_by)
     except ValueError as error:

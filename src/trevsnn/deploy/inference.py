@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from trevsnn.data.config import Split
-from trevsnn.data.files import read_inputs
+from trevsnn.data.files import find_inputs, read_inputs
 from trevsnn.data.matched import evaluated_splits, load_matched
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Engine
+from trevsnn.deploy.confusion import class_rows
 from trevsnn.deploy.engines import accelerator_for, check_size, make_engine
-from trevsnn.errors import UsageError
+from trevsnn.errors import RunError, UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import fast_format
 from trevsnn.run.config import Accelerator, RunConfig
@@ -39,8 +42,9 @@ def evaluate_run(
         data: others than the run's, with the same classes by name, and a size of the input other than the trained one.
 
     Returns:
-        ``run``, ``checkpoint``, ``engine``, ``split``, the number of ``items``, ``accuracy`` in 0..1, ``loss`` (mean cross
-        entropy), and for each level ``firing_rates`` of its state and ``hidden_rates`` of its blocks' hidden neurons; both
+        ``run``, ``checkpoint``, ``engine``, ``split``, the number of ``items``, of which ``unreadable`` were left out,
+        ``accuracy`` in 0..1, ``top5`` likewise (None for five classes or fewer), ``loss`` (mean cross entropy), the rows
+        ``classes`` of :func:`trevsnn.deploy.confusion.class_rows` and its matrix ``confusion``, and for each level ``firing_rates`` of its state and ``hidden_rates`` of its blocks' hidden neurons; both
         are empty but for the engine "eager".
 
     Raises:
@@ -60,56 +64,99 @@ def evaluate_run(
     other = None if engine == "eager" else make_engine(engine, model, path)  # None: the network, with its firing rates
     if other is not None:
         check_size(other, config.data, engine)
-    result = evaluate(model, evaluation_loader(part, config, fabric), fabric, other)
+    result = evaluate(model, evaluation_loader(part, config, fabric), fabric, other, by_class=True)
+    assert result.confusion_KK is not None
+    confusion_KK = result.confusion_KK.numpy()
     return {
         "run": str(path), "checkpoint": checkpoint, "engine": engine, "split": chosen, "items": len(part),
-        "accuracy": result.accuracy, "loss": result.loss, "firing_rates": [row[0] for row in result.rates], "hidden_rates": [row[1:] for row in result.rates],
+        "unreadable": len(part) - int(confusion_KK.sum()), "accuracy": result.accuracy, "top5": result.top5,
+        "loss": result.loss, "firing_rates": [row[0] for row in result.rates], "hidden_rates": [row[1:] for row in result.rates],
+        "classes": class_rows(about.classes, confusion_KK), "confusion": confusion_KK.tolist(),
     }  # fmt: skip
 
 
-@torch.no_grad()
-def predict_run(
-    path: Path, files: list[Path], weights: Weights, accelerator: Accelerator, engine: Engine = "eager",
-    data: DataOverrides = AS_TRAINED,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The class of every picture or recording.
+class Prediction(NamedTuple):
+    """What a network says of a file.
+
+    Attributes:
+        file: a picture or recording.
+        classes: the likeliest ones with their probabilities, likeliest first; empty where the file cannot be read.
+        error: why it cannot be read, a sentence; None where it can.
+    """
+
+    file: Path
+    classes: dict[str, float]
+    error: str | None = None
+
+
+class Predictor:
+    """Classifies pictures or recordings, some at a time.
 
     Args:
         path, weights, accelerator, engine: as in :func:`evaluate_run`.
-        files: pictures, or recordings of an event camera.
         data: a size of the input other than the trained one; the files lie where they are.
-
-    Returns:
-        For each file ``file``, the likeliest ``class``, its ``probability``, and the ``probabilities`` of all classes.
 
     Raises:
         UsageError: the engine needs a file that was not exported or is of another size, a library is missing, or ``data``
             says where data lie.
         RunError: the run or an exported file cannot be read.
-        UnreadableError: a file of ``files`` is missing, damaged or of another kind.
     """
-    if data.place:
-        raise UsageError("predict takes the files it is given: leave out data.root and data.name.")
-    model, config, about, _ = load_run(path, weights)
-    config = replace(config, data=data.over(config.data))
-    inputs = read_inputs(files, config.data, about, config.model.timesteps)
-    fabric = make_fabric(replace(config, accelerator=accelerator_for(engine, accelerator)))
-    model = _place(model, fabric, config)
-    inputs = place_inputs(inputs.to(fabric.device), next(model.parameters()).dtype)
-    compute = make_engine(engine, model, path)
-    check_size(compute, config.data, engine)
-    with fabric.autocast():
-        logits = compute(inputs)
-    rows = logits.double().softmax(1).tolist()
-    return [
-        {
-            "file": str(file),
-            "class": about.classes[max(range(len(row)), key=row.__getitem__)],
-            "probability": max(row),
-            "probabilities": dict(zip(about.classes, row, strict=True)),
-        }
-        for file, row in zip(files, rows, strict=True)
-    ]
+
+    def __init__(
+        self, path: Path, weights: Weights, accelerator: Accelerator, engine: Engine = "eager",
+        data: DataOverrides = AS_TRAINED,
+    ) -> None:  # fmt: skip
+        if data.place:
+            raise UsageError("predict takes the files it is given: leave out data.root and data.name.")
+        model, config, self.about, _ = load_run(path, weights)
+        self.config = replace(config, data=data.over(config.data))
+        self.fabric = make_fabric(replace(self.config, accelerator=accelerator_for(engine, accelerator)))
+        model = _place(model, self.fabric, self.config)
+        self._dtype = next(model.parameters()).dtype
+        self._engine = make_engine(engine, model, path)
+        check_size(self._engine, self.config.data, engine)
+
+    def files(self, paths: Sequence[Path]) -> list[Path]:
+        """The files themselves, and those in folders, as :func:`trevsnn.data.files.find_inputs`, which raises RunError."""
+        return find_inputs(paths, self.config.data)
+
+    def predict(self, files: Sequence[Path], batch: int = 64, top: int | None = None) -> Iterator[Prediction]:
+        """The classes of every file, in the files' order, which do not depend on ``batch`` but by rounding.
+
+        Args:
+            files: pictures, or recordings of an event camera.
+            batch: how many are in memory at a time.
+            top: how many classes; None for all.
+
+        Raises:
+            UsageError: the library that reads the recordings is not installed.
+        """
+        most = min(top or len(self.about.classes), len(self.about.classes))
+        for first in range(0, len(files), batch):
+            inputs: dict[int, Tensor] = {}
+            errors: dict[int, str] = {}
+            for index, file in enumerate(files[first : first + batch]):
+                try:
+                    inputs[index] = read_inputs([file], self.config.data, self.about, self.config.model.timesteps)
+                except RunError as error:
+                    errors[index] = str(error)
+            found = (
+                dict(zip(inputs, self._classes(torch.cat(list(inputs.values())), most), strict=True)) if inputs else {}
+            )
+            for index, file in enumerate(files[first : first + batch]):
+                yield Prediction(file, found.get(index, {}), errors.get(index))
+
+    @torch.no_grad()
+    def _classes(self, inputs: Tensor, most: int) -> list[dict[str, float]]:
+        inputs = place_inputs(inputs.to(self.fabric.device), self._dtype)
+        with self.fabric.autocast():
+            logits = self._engine(inputs)
+        rows = logits.cpu().double().softmax(1).topk(most)
+        names = self.about.classes
+        return [
+            {names[label]: share for label, share in zip(labels, shares, strict=True)}
+            for shares, labels in zip(rows.values.tolist(), rows.indices.tolist(), strict=True)
+        ]
 
 
 def _place(model: TRevSNN, fabric: Fabric, config: RunConfig) -> TRevSNN:

@@ -89,7 +89,7 @@ def measure_memory(config: TRevSNNConfig, step: TrainingStep, *, fake: bool = Fa
                 alpha.fill_(1.0)
     if fake:
         with FakeTensorMode():
-            _forget_data(model)
+            forget_data(model)
             bytes_of = _step_footprint(model, step)
     else:
         bytes_of = _step_footprint(model, step)
@@ -162,7 +162,7 @@ def _step_footprint(model: TRevSNN, step: TrainingStep) -> Footprint:
         return footprint(model, [x, target], lambda: step.loss(model, x, target))
 
 
-def _forget_data(model: TRevSNN) -> None:
+def forget_data(model: TRevSNN) -> None:
     """Replace weights by fake ones. The alphas' numbers, which decide how many anchors are kept, are handed in."""
     numbers: dict[Tensor, NDArray[np.float64]] = {}
     # The network bounds an alpha, in one step of its graph, which leads back to the parameter.

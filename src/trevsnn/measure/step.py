@@ -58,9 +58,13 @@ class TrainingStep:
 
     def loss(self, model: TRevSNN, x: Tensor, target: Tensor) -> Tensor:
         """The forward pass to the loss () of deep supervision, in this precision."""
-        low, _ = PRECISIONS[self.precision]
-        with torch.autocast(self.device, dtype=low, enabled=low is not None):
+        with self.autocast():
             return deep_supervision_loss(model(x, all_heads=True), target)
+
+    def autocast(self) -> torch.autocast:
+        """The context of this precision."""
+        low, _ = PRECISIONS[self.precision]
+        return torch.autocast(self.device, dtype=low, enabled=low is not None)
 
     def build(self, config: TRevSNNConfig) -> TRevSNN:
         """A model with new weights, on the device and in training mode."""

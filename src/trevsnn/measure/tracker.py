@@ -86,19 +86,23 @@ class LiveStorage(TorchDispatchMode):
         """Bytes alive now, by part, leaving out some tensors' storages."""
         return self._replay(without)[0]
 
-    def peak(self, *, without: Iterable[Tensor] = ()) -> Bytes:
-        """Bytes by part at the moment when most were alive, leaving out some tensors' storages."""
-        return self._replay(without)[1]
+    def peak(self, *, without: Iterable[Tensor] = (), gradients: Iterable[Tensor] = ()) -> Bytes:
+        """Bytes by part at the moment when most were alive, leaving out some tensors' storages, and counting those of
+        ``gradients`` as "parameter gradients" from when they were made."""
+        return self._replay(without, gradients)[1]
 
-    def _replay(self, without: Iterable[Tensor]) -> tuple[Bytes, Bytes]:
-        left_out = {self._alive.get(t.untyped_storage()._cdata, (None, -1))[1] for t in without}
+    def _replay(self, without: Iterable[Tensor], gradients: Iterable[Tensor] = ()) -> tuple[Bytes, Bytes]:
+        left_out, made = self._numbers(without), self._numbers(gradients)
         live: Bytes = dict.fromkeys(OWNERS, 0)
         peak, most, total = dict(live), 0, 0
         for storage, nbytes, part in self.changes:
             if storage in left_out:
                 continue
-            live[part] += nbytes
+            live["parameter gradients" if storage in made else part] += nbytes
             total += nbytes
             if total > most:
                 most, peak = total, dict(live)
         return live, peak
+
+    def _numbers(self, tensors: Iterable[Tensor]) -> set[int]:
+        return {self._alive.get(tensor.untyped_storage()._cdata, (None, -1))[1] for tensor in tensors}

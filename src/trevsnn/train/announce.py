@@ -11,6 +11,7 @@ from torch import nn
 from trevsnn.data.part import Part
 from trevsnn.data.sets import is_event
 from trevsnn.run.config import RunConfig
+from trevsnn.terminal import say
 
 
 def announce(
@@ -42,4 +43,4 @@ def announce(
         f"run       {run}",
     ]
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from trevsnn.data.loading import IGNORED, TensorDataset, batches, loading_deaths, make_loader
 from trevsnn.data.part import Part
@@ -21,6 +21,8 @@ from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import fast_format
 from trevsnn.run.config import RunConfig
 from trevsnn.train.processes import local_batch
+
+TOP = 5  # how many of the likeliest classes may hold the right one
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,17 @@ class Evaluation:
         accuracy: in 0..1.
         rates: for each level the firing rates, in 0..1, of its state and of its two blocks' hidden neurons, means over
             timesteps and items; empty where another engine computed the logits.
+        top5: share of the items, in 0..1, whose class is among the five likeliest; None where there are five classes or
+            fewer, or nothing was asked for by class.
+        confusion_KK: items by their class (rows) and the one they were taken for (columns), int64, on the CPU; None where
+            nothing was asked for by class.
     """
 
     loss: float
     accuracy: float
     rates: list[list[float]]
+    top5: float | None = None
+    confusion_KK: Tensor | None = None
 
 
 def evaluation_loader(part: Part, config: RunConfig, fabric: Fabric) -> DataLoader[Any] | DeviceLoader:
@@ -64,6 +72,8 @@ def evaluate(
     loader: Iterable[Any],
     fabric: Fabric,
     engine: Callable[[Tensor], Tensor] | None = None,
+    *,
+    by_class: bool = False,
 ) -> Evaluation:
     """Run ``model``, in evaluation mode, over every item of ``loader`` that can be read.
 
@@ -72,6 +82,7 @@ def evaluate(
         loader: of :func:`evaluation_loader`, or its batches.
         fabric: the processes; the figures are those of all of them together.
         engine: from inputs to logits, in the model's place; None for the model.
+        by_class: count ``top5`` and ``confusion_KK`` too.
 
     Raises:
         RunError: an item cannot be read (``on_unreadable="fail"``), none can, or a loading process died.
@@ -80,6 +91,8 @@ def evaluate(
     classes = model.num_classes
     accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=IGNORED).to(fabric.device)
     loss = MeanMetric().to(fabric.device)
+    confusion = MulticlassConfusionMatrix(classes).to(fabric.device) if by_class else None
+    top5 = MulticlassAccuracy(classes, TOP, "micro").to(fabric.device) if by_class and classes > TOP else None
     rates = [[MeanMetric().to(fabric.device) for _ in range(3)] for _ in model.config.channels]
     dtype = next(model.parameters()).dtype
     for batch in batches(loader):
@@ -98,5 +111,13 @@ def evaluate(
                 logits = engine(inputs)
         accuracy.update(logits.float(), labels)
         loss.update(nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED), counted)
+        if confusion is not None:
+            readable = labels != IGNORED
+            confusion.update(logits[readable].float(), labels[readable])
+            if top5 is not None:
+                top5.update(logits[readable].float(), labels[readable])
     means = [[float(metric.compute()) for metric in metrics] for metrics in rates] if engine is None else []
-    return Evaluation(float(loss.compute()), float(accuracy.compute()), means)
+    return Evaluation(
+        float(loss.compute()), float(accuracy.compute()), means,
+        None if top5 is None else float(top5.compute()), None if confusion is None else confusion.compute().cpu(),
+    )  # fmt: skip

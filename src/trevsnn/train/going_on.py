@@ -8,6 +8,7 @@ from trevsnn.errors import UsageError
 from trevsnn.run.changes import differences
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
+from trevsnn.terminal import say
 from trevsnn.train.optim import rate_of_step
 
 
@@ -38,10 +39,10 @@ def take_changes(
         if name == "epochs":
             rates = [rate_of_step(c, step, steps_per_epoch) for c in (before, config)]
             note += f"; the learning rate of step {step + 1} is {rates[1]:.3g} instead of {rates[0]:.3g}"
-            console.print(
+            say(
+                console,
                 f"{new} epochs instead of {old}: from step {step + 1} on the learning rate is that of a cosine over {new} "
                 f"epochs, {rates[1]:.3g} instead of {rates[0]:.3g}; the warm-up stays as it was",
-                highlight=False, soft_wrap=True,
             )  # fmt: skip
         notes.append(note)
     if notes and write:

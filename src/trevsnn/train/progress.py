@@ -10,6 +10,8 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from trevsnn.terminal import say
+
 BAR_SECONDS = 0.25  # between two looks at the loss, which wait for the device
 FIRST_LINE = 10  # steps after a start
 LINE_SECONDS, LINE_SHARE, LONGEST_SECONDS = 30.0, 0.1, 600.0
@@ -78,7 +80,11 @@ class RunProgress:
     @contextmanager
     def epoch(self, epoch: int, done: int) -> Iterator[None]:
         """A context of an epoch's training steps, ``done`` of which were taken before; ``epoch`` counts from 0."""
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+        )
         shown = not self.console.quiet and self.console.is_terminal
         with Progress(*columns, console=self.console, transient=True, disable=not shown) as bar:
             self._bar, self._epoch = bar, epoch
@@ -111,14 +117,16 @@ class RunProgress:
         elif self._is_line_due(now, step):
             self._line_at, self._line_step = now, step
             text = f"epoch {self._epoch + 1}/{self.clock.epochs}  {self._figures(step, within, loss())}"
-            self.console.print(text, highlight=False, soft_wrap=True)
+            say(self.console, text)
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """A context of what is done after an epoch's steps."""
         begun = time.monotonic()
         shown = not self.console.quiet and self.console.is_terminal
-        with Progress(TextColumn("{task.description}"), console=self.console, transient=True, disable=not shown) as bar:
+        with Progress(
+            TextColumn("{task.description}", markup=False), console=self.console, transient=True, disable=not shown
+        ) as bar:
             bar.add_task(f"epoch {self._epoch + 1}/{self.clock.epochs}  evaluating")
             yield
         self.clock.add_evaluation(time.monotonic() - begun)

@@ -23,6 +23,7 @@ from trevsnn.reversible.precision import widest
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.run.load import load_weights
+from trevsnn.terminal import say
 from trevsnn.train.guard import StepGuard
 from trevsnn.train.report import History
 
@@ -164,15 +165,15 @@ class TrainingState:
             try:
                 weights, state = load_checkpoint(checkpoint)
             except RunError as error:
-                console.print(f"{error} Trying the one before it.", highlight=False, soft_wrap=True)
+                say(console, f"{error} Trying the one before it.")
                 continue
             if "data" in state:
                 self._compare_data(state["data"], console)
             self._load(weights, state, checkpoint)
-            console.print(f"going on from {checkpoint.name}, after {len(self.history)} epochs", highlight=False)
+            say(console, f"going on from {checkpoint.name}, after {len(self.history)} epochs")
             return
         if saved:
-            console.print("no intact checkpoint: starting from the beginning", highlight=False)
+            say(console, "no intact checkpoint: starting from the beginning")
 
     def _load(self, weights: dict[str, dict[str, torch.Tensor]], state: dict[str, Any], checkpoint: Path) -> None:
         load_weights(self.model, weights["model"], checkpoint)
@@ -203,9 +204,10 @@ class TrainingState:
                 "run was saved: put them back as they were, or begin a new run."
             )
         if saved["sha256"] != self.data["sha256"]:
-            console.print(
+            say(
+                console,
                 "warning: the training data have changed since the run was saved: it goes on, but not to the weights that it "
-                "would have had.", highlight=False, soft_wrap=True,
+                "would have had.",
             )  # fmt: skip
 
     def _for_evaluation(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.initial import begin_from
+from trevsnn.terminal import say
 from trevsnn.train.announce import announce
 from trevsnn.train.build import Build, build_network
 from trevsnn.train.curves import write_metrics
@@ -99,7 +100,7 @@ def resume(
         return summary
     folder.checkpoints.mkdir(exist_ok=True)
     if not checkpoints(folder.checkpoints, "step"):
-        console.print("no checkpoint yet: starting from the beginning", highlight=False)
+        say(console, "no checkpoint yet: starting from the beginning")
     with Interruption(run) as interruption:
         return _Training(config, run, console, build, interruption, new=False).run_to_end()
 
@@ -118,11 +119,11 @@ class _Training:
         self.part = self._load("train")
         check_fit(config, self.part)
         if new and (warning := size_warning(self.part, config.data)) is not None:
-            console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+            say(console, f"warning: {warning}")
         make_deterministic(config.seed)
         model = build_network(config, build, fabric)
         if config.init is not None and (new or not checkpoints(RunFolder(path).checkpoints, "step")):
-            console.print(begin_from(config.init, model, self.part.classes), highlight=False, soft_wrap=True)
+            say(console, begin_from(config.init, model, self.part.classes))
         dataset = TensorDataset(self.part, config.data, config.seed, timesteps=config.model.timesteps, training=True)
         self.steps_per_epoch = len(dataset) // config.batch_size
         self.sampler = EpochSampler(
@@ -226,7 +227,7 @@ class _Training:
     def _count_unreadable(self, unreadable: Tensor) -> None:
         for index in unreadable[unreadable >= 0].tolist():
             self.state.unreadable += 1
-            self.console.print(f"skipped {self.part.name(index)}: it cannot be read", highlight=False, soft_wrap=True)
+            say(self.console, f"skipped {self.part.name(index)}: it cannot be read")
 
     def _look_at_rates(self, inputs: Tensor) -> None:
         model = self.state.model
@@ -238,7 +239,7 @@ class _Training:
 
     def _warn(self, rates: list[list[float]], when: str) -> None:
         if (warning := self.rate_watch.look(rates)) is not None:
-            self.console.print(f"warning: {when} {warning}", highlight=False, soft_wrap=True)
+            say(self.console, f"warning: {when} {warning}")
 
     def _finish_epoch(self, epoch: int) -> None:
         """Evaluate, save and report."""
@@ -261,7 +262,7 @@ class _Training:
         if self._first:
             write_metrics(self.run.path, state.history)
             self.tensorboard.write([(epoch + 1, row)])
-        self.console.print(epoch_line(row, self.config.epochs), highlight=False, soft_wrap=True)
+        say(self.console, epoch_line(row, self.config.epochs))
         self._warn(result.rates, f"after epoch {epoch + 1}")
 
     def _share_buffers(self) -> None:

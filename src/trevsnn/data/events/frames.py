@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 
 from trevsnn.data.config import BinBy, DataConfig
@@ -21,6 +20,7 @@ from trevsnn.data.events.recordings import Events
 from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
 from trevsnn.sizes import Size, height_and_width
+from trevsnn.terminal import Terminal
 
 CACHE_VERSION = 1  # raise it when the same parameters come to give other frames
 
@@ -127,7 +127,7 @@ class EventFrames(FileList):
             out = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=self._shape)
             every = each(binned, self.files, workers)
             # On stderr, as stdout may be JSON.
-            every = track(every, "binning events", len(self), console=Console(stderr=True))
+            every = track(every, "binning events", len(self), console=Terminal(stderr=True))
             for index, frames_TCHW in enumerate(every):
                 out[index] = frames_TCHW
             out.flush()

@@ -49,7 +49,7 @@ def prepare(archives: Path, out: Path, console: Console, *, check_hashes: bool =
             raise RunError(f"{path} does not exist: --archives must name a folder with {_names()}.")
     _check_space(paths, out)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

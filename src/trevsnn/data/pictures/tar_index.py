@@ -20,11 +20,11 @@ from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.errors import RunError, UsageError
+from trevsnn.terminal import Terminal
 
 INDEX_VERSION = 1  # raise it when the same shard comes to give another index
 PICTURES = {extension[1:] for extension in IMG_EXTENSIONS}
@@ -62,7 +62,7 @@ def read_shards(paths: Sequence[Path], cache: Path, workers: int = 0) -> list[Sh
     with ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
         shards = pool.map(read, paths) if pool else map(read, paths)
         # On stderr, as stdout may be JSON.
-        return list(track(shards, "reading shards", len(paths), console=Console(stderr=True), transient=True))
+        return list(track(shards, "reading shards", len(paths), console=Terminal(stderr=True), transient=True))
 
 
 def stamp_of(about: os.stat_result) -> tuple[int, int]:
