@@ -5,11 +5,11 @@ from itertools import chain, combinations
 import pytest
 import torch
 import torch.distributed as dist
+from test_model_memory import LiveBytes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from conftest import gradients, worst
-from test_model_memory import LiveBytes
 from trevsnn import FeatureNet, TRevSNN
 from trevsnn.network.spike import spike
 from trevsnn.reversible import BACKPROP_MODES, unroll
