@@ -50,6 +50,13 @@ def test_examples_of_the_recurrence_have_the_gradients_of_autograd(block):
     assert sum(alive) >= 0.9 * len(alive)  # what is above the top level has no gradient
 
 
+def test_the_backbone_in_the_guide_prints_what_stands_there(capsys):
+    names: dict[str, Any] = {}
+    for block in blocks("python", DOCS["backbone.md"]):
+        exec(compile(block, "backbone.md", "exec"), names)
+    assert capsys.readouterr().out == "".join(blocks("text", DOCS["backbone.md"]))
+
+
 def test_the_network_of_lif_neurons_in_the_guide_runs():
     (block,) = blocks("python", DOCS["lif-networks.md"])
     names: dict[str, Any] = {}

@@ -61,7 +61,7 @@ def test_classes_and_channels_of_one_s_own():
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(none(x), none.forward_head(none.forward_features(x), pre_logits=True))
     for maker in (timm.create_model, trevsnn.create_model):
-        spikes = maker("trevsnn_nano", features_only=True, out_indices=1, output="spikes").eval()(x)
+        spikes = maker("trevsnn_nano", features_only=True, out_indices=(0,), output="spikes").eval()(x)
         assert [sorted(maps.unique().tolist()) for maps in spikes] == [[0.0, 1.0]]
 
 

@@ -50,7 +50,13 @@ class TrainingStep:
         choice("precision", self.precision, tuple(PRECISIONS))
 
     def inputs(self, config: TRevSNNConfig) -> tuple[Tensor, Tensor]:
-        """Random inputs (B, C, H, W), or frames (B, T, C, H, W), in the weights' dtype, and classes (B,)."""
+        """Random inputs (B, C, H, W), or frames (B, T, C, H, W), in the weights' dtype, and classes (B,).
+
+        Raises:
+            UsageError: the network has no classes.
+        """
+        if config.num_classes == 0:
+            raise UsageError("model.num_classes is 0, and a step's loss is of classes: set it to 1 or more.")
         frames = (config.timesteps,) if config.input == "event" else ()
         shape = (self.batch, *frames, config.in_chans or 0, *height_and_width(self.size))
         x = torch.randn(shape, device=self.device, dtype=PRECISIONS[self.precision][1])

@@ -10,7 +10,9 @@ With the state c[l,t] of level l after timestep t (:mod:`trevsnn.reversible`) an
 ``blocks``                                   the block, the link between levels, F[l,t], a level
 ``encoders``, ``heads``, ``losses``          from pictures and frames to x[t]; from states to logits; from logits to a loss
 ``norm``                                     batch normalisation that can be run again, and over several processes
+``trunk``                                    encoder and levels, and how they are run and read
 ``model``, ``config``                        the whole network, and what determines it
+``backbone``, ``features``                   timm's side of it; maps of chosen levels
 ``slicing``                                  F[l,t] and the encoder on a few items at a time: the slow twin of ``lean/``
 ``lean/``                                    the same without autograd, backward passes written out
 ``transform``                                which of the two runs
