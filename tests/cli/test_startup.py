@@ -57,7 +57,7 @@ AT_ONCE = [
     (["train", "--recipe", "cifar1000"], 2, "there is no recipe 'cifar1000'"),
     (["train", "--config", "missing.yaml"], 2, "missing.yaml"),
     (["train", "--config"], 2, "--config names no file"),
-    (["train", "--resume", "RUN", "--epochs", "9", "--model.timesteps=2"], 2, "leave out --epochs, --model.timesteps."),
+    (["train", "--resume", "RUN", "--epochs", "9", "--model.timesteps=2"], 2, "leave out --model.timesteps."),
     (["train", "--resume", "RUN", "--recipe", "digits"], 2, "leave out --recipe."),
     (["train", "--recipe", "digits", "--resume", "RUN", "--run", "X"], 2, "leave out --recipe, --run."),
     (["evaluate", "RUN", "--engine", "magic"], 2, "magic"),

@@ -76,7 +76,7 @@ def test_the_config_from_python_is_that_of_the_command(tmp_path, monkeypatch, ca
     assert (
         "# set: 2 classes, 40 pictures to train on; of 40 looked at the median is 10 x 12 (height x width)" in printed
     )
-    assert (config.data.image_size, config.model.num_classes, config.epochs, config.batch_size) == (10, 2, 4, 16)
+    assert (config.data.image_size, config.model.num_classes, config.epochs, config.batch_size) == ((10, 12), 2, 4, 16)
     assert (config.optim.name, config.model.encoding, config.optim.warmup_epochs) == ("muon", "grouped", 0.2)
     with pytest.raises(RunError, match="nowhere is no folder"):
         config_for("nowhere")

@@ -1,8 +1,12 @@
 """The shipped recipes."""
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
 from timm.data.transforms_factory import create_transform
+from torchvision.transforms import v2
 
 from trevsnn.data.events.sets import SENSORS
 from trevsnn.data.part import About
@@ -66,8 +70,11 @@ def test_imagenet_pictures_are_augmented_and_cropped_as_published():
     )  # fmt: skip
     ours = picture_transform(data, about, training=True)
     assert "".join(str(part) for part in _flat(ours)) == "".join(str(part) for part in _flat(theirs))
-    resize, crop, *_ = picture_transform(data, about, training=False).transforms
-    assert (resize.size, resize.interpolation.value, crop.size) == (232, "bilinear", (224, 224))
+    evaluated = v2.Compose([v2.Resize(232), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    pixels = np.random.default_rng(0).integers(0, 256, (301, 409, 3), np.uint8)
+    found = picture_transform(data, about, training=False)(Image.fromarray(pixels))
+    expected = v2.functional.normalize(evaluated(Image.fromarray(pixels)), about.mean, about.std)
+    assert torch.equal(found, expected)
 
 
 def _flat(transform):

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from trevsnn.cli.parser import Parser
 from trevsnn.errors import MistakesError, UsageError
-from trevsnn.run.changes import changed
+from trevsnn.run.changes import changed, check_changeable
 from trevsnn.run.config import RunConfig, add_config_options, config_of, shorten_warmup, to_yaml
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.recipes import DEFAULT_RECIPE
@@ -122,6 +122,7 @@ def _resume(folder: Path, given: Namespace, unwanted: list[str]) -> None:
     if unwanted:
         raise UsageError(f"--resume goes on with the run's own config: leave out {', '.join(unwanted)}.")
     changes = dict(given.items())
+    check_changeable(changes)  # before the run is looked for
     run = RunFolder.open(folder)
     epochs = changed(run.read_config(), changes).epochs
     if (summary := run.ended(epochs)) is None:

@@ -23,18 +23,23 @@ def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     Raises:
         UsageError: an option that cannot be changed, or a value that the config refuses.
     """
-    others = [f"--{name}" for name in changes if name not in CHANGEABLE]
-    if others:
-        raise UsageError(
-            "--resume goes on with the run's own config; only "
-            f"{', '.join(f'--{name}' for name in CHANGEABLE)} can change: leave out {', '.join(others)}."
-        )
+    check_changeable(changes)
     try:
         data = {name.removeprefix("data."): value for name, value in changes.items() if name.startswith("data.")}
         own = {name: value for name, value in changes.items() if not name.startswith("data.")}
         return replace(config, data=replace(config.data, **data), **own)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def check_changeable(changes: Mapping[str, Any]) -> None:
+    """Raise UsageError where an option, by its name, cannot be changed."""
+    others = [f"--{name}" for name in changes if name not in CHANGEABLE]
+    if others:
+        raise UsageError(
+            "--resume goes on with the run's own config; only "
+            f"{', '.join(f'--{name}' for name in CHANGEABLE)} can change: leave out {', '.join(others)}."
+        )
 
 
 def differences(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
