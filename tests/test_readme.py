@@ -57,6 +57,19 @@ def test_the_backbone_in_the_guide_prints_what_stands_there(capsys):
     assert capsys.readouterr().out == "".join(blocks("text", DOCS["backbone.md"]))
 
 
+def test_the_fine_tuning_in_the_guide_trains_what_is_not_frozen():
+    (block,) = blocks("python", DOCS["training.md"])
+    names: dict[str, Any] = {}
+    exec(compile(block, "training.md", "exec"), names)
+    model, optimizer = names["model"], names["optimizer"]
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    model(torch.randn(8, 3, 8, 8), all_heads=True)[-1].square().sum().backward()
+    optimizer.step()
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert "heads.3.classifier2.weight" in moved
+    assert not any(name.startswith(("encoder.", "levels.0.", "levels.1.")) for name in moved)
+
+
 def test_the_network_of_lif_neurons_in_the_guide_runs():
     (block,) = blocks("python", DOCS["lif-networks.md"])
     names: dict[str, Any] = {}
