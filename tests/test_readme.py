@@ -129,7 +129,7 @@ def test_there_are_commands_of_every_kind():
     assert {command.split()[1] for command in COMMANDS} == {
         "train", "evaluate", "predict", "export", "stream", "measure", "data",
     }  # fmt: skip
-    assert sum("--recipe imagenet-tiny" in command for command in COMMANDS) == 5
+    assert sum("--recipe imagenet-tiny" in command for command in COMMANDS) == 6
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}" for name in DOCS)])
