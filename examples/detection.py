@@ -2,8 +2,8 @@
 
     python examples/detection.py --picture detection.jpg
 
-The backbone is the network that comes with the package for 20 classes of Tiny ImageNet; all of it is trained, by the exact
-backward pass. mAP needs pycocotools: pip install 'trevsnn[detection]'.
+Backbone and head are trained from scratch, the backbone by the exact backward pass. mAP needs pycocotools, which
+``pip install 'trevsnn[detection]'`` brings.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork
 
-from pasted_digits import CLASSES, SIZE, PastedDigits, Scene, fit, save_grid, with_boxes
-from trevsnn import FeatureNet, create_model
+from pasted_digits import CLASSES, SIZE, PastedDigits, Scene, backbone, fit, save_grid, with_boxes
+from trevsnn import FeatureNet
 
 WIDTH = 64
 
@@ -40,7 +40,7 @@ class Pyramid(nn.Module):
 
 def build() -> FCOS:
     """A detector on every fourth and every eighth pixel: the maps of levels 1 and 3."""
-    net = create_model("trevsnn_tiny_imagenet", pretrained=True, features_only=True, out_indices=(1, 3))
+    net = backbone((1, 3))
     sizes = tuple((stride,) for stride in net.feature_info.reduction())
     return FCOS(
         Pyramid(net, WIDTH), CLASSES, min_size=SIZE, max_size=SIZE, score_thresh=0.05,
@@ -69,7 +69,7 @@ def evaluate(detector: FCOS, scenes: list[Scene]) -> tuple[dict[str, Tensor], li
 def main() -> None:
     """Train a detector, measure it on test scenes, and write what it finds on eight of them."""
     parser = argparse.ArgumentParser(description="Train a digit detector on a spiking backbone.")
-    parser.add_argument("--steps", type=int, default=300, help="training steps of four pictures")
+    parser.add_argument("--steps", type=int, default=500, help="training steps of eight pictures")
     parser.add_argument("--scenes", type=int, default=200, help="test pictures")
     parser.add_argument("--picture", help="write what is found on eight of them to this file (JPEG)")
     options = parser.parse_args()

@@ -62,7 +62,7 @@ def test_multi_level_links():
 
 
 def test_pasted_digits_are_where_their_boxes_and_masks_say():
-    scenes = PastedDigits(test=True, seed=3)(60)
+    scenes = PastedDigits(test=True, seed=3)(30)
     for scene in scenes:
         found = torch.full_like(scene.mask, BACKGROUND)
         for box, label in zip(scene.boxes.int().tolist(), scene.labels, strict=True):
@@ -74,11 +74,11 @@ def test_pasted_digits_are_where_their_boxes_and_masks_say():
             assert (inside[:, ink].mean() - inside[:, ~ink].mean()).abs() > 0.05  # it can be seen
         assert torch.equal(found, scene.mask)
         assert 0 <= scene.picture.min() < scene.picture.max() <= 1
-    assert {int(label) for scene in scenes for label in scene.labels} == set(range(10))
+    assert {int(label) for scene in scenes for label in scene.labels} == {0, 1, 2}
     again = PastedDigits(test=True, seed=3)(2)
     assert all(torch.equal(a.picture, b.picture) for a, b in zip(again, scenes, strict=False))
     train, test = PastedDigits(test=False, seed=3), PastedDigits(test=True, seed=3)
-    assert (len(train.digits), len(test.digits)) == (1437, 360)
+    assert (len(train.digits), len(test.digits)) == (429, 108)
     assert [t.shape[1] + u.shape[1] for t, u in zip(train.photographs, test.photographs, strict=True)] == [427, 427]
 
 
@@ -110,7 +110,7 @@ def test_right_detections_and_segments_score_one():
 
     def segmenter(pictures):
         masks = [next(s.mask for s in scenes if torch.equal(s.picture, picture)) for picture in pictures]
-        return torch.nn.functional.one_hot(torch.stack(masks), 11).permute(0, 3, 1, 2)
+        return torch.nn.functional.one_hot(torch.stack(masks), 4).permute(0, 3, 1, 2)
 
     assert float(detection.evaluate(detector, scenes)[0]["map"]) == pytest.approx(1)
     assert segmentation.evaluate(segmenter, scenes)[0] == pytest.approx(1)
