@@ -91,7 +91,8 @@ def test_a_folder_is_its_files_in_batches_of_any_size(digits, capsys):
     assert out.count("q[/b]") == 5
 
 
-def test_top_classes(digits, capsys):
+def test_top_classes(digits, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # a line for each class, however long the path is
     (whole,) = predictions(capsys, str(digits / "0 [copy].png"))
     (row,) = predictions(capsys, str(digits / "0 [copy].png"), "--top", "3")
     likeliest = sorted(whole["probabilities"].items(), key=lambda pair: -pair[1])[:3]

@@ -76,7 +76,7 @@ def test_a_folder_without_train_is_enough_for_a_trained_network(tmp_path):
     config = DataConfig(name="folder", root=str(tmp_path))
     assert evaluated_splits(config) == ["val", "test"]
     assert len(load_matched(config, "val", 1, About(("cat", "dog"), 3, (0.5,) * 3, (0.5,) * 3))) == 6
-    with pytest.raises(RunError, match="it needs train, and val or test"):
+    with pytest.raises(RunError, match="holds test and val, but no train: it needs train/CLASS"):
         load(config, "val", 1)
 
 

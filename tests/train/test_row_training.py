@@ -48,14 +48,15 @@ def test_a_run_on_rows_is_trained_evaluated_exported_and_predicts(tmp_path, caps
     for i in range(5):
         files.append(str(tmp_path / f"{i}.png"))
         Image.fromarray(load(DataConfig(), "val", 1).images[i]).save(files[-1])
-    model, config, _, _ = load_run(run, "last")
+    model, config, about, _ = load_run(run, "last")
     with torch.no_grad():
         logits = model(real_items(config.data, 4, 5))
     integer = []
     for folder, engine in ((run, "eager"), (out, "onnx"), (out, "onnx-int8"), (out, "spikes")):
         capsys.readouterr()
         assert main(["predict", str(folder), *files, "--engine", engine, "--json"]) == 0
-        probabilities = [list(row["probabilities"].values()) for row in json.loads(capsys.readouterr().out)]
+        found = [row["probabilities"] for row in json.loads(capsys.readouterr().out)]
+        probabilities = [[row[name] for name in about.classes] for row in found]
         if engine in ("eager", "onnx"):
             torch.testing.assert_close(torch.tensor(probabilities), logits.softmax(1), atol=1e-5, rtol=0)
         else:

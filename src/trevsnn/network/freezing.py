@@ -64,5 +64,5 @@ class Freezable(nn.Module):
     def _with_constants(self, transforms: list[list[Transform | Skip]]) -> list[list[Transform | Skip | Constant]]:
         """F[l,t] of all levels, those of frozen ones without a backward pass."""
         if not (self._frozen and torch.is_grad_enabled()) or is_exporting():
-            return [list[Transform | Skip | Constant](row) for row in transforms]
+            return transforms  # type: ignore[return-value]
         return [[Constant(f) if level < self._frozen else f for level, f in enumerate(row)] for row in transforms]
