@@ -83,7 +83,9 @@ def test_what_stands_in_memory_is_that_of_the_real_optimizer(name):
     assert count_standing(dataclasses.replace(of, ema_decay=None))["averaged weights"] == 0
 
 
-@pytest.mark.parametrize("options", [[], ["--loss", "temporal"], ["--model.backprop", "autograd"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--loss", "temporal"], ["--model.backprop", "autograd"], ["--init", "digits", "--freeze", "1"]]
+)
 def test_a_step_without_data_is_one_with_data(options):
     of = for_device(config(*options), False)
     real, fake = count_step(of, 5, fake=False), count_step(of, 5)
@@ -94,6 +96,16 @@ def test_a_step_without_data_is_one_with_data(options):
     peak = footprint(model, [x, target], lambda: step.loss(model, x, target)).peak
     if not options:
         assert sum(real["activations"].values()) == sum(peak.values())
+
+
+def test_frozen_levels_take_no_gradients_and_no_activations():
+    whole, frozen = config(), config("--init", "digits", "--freeze", "1")
+    model = ConfiguredStep.of(frozen, 2).build()
+    trained = bytes_in(p for p in model.parameters() if p.requires_grad)
+    assert count_standing(frozen)["gradients"] == trained < count_standing(whole)["gradients"]
+    steps = [count_step(for_device(of, False), 4)["activations"] for of in (whole, frozen)]
+    assert sum(steps[1].values()) < sum(steps[0].values())
+    assert _key(whole, "cpu") != _key(frozen, "cpu")
 
 
 def test_rows_of_pictures_and_frames_are_as_training_sees_them():

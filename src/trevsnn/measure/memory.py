@@ -170,7 +170,8 @@ def forget_data(model: TRevSNN) -> None:
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                fake = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype))
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+                fake = nn.Parameter(empty, requires_grad=parameter.requires_grad)
                 if isinstance(module, nn.ParameterList):
                     with unset_fake_temporarily():
                         numbers[fake] = read_alpha(bounded_alpha(parameter))

@@ -17,9 +17,9 @@ from typing import Any, Literal
 from trevsnn.data.part import CACHE
 from trevsnn.errors import RunError, UsageError
 from trevsnn.files import write_file
+from trevsnn.network.keep import UNITS
 from trevsnn.run.config import RunConfig, to_dict
 
-_UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 #: Batches of one process up to which steps are counted on tensors without data, which takes the longer the more slices there
 #: are. Beyond, the line through the largest and half of it goes on: a prediction, no bound.
 COUNTED = {"cpu": 64, "cuda": 512}
@@ -61,10 +61,10 @@ def bytes_of(text: str) -> int:
     Raises:
         UsageError: it says no amount.
     """
-    match = re.fullmatch(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})", text)
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?) ?({'|'.join(UNITS)})", text)
     if match is None or not float(match[1]):
-        raise UsageError(f"--fits is {text!r}; give an amount of memory, such as 24GB. Units are {', '.join(_UNITS)}.")
-    return int(float(match[1]) * _UNITS[match[2]])
+        raise UsageError(f"--fits is {text!r}; give an amount of memory, such as 24GB. Units are {', '.join(UNITS)}.")
+    return int(float(match[1]) * UNITS[match[2]])
 
 
 def plan_batch(
@@ -251,7 +251,7 @@ def _key(config: RunConfig, device: Device) -> str:
         for file in sorted((package / folder).rglob("*.py")):
             code.update(file.read_bytes())
     parts = [
-        plain["model"], data.image_size, data.rows, config.precision, config.loss, config.optim.name,
+        plain["model"], data.image_size, data.rows, config.precision, config.loss, config.freeze, config.optim.name,
         config.optim.decay_gains, config.ema_decay is None, device, version("torch"), version("timm"), code.hexdigest(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

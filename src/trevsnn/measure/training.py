@@ -18,6 +18,7 @@ from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import SLICE_BYTES_ACCELERATOR
 from trevsnn.reversible.memory_owner import OWNERS, owner
 from trevsnn.run.config import RunConfig
+from trevsnn.train.build import leave_untrained
 from trevsnn.train.optim import build_optimizer
 
 #: Bytes by part: "gradients" those that were there at the peak, the others of OWNERS.
@@ -48,10 +49,9 @@ class ConfiguredStep(TrainingStep):
             return temporal_loss(model.forward_time(x), target)
 
     def build(self, config: object = None) -> TRevSNN:
-        """A new network, whose heads are trained as far as the loss reads them."""
+        """A new network, of which is trained what the run trains."""
         model = super().build(self.config.model)
-        if self.config.loss == "temporal":
-            model.heads[:-1].requires_grad_(False)
+        leave_untrained(model, self.config)
         if self.config.model.backprop == "reversible":  # its bytes do not depend on alpha, but at 1 it takes any T
             with torch.no_grad():
                 for name, parameter in model.named_parameters():

@@ -27,10 +27,15 @@ def build_network(config: RunConfig, build: Build, fabric: Fabric) -> TRevSNN:
     model = build(config.model)
     if config.start == "published":
         published_start(model)
-    model.freeze(config.freeze)
+    leave_untrained(model, config)
     model = model.to(memory_format=fast_format(fabric.device))  # type: ignore[call-overload]
-    if config.loss == "temporal":  # which reads the last head alone
-        model.heads[:-1].requires_grad_(False)
     if config.sync_batchnorm and fabric.world_size > 1:
         share_statistics(model)
     return model
+
+
+def leave_untrained(model: TRevSNN, config: RunConfig) -> None:
+    """Take the gradients from what a run does not train: frozen levels, and heads that its loss does not read."""
+    model.freeze(config.freeze)
+    if config.loss == "temporal":  # which reads the last head alone
+        model.heads[:-1].requires_grad_(False)
