@@ -21,6 +21,7 @@ from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.types import PositiveInt
 from trevsnn.run.config import RunConfig, to_dict
 from trevsnn.run.folder import RunFolder
+from trevsnn.run.options import flatten
 from trevsnn.train.train import resume, train
 
 FIGURES = (
@@ -113,16 +114,9 @@ def _same_config(folder: Path, config: RunConfig) -> None:
     """End with a sentence where a run in the folder was trained in another way."""
     if not _begun(folder):
         return
-    there, asked = (_flat(to_dict(one)) for one in (RunFolder.open(folder).read_config(), config))
+    there, asked = (flatten(to_dict(one)) for one in (RunFolder.open(folder).read_config(), config))
     if differing := [name for name in asked if there[name] != asked[name] and name not in _OF_THE_MACHINE]:
         raise SystemExit(f"{folder} was trained with other values of {', '.join(differing)}: name another folder.")
-
-
-def _flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in plain.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def finished(runs: Path, variant: Variant, base: RunConfig, seeds: Iterable[int]) -> list[dict[str, Any]]:

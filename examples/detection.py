@@ -8,7 +8,6 @@ Backbone and head are trained from scratch, the backbone by the exact backward p
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import time
 
@@ -19,7 +18,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork
 
-from pasted_digits import CLASSES, SIZE, PastedDigits, Scene, backbone, fit, save_grid, with_boxes
+from pasted_digits import CLASSES, SIZE, PastedDigits, Scene, backbone, fit, parse_options, save_grid, with_boxes
 from trevsnn import FeatureNet
 
 WIDTH = 64
@@ -68,11 +67,7 @@ def evaluate(detector: FCOS, scenes: list[Scene]) -> tuple[dict[str, Tensor], li
 
 def main() -> None:
     """Train a detector, measure it on test scenes, and write what it finds on eight of them."""
-    parser = argparse.ArgumentParser(description="Train a digit detector on a spiking backbone.")
-    parser.add_argument("--steps", type=int, default=500, help="training steps of eight pictures")
-    parser.add_argument("--scenes", type=int, default=200, help="test pictures")
-    parser.add_argument("--picture", help="write what is found on eight of them to this file (JPEG)")
-    options = parser.parse_args()
+    options = parse_options("a digit detector")
     if importlib.util.find_spec("pycocotools") is None:
         raise SystemExit("pycocotools is not installed: pip install 'trevsnn[detection]'.")
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ in common.
 
 from __future__ import annotations
 
+import argparse
 from typing import NamedTuple
 
 import torch
@@ -119,6 +120,15 @@ def fit(module: nn.Module, loss_of_scenes, steps: int, batch: int = 8, lr: float
             print(f"step {step + 1}: loss {sum(losses[-50:]) / len(losses[-50:]):.3f}", flush=True)
     module.eval()
     return losses
+
+
+def parse_options(what: str) -> argparse.Namespace:
+    """The options of an example that trains ``what``, measures it on test scenes, and draws what it finds."""
+    parser = argparse.ArgumentParser(description=f"Train {what} on a spiking backbone.")
+    parser.add_argument("--steps", type=int, default=500, help="training steps of eight pictures")
+    parser.add_argument("--scenes", type=int, default=200, help="test pictures")
+    parser.add_argument("--picture", help="write what is found on some of them to this file (JPEG)")
+    return parser.parse_args()
 
 
 def save_grid(pictures: list[Tensor], file: str) -> None:

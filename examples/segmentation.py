@@ -8,7 +8,6 @@ finest map is classified pixel by pixel.
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import torch
@@ -18,7 +17,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.transforms.v2 import functional
 from torchvision.utils import draw_segmentation_masks
 
-from pasted_digits import BACKGROUND, CLASSES, PastedDigits, Scene, backbone, enlarged, fit, save_grid
+from pasted_digits import BACKGROUND, CLASSES, PastedDigits, Scene, backbone, enlarged, fit, parse_options, save_grid
 
 WIDTH = 64
 COLOURS = ["red", "lime", "blue"]
@@ -71,11 +70,7 @@ def coloured(picture: Tensor, classes: Tensor) -> Tensor:
 
 def main() -> None:
     """Train a segmenter, measure it on test scenes, and write eight of them beside what it makes of them."""
-    parser = argparse.ArgumentParser(description="Train a digit segmenter on a spiking backbone.")
-    parser.add_argument("--steps", type=int, default=500, help="training steps of eight pictures")
-    parser.add_argument("--scenes", type=int, default=200, help="test pictures")
-    parser.add_argument("--picture", help="write four of them, and below them what is found, to this file (JPEG)")
-    options = parser.parse_args()
+    options = parse_options("a digit segmenter")
     torch.manual_seed(0)
     segmenter, start = Segmenter(), time.perf_counter()
     fit(segmenter, lambda scenes: loss_of(segmenter, scenes), options.steps)

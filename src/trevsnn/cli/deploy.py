@@ -43,8 +43,8 @@ def export(
         table.add_row(row["name"], f"{row['largest']:.1e}", f"{row['same_class']} of {row['items']}")
     console = Terminal()
     console.print(table)
-    console.print(f"Compared on {report['items']}.", highlight=False)
-    console.print(folding_sentence(report["spikes"]), highlight=False)
+    console.print(f"Compared on {report['items']}.")
+    console.print(folding_sentence(report["spikes"]))
 
 
 def stream(
@@ -68,7 +68,7 @@ def stream(
         bar = "█" * round(20 * row["probability"])
         console.print(
             f"frame {row['frame']:>3}  {row['until'] / 1e3:8.1f} ms  {row['class']:<16} {row['probability']:6.1%} {bar:<20} "
-            f" {1e3 * row['seconds']:6.1f} ms to compute", highlight=False, soft_wrap=True,
+            f" {1e3 * row['seconds']:6.1f} ms to compute", soft_wrap=True,
         )  # fmt: skip
     if picture is not None:
         play_picture(rows, recording.name).savefig(picture, dpi=110)

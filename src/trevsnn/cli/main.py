@@ -1,9 +1,8 @@
 """The command line: train, evaluate, predict, export, stream, measure, data.
 
 Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM. Errors are one sentence on stderr, or a
-line for each of several mistakes; ``--debug`` adds the
-traceback. What takes long to load is imported by the functions that need it, so that help and errors of usage come at
-once.
+line for each of several mistakes; ``--debug`` adds the traceback. What takes long to load is imported by the functions that
+need it, so that help and errors of usage come at once.
 """
 
 from __future__ import annotations

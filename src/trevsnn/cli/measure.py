@@ -107,8 +107,8 @@ def memory(
         print(dumps({"model": model, **result}))
         return
     console = Terminal()
-    console.print(f"{title}{', fake' if fake else ''}", highlight=False, soft_wrap=True)
-    console.print("MB per picture: kept by the forward pass, and at the peak of a training step\n", highlight=False)
+    console.print(f"{title}{', fake' if fake else ''}", soft_wrap=True)
+    console.print("MB per picture: kept by the forward pass, and at the peak of a training step\n")
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     parts = [part for part in OWNERS if any(row["peak"][part] >= row["peak_total"] / 100 for row in rows)]
     add_columns(table, "backprop", "T", "forward", "peak", *parts)
@@ -117,8 +117,8 @@ def memory(
         table.add_row(row["backprop"], str(row["timesteps"]), *(f"{n / 1e6:.2f}" for n in bytes_))
     console.print(table)
     for mode, slope in result["slopes"].items():
-        console.print(f"{mode}: {slope / 1e6:+.3f} MB per picture and timestep", highlight=False)
-    console.print("Parameters, their gradients and buffers are left out.", highlight=False)
+        console.print(f"{mode}: {slope / 1e6:+.3f} MB per picture and timestep")
+    console.print("Parameters, their gradients and buffers are left out.")
 
 
 def speed(
@@ -248,12 +248,12 @@ def energy(
         row = result[way]
         console.print(
             f"{text}: {row['macs'] / 1e6:.2f} M MACs and {row['synops'] / 1e6:.2f} M synaptic operations, "
-            f"{1e6 * row['joules']:.2f} microjoules", highlight=False, soft_wrap=True,
+            f"{1e6 * row['joules']:.2f} microjoules", soft_wrap=True,
         )  # fmt: skip
     console.print(
         f"Convention: {pj_per_mac:g} pJ a MAC of a layer whose input is numbers, {pj_per_synop:g} pJ a synaptic operation "
         "(a weight added because of a spike); memory access, neurons and control are not counted.",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
 
 

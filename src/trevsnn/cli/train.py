@@ -148,5 +148,5 @@ def _train(
         summary = train(config, folder, console) if config else resume(folder, console, changes=changes)
     console.print(
         f"done: {folder}  last accuracy {summary['last_accuracy']:.2%}  best {summary['best_accuracy']:.2%} "
-        f"(epoch {summary['best_epoch']})  {summary['seconds']:.0f} s", highlight=False, soft_wrap=True,
+        f"(epoch {summary['best_epoch']})  {summary['seconds']:.0f} s", soft_wrap=True,
     )  # fmt: skip

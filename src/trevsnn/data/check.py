@@ -14,11 +14,11 @@ from rich.table import Table
 
 from trevsnn.data.events.recordings import READERS, read_recording
 from trevsnn.data.held_out import hashed_split
-from trevsnn.data.listing import SPLITS, find_parts, list_classes, list_files
+from trevsnn.data.listing import SPLITS, find_parts, is_hidden, list_classes, list_files
 from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, read_rgb
 from trevsnn.data.pictures.layout import refuse_other_names
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, listed
 from trevsnn.terminal import Terminal
 
 #: Pillow's modes other than RGB, as they are reported.
@@ -69,7 +69,7 @@ def check_folder(root: Path, workers: int) -> dict[str, Any]:
         by_class: dict[str, list[Path]] = {c: [] for c in list_classes(folder)}
         for name_of_class, own in by_class.items():
             for file in sorted((folder / name_of_class).rglob("*")):
-                if any(part.startswith(".") for part in file.relative_to(folder).parts):
+                if is_hidden(file, folder):
                     hidden += [str(file)] * file.is_file()
                 elif file.is_file() or (file.is_symlink() and not file.is_dir()):  # or a link that leads nowhere
                     own.append(file)
@@ -131,16 +131,12 @@ def print_check(result: dict[str, Any], console: Terminal) -> None:
         table.add_row(name, *(str(part[key]) for key in ("classes", "files", "smallest_class", "largest_class")))
     console.print(table)
     unreadable = list(result["unreadable"].values())
-    lines = unreadable[:SHOWN] + [_more(unreadable).strip()] * (len(unreadable) > SHOWN)
-    lines += [f"{len(files)} {kind}: {', '.join(files[:SHOWN])}{_more(files)}" for kind, files in result["odd"].items()]
+    lines = unreadable[:SHOWN] + [f"and {len(unreadable) - SHOWN} more"] * (len(unreadable) > SHOWN)
+    lines += [f"{len(files)} {kind}: {listed(files, SHOWN)}" for kind, files in result["odd"].items()]
     if result["held_out"] is not None:
         lines.append(
             f"there is no val or test: training holds out {result['held_out']} pictures, by a hash of their names"
         )
     lines += [result["problem"]] * (result["problem"] is not None)
     for line in [*lines, f"{len(unreadable)} unreadable files"]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _more(files: list[str]) -> str:
-    return f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+        console.print(line, soft_wrap=True)

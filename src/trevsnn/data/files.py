@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.events.excerpts import first_piece
 from trevsnn.data.events.frames import bin_events, check_size
 from trevsnn.data.events.recordings import READERS, Events, read_recording
 from trevsnn.data.events.sets import SENSORS
+from trevsnn.data.listing import is_hidden
 from trevsnn.data.part import About, UnreadableError
-from trevsnn.data.pictures.file import PictureFile, read_grey, read_rgb
+from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, read_grey, read_rgb
 from trevsnn.data.sets import is_event, transform_of
 from trevsnn.errors import RunError
 
@@ -28,14 +28,14 @@ def find_inputs(paths: Sequence[Path], config: DataConfig) -> list[Path]:
     Raises:
         RunError: a folder holds none.
     """
-    kind, endings = ("recordings", tuple(READERS)) if is_event(config) else ("pictures", IMG_EXTENSIONS)
+    kind, endings = ("recordings", tuple(READERS)) if is_event(config) else ("pictures", PICTURE_ENDINGS)
     files: list[Path] = []
     for path in paths:
         if not path.is_dir():
             files.append(path)
             continue
         own = [
-            f for f in sorted(path.rglob("*")) if f.suffix.lower() in endings and f.is_file() and not _hidden(f, path)
+            f for f in sorted(path.rglob("*")) if f.suffix.lower() in endings and f.is_file() and not is_hidden(f, path)
         ]
         if not own:
             raise RunError(
@@ -82,10 +82,6 @@ def read_item(path: Path, config: DataConfig) -> Events:
     return events if config.piece_ms is None else first_piece(events, config.piece_ms)
 
 
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(name.startswith(".") for name in file.relative_to(folder).parts)
-
-
 def _picture(path: Path, config: DataConfig, channels: int) -> Any:
     if path.suffix.lower() in READERS:
         raise UnreadableError(f"{path} is a recording, and the run was trained on pictures: give it a picture.")
@@ -95,7 +91,7 @@ def _picture(path: Path, config: DataConfig, channels: int) -> Any:
 
 
 def _frames(path: Path, config: DataConfig, timesteps: int, sensor: tuple[int, int]) -> Any:
-    if path.suffix.lower() in IMG_EXTENSIONS:
+    if path.suffix.lower() in PICTURE_ENDINGS:
         raise UnreadableError(f"{path} is a picture, and the run was trained on recordings: give it a recording.")
     try:
         return bin_events(read_item(path, config), timesteps, config.image_size, sensor, config.bin_by)

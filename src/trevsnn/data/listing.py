@@ -38,13 +38,23 @@ def find_parts(root: Path) -> dict[str, Path]:
     return {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in SPLITS}
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file or folder, or a folder that it lies in below ``folder``, has a name that begins with a dot."""
+    return any(name.startswith(".") for name in path.relative_to(folder).parts)
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, but for hidden ones."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p, folder))
+
+
 def list_classes(folder: Path) -> tuple[str, ...]:
     """The names of a part's class folders, sorted.
 
     Raises:
         RunError: there are none.
     """
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = [p.name for p in visible_folders(folder)]
     if not names:
         raise RunError(f"{folder} holds no folders: it must hold one for each class, with the class's files.")
     return tuple(names)
@@ -66,8 +76,8 @@ def list_files(folder: Path, extensions: Sequence[str], classes: Sequence[str]) 
         raise RunError(f"{folder} has a folder {min(strange)!r} that is no class of the training part.")
     files, labels = [], []
     for label, name in enumerate(classes):
-        paths = (p.relative_to(folder) for p in (folder / name).rglob("*") if p.suffix.lower() in extensions)
-        own = sorted(str(p) for p in paths if not any(part.startswith(".") for part in p.parts))
+        paths = (p for p in (folder / name).rglob("*") if p.suffix.lower() in extensions)
+        own = sorted(str(p.relative_to(folder)) for p in paths if not is_hidden(p, folder))
         if not own:
             raise RunError(
                 f"{folder / name} holds no file that ends in {', '.join(extensions)}: every class needs one."

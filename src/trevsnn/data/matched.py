@@ -11,7 +11,7 @@ from trevsnn.data.config import PICTURE_FOLDERS, DataConfig, Split
 from trevsnn.data.part import About, Part
 from trevsnn.data.pictures.folders import is_without_train, load_without_train, parts_with_labels
 from trevsnn.data.sets import load, splits
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, listed
 
 NAMED = 5  # classes that an error names
 
@@ -52,17 +52,12 @@ class Matched(Part):
 def _check_classes(found: tuple[str, ...], wanted: tuple[str, ...]) -> None:
     missing, strange = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing or strange:
-        lacks = f"lack {_names(missing)}" if missing else ""
-        has = f"have {_names(strange)}, which it does not know" if strange else ""
+        lacks = f"lack {listed(missing, NAMED)}" if missing else ""
+        has = f"have {listed(strange, NAMED)}, which it does not know" if strange else ""
         raise RunError(
             f"the data's classes are not the network's: they {' and '.join(filter(None, (lacks, has)))}; name the class "
             "folders as the network's classes."
         )
-
-
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def evaluated_splits(config: DataConfig) -> list[Split]:

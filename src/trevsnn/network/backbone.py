@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trevsnn.checks import choice
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU
-from trevsnn.network.heads import AuxiliaryHead, LastHead, RatesHead, pool_of
+from trevsnn.network.heads import AuxiliaryHead, LastHead, RatesHead, itself, pool_of
 from trevsnn.network.start import start_head
 from trevsnn.network.trunk import Read, Trunk
 
@@ -68,7 +68,7 @@ class Backbone(Trunk):
         Raises:
             ValueError: x has another shape than :meth:`forward` takes, or is not floating point.
         """
-        return self._read(x, [Read(self.config.timesteps - 1, -1, _itself)])[0]
+        return self._read(x, [Read(self.config.timesteps - 1, -1, itself)])[0]
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits (B, K) of what :meth:`forward_features` gives, by the last head: those of :meth:`forward`, bit for bit.
@@ -126,7 +126,7 @@ class Backbone(Trunk):
         taken = take_levels(len(self.levels), indices)
         top = taken[-1] if stop_early else len(self.levels) - 1
         last = self.config.timesteps - 1
-        maps = self._read(x, [Read(last, level, _itself) for level in dict.fromkeys([*taken, top])], top)
+        maps = self._read(x, [Read(last, level, itself) for level in dict.fromkeys([*taken, top])], top)
         return maps[: len(taken)] if intermediates_only else (maps[-1], maps[: len(taken)])
 
     def get_classifier(self) -> nn.ModuleList:
@@ -241,7 +241,3 @@ def data_config(config: TRevSNNConfig, heads: nn.ModuleList, size: int | None = 
 def classifiers(heads: nn.ModuleList) -> tuple[str, ...]:
     """Names of the linear maps of the heads."""
     return tuple(f"heads.{name}" for name, module in heads.named_modules() if isinstance(module, nn.Conv2d))
-
-
-def _itself(state: Tensor) -> Tensor:
-    return state

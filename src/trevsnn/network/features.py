@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trevsnn.checks import choice
 from trevsnn.network.backbone import feature_info, group_matcher, take_levels
 from trevsnn.network.blocks import Level
+from trevsnn.network.heads import itself
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.spike import spike
 from trevsnn.network.trunk import Read, Trunk, highest_needed
@@ -78,7 +79,7 @@ class FeatureNet(Trunk):
         Raises:
             ValueError: x has another shape or is not floating point.
         """
-        function, of_spikes = (_itself, None) if self.output == "states" else (spike, _itself)
+        function, of_spikes = (itself, None) if self.output == "states" else (spike, itself)
         last = self.config.timesteps - 1
         reads = [Read(last, level, function, of_spikes) for level in self.out_indices]
         return self._read(x, reads, self.out_indices[-1])
@@ -107,7 +108,3 @@ def _leave_out(features: FeatureNet, state_dict: dict[str, Any], prefix: str, *_
     for name in [name for name in state_dict if name.startswith(prefix)]:
         if (inner := name.removeprefix(prefix)).startswith("heads.") or inner in features.left_out:
             del state_dict[name]
-
-
-def _itself(state: Tensor) -> Tensor:
-    return state

@@ -86,8 +86,9 @@ def mean_over_time(values: Sequence[Tensor]) -> Tensor:
 
 def pool_of(head: nn.Module) -> Callable[[Tensor], Tensor]:
     """What a head is given of a state: what its ``pool`` makes of it, or, of a head without one, the state itself."""
-    return getattr(head, "pool", _state_itself)
+    return getattr(head, "pool", itself)
 
 
-def _state_itself(state: Tensor) -> Tensor:
+def itself(state: Tensor) -> Tensor:
+    """The state, read as it is."""
     return state

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 PartName = Literal["codes", "projected", "links"]
 
-_UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
-_FORM = re.compile(rf"(\d+(?:\.\d+)?) ?(%|{'|'.join(_UNITS)})(/item)?")
+#: Of an amount of memory, in bytes.
+UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
+_FORM = re.compile(rf"(\d+(?:\.\d+)?) ?(%|{'|'.join(UNITS)})(/item)?")
 
 
 def check_keep(text: object) -> None:
@@ -25,7 +26,7 @@ def check_keep(text: object) -> None:
     if match is None or (match[2] == "%" and (match[3] or float(match[1]) > 100)):
         raise ValueError(
             f"keep is {text!r}; give an amount of memory, '4GB', that of each picture or clip of a batch, '12MB/item', or a "
-            f"share of the device's memory, '30%'. Units are {', '.join(_UNITS)}."
+            f"share of the device's memory, '30%'. Units are {', '.join(UNITS)}."
         )
 
 
@@ -36,7 +37,7 @@ def bytes_to_keep(text: str, batch: int, device: torch.device) -> int:
     amount = float(match[1])
     if match[2] == "%":
         return int(amount / 100 * _memory_of(device))
-    return int(amount * _UNITS[match[2]] * (batch if match[3] else 1))
+    return int(amount * UNITS[match[2]] * (batch if match[3] else 1))
 
 
 class Part(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from trevsnn.network.keep import Part, PartName, bytes_to_keep, parts_to_keep
 from trevsnn.network.kernels.choice import keeps_codes
 from trevsnn.network.lean.step import LeanStep, is_lean
 from trevsnn.network.slicing import plain_step, step_slices
-from trevsnn.reversible import Gradients, Neighbour, Replay, SecondPass, Sees, adjacent
+from trevsnn.reversible import Replay, SecondPass, Sees, adjacent
+from trevsnn.reversible.constant import no_gradients
 from trevsnn.reversible.precision import Precision
 
 
@@ -99,11 +100,7 @@ class Skip:
 
     def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
         """The same, and a second pass that adds nothing to any gradient."""
-        return self(*states), _skip
-
-
-def _skip(seen: Sequence[Neighbour | None], adjoint: Tensor, state: Tensor | None) -> Gradients:
-    return []
+        return self(*states), no_gradients
 
 
 def choose_kept(transforms: list[list[Transform | Skip]], inputs: Tensor, keep: str, frozen: int = 0) -> None:

@@ -35,10 +35,11 @@ class Constant:
 
     def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
         """F(...), and a pass back that gives no gradients."""
-        return self(*states), _no_gradients
+        return self(*states), no_gradients
 
 
-def _no_gradients(seen: Sequence[Neighbour | None], adjoint: Tensor, state: Tensor | None) -> Gradients:
+def no_gradients(seen: Sequence[Neighbour | None], adjoint: Tensor, state: Tensor | None) -> Gradients:
+    """The second pass (:class:`trevsnn.reversible.SecondPass`) of a transform through which nothing goes back."""
     return []
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from trevsnn.errors import listed
 from trevsnn.run.config import RunConfig, config_of, parse_options
 from trevsnn.run.misfits import Facts
 from trevsnn.run.options import flatten, nest
@@ -25,6 +26,7 @@ BASE = "_own-pictures"
 LARGEST = 224  # pixels of the input's longer side
 SAME_ASPECT, OBLONG = 1.1, 1.2  # within this factor aspects are the same; from this one on they are not square
 FEWEST, MOST = 16, 64  # items of a training step
+NAMED = 3  # files that are left out
 STEPS = 50  # of an epoch, where the pictures suffice
 
 
@@ -181,7 +183,7 @@ def describe(look: Look, chosen: Mapping[str, Any], init: str | None = None) -> 
     ]
     if len(look.parts) < 2:
         lines.append("about a tenth of each class is held out for validation, by a hash of the files' names")
-    lines += [f"left out: {_named(paths)} ({reason})" for reason, paths in look.left_out.items()]
+    lines += [f"left out: {listed(paths, NAMED)} ({reason})" for reason, paths in look.left_out.items()]
     lines.append("chosen: " + ", ".join(f"{name} {_plain(value)}" for name, value in chosen.items()))
     if init is not None:
         lines.append(f"the network and, where it is known, the size of its pictures are those of {init}")
@@ -190,11 +192,6 @@ def describe(look: Look, chosen: Mapping[str, Any], init: str | None = None) -> 
             "half of the pictures are mirrored in training: give --data.flip false where left and right differ"
         )
     return lines
-
-
-def _named(paths: Sequence[Path]) -> str:
-    shown = ", ".join(str(path) for path in paths[:3])
-    return shown if len(paths) <= 3 else f"{shown} and {len(paths) - 3} more"
 
 
 def _plain(value: Any) -> str:

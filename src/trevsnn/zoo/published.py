@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from trevsnn.backprop import Backprop
+from trevsnn.errors import listed
 from trevsnn.network.config import Input, TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 
@@ -26,6 +27,7 @@ _RULES = [
     (r"levels\.(\d+)\.steps\.(\d+)\.expand2\.([pd])w1\.(.+)", r"subnet\2.level\1.blocks.1.\3wconv1.\4"),
     (r"levels\.(\d+)\.steps\.(\d+)\.project1\.([pd])w2\.(.+)", r"subnet\2.level\1.blocks.0.\3wconv2.\4"),
 ]
+SAID = 8  # names in an error
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -102,7 +104,7 @@ def from_published(
         if faulty:
             raise ValueError(
                 f"the published weights do not make a model of channels {config.channels}, T = {config.timesteps}, "
-                f"input {input!r}: they {what} {_listing(faulty)}."
+                f"input {input!r}: they {what} {listed(faulty, SAID)}."
             )
     loaded = {ours: state_dict[theirs] for ours, theirs in names.items() if theirs in state_dict}
     model.load_state_dict({**own, **loaded})
@@ -117,7 +119,7 @@ def _implied_config(state_dict: Mapping[str, Tensor], input: Input, backprop: Ba
     needed = [stem, head, *gammas, "subnet0.level0.blocks.0.dwconv1.weight"]
     if missing := [name for name in needed if name not in state_dict]:
         raise ValueError(
-            f"these are not the published implementation's {input} weights: they lack {_listing(missing)}; give its "
+            f"these are not the published implementation's {input} weights: they lack {listed(missing, SAID)}; give its "
             "state dict, and input='image' or 'event' as it was trained."
         )
     timesteps = {int(m[1]) for name in state_dict if (m := re.match(r"subnet(\d+)\.", name))}
@@ -144,9 +146,3 @@ def _is_redundant(name: str, state_dict: Mapping[str, Tensor]) -> bool:
             f"{name} differs from {first}, but all timesteps share this weight: the state dict is damaged."
         )
     return first in state_dict
-
-
-def _listing(names: Iterable[str], most: int = 8) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -61,6 +61,10 @@ def list_pictures(folder: Path, classes: Sequence[str], kind: type[PictureFolder
     return kind(folder, *list_files(folder, PICTURE_ENDINGS, classes), classes)
 
 
+def _kind(config: DataConfig) -> type[PictureFolder]:
+    return GreyFolder if config.grey else PictureFolder
+
+
 def folder_splits(config: DataConfig) -> list[Split]:
     """The parts of a folder: train, val (cut from train where it has no folder), and test where it has one.
 
@@ -77,8 +81,8 @@ def parts_with_labels(config: DataConfig) -> list[Split]:
     Raises:
         RunError: there is no such folder.
     """
-    folders = find_parts(data_root(config))
-    return [split for split in SPLITS if split in folders and not _unlabelled(folders[split])]
+    labelled = _with_labels(find_parts(data_root(config)))
+    return [split for split in SPLITS if split in labelled]
 
 
 def is_without_train(config: DataConfig) -> bool:
@@ -98,7 +102,7 @@ def load_without_train(config: DataConfig, split: Split) -> PictureFolder:
         RunError: a class has no pictures.
     """
     folder = find_parts(data_root(config))[split]
-    return list_pictures(folder, list_classes(folder), GreyFolder if config.grey else PictureFolder)
+    return list_pictures(folder, list_classes(folder), _kind(config))
 
 
 def load_folder(config: DataConfig, split: Split) -> PictureFolder:
@@ -113,7 +117,7 @@ def load_folder(config: DataConfig, split: Split) -> PictureFolder:
     root = data_root(config)
     if split not in folder_splits(config):
         raise RunError(f"{root} has no test folder: evaluate on 'val'.")
-    read = partial(list_pictures, kind=GreyFolder if config.grey else PictureFolder)
+    read = partial(list_pictures, kind=_kind(config))
     folders = _labelled_parts(config)
     if len(folders) > 1:
         return part_of(folders, split, read)
@@ -128,13 +132,17 @@ def _labelled_parts(config: DataConfig) -> dict[str, Path]:
     root = data_root(config)
     own = config.name == "folder"
     folders = own_parts(root) if own else find_parts(root)
-    labelled = {split: folders[split] for split in SPLITS if split in folders and not _unlabelled(folders[split])}
+    labelled = _with_labels(folders)
     if not own and ("train" not in labelled or len(labelled) == 1):
         raise RunError(
             f"{root} holds {', '.join(folders) or 'none'} of the folders train, val and test: it needs train, and "
             "val or test, each with a folder of pictures for every class."
         )
     return labelled
+
+
+def _with_labels(folders: Mapping[str, Path]) -> dict[str, Path]:
+    return {split: folders[split] for split in SPLITS if split in folders and not _unlabelled(folders[split])}
 
 
 def _unlabelled(folder: Path) -> bool:

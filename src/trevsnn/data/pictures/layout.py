@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trevsnn.data.listing import find_parts
+from trevsnn.data.listing import find_parts, visible_folders
 from trevsnn.data.pictures.file import PICTURE_ENDINGS
 from trevsnn.errors import RunError
 
@@ -40,11 +40,6 @@ def refuse_other_names(root: Path) -> None:
         raise RunError(
             f"{others[0]} is no part by its name: rename it to {part}, or move it away if it is not to be used."
         )
-
-
-def visible_folders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, but for hidden ones."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _check_classes(root: Path, folders: list[Path]) -> None:

@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 
 from trevsnn.data.held_out import hashed_split
-from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, list_classes, list_files
+from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, is_hidden, list_classes, list_files
 from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, is_16_bit
 from trevsnn.data.pictures.layout import own_parts
@@ -127,9 +127,8 @@ def _left_out(folder: Path, classes: Sequence[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for name in classes:
         for path in sorted((folder / name).rglob("*")):
-            inner = path.relative_to(folder / name).parts
-            if any(part.startswith(".") for part in inner):
-                if not any(part.startswith(".") for part in inner[:-1]):
+            if is_hidden(path, folder / name):
+                if not is_hidden(path.parent, folder / name):  # what lies in a hidden folder is not told one by one
                     found.setdefault("hidden, by the dot that the name begins with", []).append(path)
             elif path.suffix.lower() in PICTURE_ENDINGS:
                 continue

@@ -21,13 +21,13 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from trevsnn.data.pictures.file import PICTURE_ENDINGS
 from trevsnn.errors import RunError, UsageError
 from trevsnn.terminal import Terminal
 
 INDEX_VERSION = 1  # raise it when the same shard comes to give another index
-PICTURES = {extension[1:] for extension in IMG_EXTENSIONS}
+PICTURES = {extension[1:] for extension in PICTURE_ENDINGS}
 _METADATA = re.compile(r"__[^/]*__($|/)")  # names that webdataset leaves out
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.onnx.roles import Role, write_role
+from trevsnn.deploy.upsampling import nearest
 from trevsnn.network.encoders import AnnealedLeakyReLU
 from trevsnn.network.spike import THRESHOLD
 
@@ -186,7 +187,7 @@ class Graph:
         Where PyTorch repeats pixels otherwise, as to 9 from 3, which is 9 halved twice and rounded up, a Gather along each
         axis takes them.
         """
-        sources = [_nearest(before, after) for before, after in zip(codes.size, size, strict=True)]
+        sources = [nearest(before, after).numpy() for before, after in zip(codes.size, size, strict=True)]
         factor = max(-(-after // before) for before, after in zip(codes.size, size, strict=True))
         if not all(np.array_equal(source, np.arange(len(source)) // factor) for source in sources):
             rows, columns = map(self.constant, sources)
@@ -218,12 +219,6 @@ class Graph:
 def weight_scale(weight: Tensor, largest: int) -> Tensor:
     """``max |w| / largest`` for each output channel, (N, 1, 1, 1): ``w / scale`` is within -largest..largest."""
     return weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / largest
-
-
-def _nearest(before: int, after: int) -> NDArray[np.int64]:
-    """Which pixel each one is taken from by PyTorch's nearest-neighbour interpolation along an axis, (after,)."""
-    places = torch.arange(before, dtype=torch.float64).view(1, 1, before)
-    return nn.functional.interpolate(places, size=after, mode="nearest").flatten().long().numpy()
 
 
 def _attributes(module: nn.Conv2d) -> dict[str, Any]:
