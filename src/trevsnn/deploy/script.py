@@ -8,25 +8,22 @@ from trevsnn.run.config import RunConfig
 _BEGIN = """\
 import json, sys
 import numpy as np, onnxruntime
-{image}
-session = onnxruntime.InferenceSession("{file}")
+{image}session = onnxruntime.InferenceSession("{file}")
 about = {{key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}}
 """
 
 _PICTURE = """\
 picture = Image.open(sys.argv[1]).convert("RGB").convert("L" if about["channels"] == 1 else "RGB")
-(w, h), (height, width) = picture.size, about["size"]
-rows, columns = int(height / about["crop"]), int(width / about["crop"])  # which the picture has to cover
-w, h = (columns, h * columns // w) if w * rows <= h * columns else (w * rows // h, rows)
+(w, h), (rows, columns), (height, width) = picture.size, about["resize"], about["size"]
+w, h = max((columns, h * columns // w), (w * rows // h, rows))  # covers rows x columns
 left, top = round((w - width) / 2), round((h - height) / 2)
 picture = picture.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
-x = np.asarray(picture, np.float32).reshape(height, width, -1) / np.float32(255)
-x = ((x - np.float32(about["mean"])) / np.float32(about["std"])).transpose(2, 0, 1)
+x = (np.atleast_3d(np.asarray(picture, np.float32)) / np.float32(255) - np.float32(about["mean"])) / np.float32(about["std"])
 """
 
 _ROWS = """\
 cuts = [t * height // {timesteps} for t in range({timesteps} + 1)]
-x = np.stack([x[:, a:b].mean(1, keepdims=True) for a, b in zip(cuts, cuts[1:])])
+x = np.stack([x[a:b].mean(0).T[:, None] for a, b in zip(cuts, cuts[1:])])
 """
 
 _FRAMES = """\
@@ -35,9 +32,8 @@ x = counts / counts[counts > 0].mean()
 """
 
 _END = """\
-logits = session.run(None, {"input": x[None]})[0][0].astype(np.float64)
-p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-print(about["classes"][p.argmax()], p.max())
+logits = session.run(None, {{"input": {x}[None]}})[0][0]
+print(about["classes"][logits.argmax()], 1 / np.exp(logits - logits.max()).sum())
 """
 
 
@@ -53,10 +49,9 @@ def script_section(config: RunConfig, file: str) -> str:
     timesteps = config.model.timesteps
     body = _FRAMES if event else _PICTURE + (_ROWS.format(timesteps=timesteps) if rows else "")
     needs = "onnxruntime and NumPy" if event else "onnxruntime, NumPy and Pillow"
+    end = _END.format(x="x" if event or rows else "x.transpose(2, 0, 1)")
     lines = [f"Without this package and PyTorch, by {needs} alone; what it must know stands in the file's metadata:\n"]
-    lines.append(
-        f"```python\n# python classify.py {'counts.npy' if event else 'picture.jpg'}\n{begin}{body}{_END}```\n"
-    )
+    lines.append(f"```python\n# python classify.py {'counts.npy' if event else 'picture.jpg'}\n{begin}{body}{end}```\n")
     if event:
         size = " x ".join(map(str, config.data.size_HW))
         lines.append(
