@@ -138,12 +138,9 @@ class _Reading(torch.autograd.Function):
         """A term of y[l,t], which waits on the tape for timestep t."""
         refuse_second_derivatives()
         (token,) = ctx.saved_tensors
-        if ctx.tape.plan.constant[ctx.level]:
-            pass
-        elif ctx.code is None:
-            ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, grads[0], ctx.view)
-        else:
-            ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, ctx.code.pull_back(grads[0]))
+        if not ctx.tape.plan.constant[ctx.level]:
+            grad, view = (grads[0], ctx.view) if ctx.code is None else (ctx.code.pull_back(grads[0]), None)
+            ctx.tape.adjoints.keep_readout(ctx.t, ctx.level, grad, view)
         return None, None, None, torch.zeros_like(token)
 
 
