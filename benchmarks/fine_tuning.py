@@ -5,9 +5,10 @@
 
 DIR holds {train,val}/CLASS/picture. One network is trained on the first half of the classes in alphabetical order, for ``--before``
 epochs, with all of their pictures. Then networks are trained on the other half, with the first ``--few`` pictures of each class,
-for as many epochs as the options say: from scratch; from the first network's weights, at a fifth of the learning rate, and
-decaying rates from the heads down; and from these with the two lowest levels frozen. What stands after these options is handed to the recipe,
-as ``trevsnn train`` takes it. Writes every run's figures to results.json in the folder. Finished runs in it are not run again and
+for as many epochs as the options say and with the batch and warm-up that ``trevsnn train --data.root FOLDER`` chooses for as many
+pictures: from scratch; from the first network's weights, at a fifth of the learning rate, and decaying rates from the heads down;
+and from these with the two lowest levels frozen. What stands after these options is handed to the recipe, as ``trevsnn train``
+takes it. Writes every run's figures to results.json in the folder. Finished runs in it are not run again and
 begun ones go on.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from series import Variant, figures, finished, report, series_parser, train_all
 from trevsnn.run.config import recipe_config
+from trevsnn.run.own_pictures import batch_size
 
 LR_SHARE, LAYER_DECAY = 0.2, 0.8
 FROZEN = 2
@@ -44,8 +46,14 @@ def main() -> None:
     train_all(runs, [before], first, [0], options.processes)
 
     model = replace(base.model, num_classes=len(classes) - half)
-    other = replace(base, model=model, data=replace(base.data, root=str(runs / "data" / "other")))
-    gently = replace(base.optim, lr=LR_SHARE * base.optim.lr, layer_decay=LAYER_DECAY)
+    other = replace(
+        base,
+        model=model,
+        data=replace(base.data, root=str(runs / "data" / "other")),
+        batch_size=batch_size(options.few * (len(classes) - half)),
+        optim=replace(base.optim, warmup_epochs=base.epochs / 20),
+    )
+    gently = replace(other.optim, lr=LR_SHARE * other.optim.lr, layer_decay=LAYER_DECAY)
     weights = {"init": str(before.folder(runs, 0)), "optim": gently}
     variants = [
         Variant("from scratch"),
