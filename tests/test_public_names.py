@@ -74,7 +74,7 @@ def test_timm_alone_loads_no_network():
 
 
 def test_models_are_copied_and_pickled():
-    model = trevsnn.create_model("trevsnn_digits", pretrained=True)
+    model = trevsnn.create_model("trevsnn_digits", pretrained=True).eval()
     x = torch.randn(2, 1, 8, 8)
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert type(again) is trevsnn.TRevSNN

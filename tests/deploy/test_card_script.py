@@ -78,13 +78,19 @@ def test_the_script_classifies_as_predict_does(wide_export, pictures, capsys):
     """Pillow resizes for torchvision too, so both give the network the same numbers; of the same file in ONNX Runtime only
     sums in another order, of a batch, may differ, by float32's rounding."""
     script = script_of(wide_export)
-    assert [line.startswith(("import", "from")) for line in script.splitlines()[1:]].count(False) == 10
+    assert [line.startswith(("import", "from")) for line in script.splitlines()[1:]].count(False) == 12
     engines = {engine: predicted(wide_export, pictures, capsys, engine) for engine in ("onnx", "eager")}
     for number, file in enumerate(pictures):
         name, probability = classify(script, wide_export, file)
         for engine, rows in engines.items():
             assert name == rows[number]["class"], (file, engine)
             assert probability == pytest.approx(rows[number]["probability"], abs=1e-5), (file, engine)
+
+
+def test_the_script_refuses_what_it_would_scale_otherwise(wide_export, tmp_path):
+    Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 150).save(tmp_path / "deep.png")
+    with pytest.raises(AssertionError, match="give a picture of 8 bits a channel"):
+        classify(script_of(wide_export), wide_export, tmp_path / "deep.png")
 
 
 def test_of_8_bits_alone_the_script_uses_that_file(wide_export, wide_run, pictures, capsys):

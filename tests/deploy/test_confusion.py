@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from trevsnn.deploy.confusion import class_rows, confusion_picture, write_confusion
+from trevsnn.deploy.confusion import class_rows, confusion_files, confusion_picture, write_confusion
 from trevsnn.errors import UsageError
 
 NAMES = ["cat, tabby", 'a "dog"', "$x_{$", "\x1b[2J日本", "[/b]"]
@@ -81,3 +81,13 @@ def test_every_class_has_its_name_in_the_picture_and_every_square_its_colour(cla
 
 def confusion_shares(found: np.ndarray) -> np.ndarray:
     return found / found.sum(1, keepdims=True)
+
+
+def test_a_place_of_another_kind_of_file_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"conf\.jpg is neither a folder nor a file that ends in \.csv or \.png"):
+        confusion_files(tmp_path / "conf.jpg")
+    assert list(tmp_path.iterdir()) == []
+    assert confusion_files(tmp_path / "run.v1") == (
+        tmp_path / "run.v1/confusion.csv",
+        tmp_path / "run.v1/confusion.png",
+    )

@@ -57,12 +57,12 @@ def test_a_pretrained_network_of_other_classes_and_channels(tmp_path, options):
 
 
 def test_create_model_with_pretrained_weights_and_other_classes():
-    model = trevsnn.create_model("trevsnn_digits", pretrained=True, num_classes=3)
-    trained = trevsnn.create_model("trevsnn_digits", pretrained=True)
+    model = trevsnn.create_model("trevsnn_digits", pretrained=True, num_classes=3).eval()
+    trained = trevsnn.create_model("trevsnn_digits", pretrained=True).eval()
     x = torch.randn(4, 1, 8, 8)
     assert model(x).shape == (4, 3)
     assert torch.equal(model.levels[1].steps[1].gamma, trained.levels[1].steps[1].gamma)
-    colour = trevsnn.create_model("trevsnn_digits", pretrained=True, in_chans=3)
+    colour = trevsnn.create_model("trevsnn_digits", pretrained=True, in_chans=3).eval()
     assert torch.allclose(colour(x.expand(-1, 3, -1, -1)), trained(x), atol=1e-4)
     with pytest.raises(ValueError, match=r"timesteps is 3, but .* was trained with 2"):
         trevsnn.create_model("trevsnn_digits", pretrained=True, timesteps=3)

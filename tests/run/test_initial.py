@@ -50,14 +50,23 @@ def test_every_source_gives_its_weights(finished, tmp_path, kind):
         save_file(trained.state_dict(), source)
     model = TRevSNN(trained.config)
     said = begin_from(source, model, DIGITS)
-    assert said == f"begins with the weights of {source}; with its heads, as the classes are the same"
+    named = kind not in ("file", "save_pretrained")
+    unnamed = "the heads are new, for 10 classes, as nothing names the classes that it was trained on"
+    heads = "with its heads, as the classes are the same" if named else unnamed
+    assert said == f"begins with the weights of {source}; {heads}"
     assert_levels_are(model, trained)
-    assert all(torch.equal(v, trained.state_dict()[n]) for n, v in heads_of(model).items())
+    assert named == all(torch.equal(v, trained.state_dict()[n]) for n, v in heads_of(model).items())
     options = options_of(source)
     assert (options == {}) == (kind == "file")
     if options:
         assert list(trained.config.channels) == list(options["model"]["channels"])
         assert options.get("data", {"image_size": 8}) == {"image_size": 8}
+    if kind == "export":  # its file alone: config.json and about.json lie beside it
+        file = f"{source}/model.safetensors"
+        assert options_of(file)["model"]["channels"] == options["model"]["channels"]
+        assert begin_from(file, TRevSNN(trained.config), DIGITS).endswith(
+            "; with its heads, as the classes are the same"
+        )
 
 
 def test_classes_of_other_names_have_new_heads_though_there_are_as_many():
@@ -179,7 +188,7 @@ except UsageError as error:
     server.server_close()
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.strip().splitlines()
-    heads = "the heads are new, for 10 classes" if about else "with its heads, as the classes are the same"
-    assert first == f"begins with the weights of hub:owner/net; {heads}"
+    unnamed = "" if about else ", as nothing names the classes that it was trained on"
+    assert first == f"begins with the weights of hub:owner/net; the heads are new, for 10 classes{unnamed}"
     assert second.startswith("hub:owner/other cannot be had (")
     assert second.endswith("): check its name and the connection.")

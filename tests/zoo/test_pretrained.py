@@ -99,6 +99,7 @@ def test_create_model_loads_it(name, shape):
     ours, theirs = (make(name, pretrained=True).eval() for make in (trevsnn.create_model, timm_create_model))
     x = torch.randn(shape)
     assert torch.equal(ours(x), theirs(x))
+    assert trevsnn.create_model(name, pretrained=True).training == trevsnn.create_model(name).training
     assert trevsnn.create_model(name, pretrained=True, backprop="autograd").backprop == "autograd"
     assert trevsnn.create_model(name).config == ours.config
 

@@ -31,7 +31,7 @@ def model_card(
         onnx_file: name of the ONNX file that the card's script uses; None for no script.
     """
     data = ModelCardData(
-        library_name="trevsnn", license="apache-2.0", pipeline_tag="image-classification",
+        library_name="trevsnn", pipeline_tag="image-classification",
         tags=["spiking-neural-network", "trevsnn"],
     )  # fmt: skip
     model = config.model

@@ -6,6 +6,7 @@ import csv
 import io
 import warnings
 from collections.abc import Sequence
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,11 @@ def confusion_files(place: Path) -> tuple[Path | None, Path | None]:
     .png, else both in a folder of that name.
 
     Raises:
-        UsageError: the folder cannot be made, or a file is in its place.
+        UsageError: the folder cannot be made, a file is in its place, or its name is one of another kind of file.
     """
     single = place.suffix.lower() if not place.is_dir() else ""
+    if single not in ("", ".csv", ".png") and guess_type(place.name)[0] is not None:
+        raise UsageError(f"{place} is neither a folder nor a file that ends in .csv or .png: give one of these.")
     folder = place.parent if single in (".csv", ".png") else place
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,12 +13,14 @@ about = {{key: json.loads(text) for key, text in session.get_modelmeta().custom_
 """
 
 _PICTURE = """\
-picture = Image.open(sys.argv[1]).convert("RGB").convert("L" if about["channels"] == 1 else "RGB")
+picture = Image.open(sys.argv[1])
+assert not picture.mode.startswith(("I", "F")), "give a picture of 8 bits a channel; trevsnn predict reads more"
 (w, h), (rows, columns), (height, width) = picture.size, about["resize"], about["size"]
 w, h = max((columns, h * columns // w), (w * rows // h, rows))  # covers rows x columns
 left, top = round((w - width) / 2), round((h - height) / 2)
-picture = picture.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
-x = (np.atleast_3d(np.asarray(picture, np.float32)) / np.float32(255) - np.float32(about["mean"])) / np.float32(about["std"])
+picture = picture.convert("RGB").convert("L" if about["channels"] == 1 else "RGB").resize((w, h), Image.Resampling.BILINEAR)
+x = np.asarray(picture.crop((left, top, left + width, top + height)), np.float32).reshape(height, width, -1) / np.float32(255)
+x = (x - np.float32(about["mean"])) / np.float32(about["std"])
 """
 
 _ROWS = """\

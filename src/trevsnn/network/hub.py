@@ -26,7 +26,6 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 class HubModel(
     ModelHubMixin,
     library_name="trevsnn",
-    license="apache-2.0",
     pipeline_tag="image-classification",
     tags=["spiking-neural-network", "trevsnn"],
 ):

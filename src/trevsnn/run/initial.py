@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 from huggingface_hub import file_exists, hf_hub_download
@@ -28,7 +29,7 @@ class Trained(NamedTuple):
 
     Attributes:
         tensors: a state dict.
-        config: of their network; None where a file alone was given.
+        config: of their network; None where a file was given.
         classes: names of their classes; None where they are not known.
     """
 
@@ -40,8 +41,8 @@ class Trained(NamedTuple):
 def begin_from(source: str, model: TRevSNN, classes: tuple[str, ...]) -> str:
     """Give a new network trained weights, in place.
 
-    Heads are taken over where the classes are the same: by their names, or by their number where these are not known. The first
-    convolution is adapted to other input channels (:mod:`trevsnn.network.transfer`).
+    Heads are taken over where the classes are the same, by their names in their order; where the names are not known, heads are
+    new. The first convolution is adapted to other input channels (:mod:`trevsnn.network.transfer`).
 
     Args:
         source: folder of a run, of an export or of ``save_pretrained``; name of a network that comes trained; safetensors file,
@@ -62,18 +63,20 @@ def begin_from(source: str, model: TRevSNN, classes: tuple[str, ...]) -> str:
             refuse_other_networks(trained.config, model.config)
         except ValueError as error:
             raise UsageError(f"init {source}: {error}") from error
-    same = trained.classes is None or trained.classes == classes
-    tensors, new_heads, adapted = transfer(trained.tensors, model, same_classes=same)
+    tensors, new_heads, adapted = transfer(trained.tensors, model, same_classes=trained.classes == classes)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
+        first = shorten(str(error).splitlines()[1].strip(), 200, placeholder=" ...")
         raise UsageError(
             f"init {source}: the weights are of another network than model.* describes: {first}"
         ) from error
     check_finite(model, Path(source))
+    unnamed = "" if trained.classes else ", as nothing names the classes that it was trained on"
     heads = (
-        f"the heads are new, for {len(classes)} classes" if new_heads else "with its heads, as the classes are the same"
+        f"the heads are new, for {len(classes)} classes{unnamed}"
+        if new_heads
+        else "with its heads, as the classes are the same"
     )
     channels = f"; the first convolution is adapted to {model.config.in_chans} channels" if adapted else ""
     return f"begins with the weights of {source}; {heads}{channels}"
@@ -104,7 +107,7 @@ def _of_file(path: Path) -> Trained:
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path} is damaged, or no safetensors file ({error}): give other weights with init.") from error
     if not any(name.startswith("subnet0.") for name in tensors):
-        return Trained(tensors)
+        return Trained(tensors, None, _classes(path.with_name(ABOUT)))
     try:
         published = from_published(tensors, input="image" if "stem.down1.0.weight" in tensors else "event")
     except ValueError as error:

@@ -185,7 +185,11 @@ def describe(look: Look, chosen: Mapping[str, Any], init: str | None = None) -> 
         lines.append("about a tenth of each class is held out for validation, by a hash of the files' names")
     lines += [f"left out: {listed(paths, NAMED)} ({reason})" for reason, paths in look.left_out.items()]
     lines.append("chosen: " + ", ".join(f"{name} {_plain(value)}" for name, value in chosen.items()))
-    if init is not None:
+    if init is not None and "model.channels" in chosen:
+        lines.append(
+            f"{init} does not say what its network is: if it is another one, give --recipe, --config or --model.*"
+        )
+    elif init is not None:
         lines.append(f"the network and, where it is known, the size of its pictures are those of {init}")
     if chosen.get("data.flip"):
         lines.append(

@@ -60,7 +60,7 @@ def options_of(source: str) -> dict[str, Any]:
         source: as of :func:`trevsnn.run.initial.begin_from`.
 
     Returns:
-        As of a YAML file; empty for a file of weights, of which nothing is known.
+        As of a YAML file; of a file of weights what the config.json beside it says, or nothing.
 
     Raises:
         UsageError: there is no such source.
@@ -73,7 +73,8 @@ def options_of(source: str) -> dict[str, Any]:
         return {"model": _network(file)}
     folder = folder_of(source)
     if folder is None:
-        return {}
+        beside = Path(source).with_name(NETWORK)
+        return {"model": _network(beside)} if beside.is_file() else {}
     if not (folder / "config.yaml").is_file() and (folder / NETWORK).is_file():
         return {"model": _network(folder / NETWORK)}
     plain = to_dict(RunFolder.open(folder).read_config())

@@ -27,14 +27,14 @@ def announce(
         train, val: parts of the data.
         run: the folder.
     """
-    net, size = config.model, config.data.image_size
+    net, (height, width) = config.model, config.data.size_HW
     kind = "recordings" if is_event(config.data) else "pictures"
     parameters = sum(p.numel() for p in model.parameters())
     parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
     where = f"{fabric.world_size} processes, {fabric.device.type}" if fabric.world_size > 1 else str(fabric.device)
     steps = len(train) // config.batch_size
     lines = [
-        f"data      {config.data.name}: {len(train):,} {kind} of {len(train.classes)} classes, {train.channels} x {size} x {size}; "
+        f"data      {config.data.name}: {len(train):,} {kind} of {len(train.classes)} classes, {train.channels} x {height} x {width}; "
         f"{len(val):,} held out",
         f"network   channels {' '.join(map(str, net.channels))}, T = {net.timesteps}, {parameters:,} parameters, "
         f"backprop {net.backprop}",

@@ -30,9 +30,8 @@ def curves(history: History) -> Figure:
     Training and held-out loss are the plain cross entropy of the last head; the objective, which has other terms, has an
     axis of its own. Rows of earlier versions, and of mixed batches, have no such training loss.
     """
-    figure = Figure(figsize=(11, 3.4))
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
     loss, accuracy, rates = figure.subplots(1, 3)
-    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(history) == 1 else None
     for name, label in (("train_ce", "training"), ("val_loss", "held out")):
@@ -51,8 +50,8 @@ def curves(history: History) -> Figure:
             epochs, [100 * row[name] for row in history], f"C{number[0]}" + ("-" if kind == "level" else ":"),
             marker=marker, label=f"level {number}" if kind == "level" else None,
         )  # fmt: skip
-    rates.set(title="Mean firing rate, %; hidden layers dotted", xlabel="epoch")
+    rates.set(title="Firing rates, %; hidden layers dotted", xlabel="epoch")
     for axes in (loss, accuracy, rates):
-        axes.legend(frameon=False)
+        axes.legend(framealpha=0.6, fontsize="small")
         axes.grid(alpha=0.3)
     return figure

@@ -263,7 +263,8 @@ class _Training:
             write_metrics(self.run.path, state.history)
             self.tensorboard.write([(epoch + 1, row)])
         say(self.console, epoch_line(row, self.config.epochs))
-        self._warn(result.rates, f"after epoch {epoch + 1}")
+        if epoch + 1 > self.config.optim.warmup_epochs:  # many layers are quiet before, and wake
+            self._warn(result.rates, f"after epoch {epoch + 1}")
 
     def _share_buffers(self) -> None:
         """Give every process the first one's running statistics, which are the ones saved."""

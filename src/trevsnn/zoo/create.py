@@ -34,7 +34,7 @@ def create_model(
 
     Args:
         name: a key of ``PRESETS``.
-        pretrained: load the trained weights that come with the package; the model is then in evaluation mode.
+        pretrained: load the trained weights that come with the package. As a new network, and as timm's, it is in training mode.
         features_only: build the network that gives the maps of ``out_indices``, states or spikes by ``output``; see
             :class:`trevsnn.FeatureNet`.
         overrides: fields of :class:`trevsnn.TRevSNNConfig`. Of a pretrained network ``num_classes``, with which its heads are
@@ -63,5 +63,5 @@ def _create(name: str, pretrained: bool, overrides: dict[str, Any]) -> TRevSNN:
         folder = pretrained_folder(name.removeprefix("trevsnn_").replace("_", "-"))
         if folder is None:
             raise ValueError(f"there are no pretrained weights for {name}: create it with pretrained=False.")
-        return TRevSNN.from_pretrained(folder, **overrides)
+        return TRevSNN.from_pretrained(folder, **overrides).train()
     return TRevSNN(TRevSNNConfig(**{**PRESETS[name], **overrides}))
