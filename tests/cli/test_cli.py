@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trevsnn import __version__
+from trevsnn import __version__, create_model
 from trevsnn.cli.main import main
 
 TINY = ["--model.channels", "[4,4]", "--model.timesteps", "1", "--epochs", "1", "--batch_size", "256",
@@ -135,6 +135,11 @@ def no_config(run: Path) -> None:
     (run / "config.yaml").unlink()
 
 
+def network_alone(run: Path) -> None:
+    no_config(run)
+    create_model("trevsnn_digits").save_pretrained(run)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -143,6 +148,10 @@ def no_config(run: Path) -> None:
         (other_model, "weights of another model than its run's config describes: size mismatch"),
         (bad_config, "config.yaml is damaged"),
         (no_config, "is no run: it holds no config.yaml"),
+        (
+            network_alone,
+            "it holds no config.yaml, only a network without classes and data, from which trevsnn train --init begins",
+        ),
     ],
 )
 def test_a_damaged_run_exits_with_1(run, capsys, tmp_path, damage, message):

@@ -188,6 +188,10 @@ def test_damaged_exports_are_said_in_a_sentence(exported, tmp_path, capsys):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"holds the weights of another model than config\.json describes"):
         TRevSNN.from_pretrained(folder)
+    with pytest.raises(
+        RunError, match=r"model\.safetensors is a file: give a folder that save_pretrained or trevsnn export made"
+    ):
+        TRevSNN.from_pretrained(folder / "model.safetensors")
     (folder / "about.json").write_text("{}")
     with pytest.raises(RunError, match=r"about\.json is damaged"):
         load_run(folder, "last")

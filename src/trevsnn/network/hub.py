@@ -57,8 +57,11 @@ class HubModel(
                 not finite.
         """
         folder = Path(pretrained_model_name_or_path)
-        if folder.is_dir() and not (folder / CONFIG).is_file():
-            raise RunError(f"{folder} holds no {CONFIG}: give a folder that save_pretrained or trevsnn export made.")
+        if folder.is_file() or (folder.is_dir() and not (folder / CONFIG).is_file()):
+            wrong = "is a file" if folder.is_file() else f"holds no {CONFIG}"
+            raise RunError(
+                f"{folder} {wrong}: give a folder that save_pretrained or trevsnn export made (of a run, by trevsnn export RUN)."
+            )
         try:
             if folder.is_dir() and not isinstance(json.loads((folder / CONFIG).read_bytes()), dict):
                 raise RunError(f"{folder / CONFIG} is damaged (it is no object): export the model again.")

@@ -75,7 +75,9 @@ class RunFolder:
         """The folder of an existing run. Raises RunError where it is none."""
         run = cls(path)
         if not run.config_file.is_file():
-            raise RunError(f"{path} is no run: it holds no config.yaml; give a folder that trevsnn train made.")
+            saved = (path / "config.json").is_file()
+            what = ", only a network without classes and data, from which trevsnn train --init begins" if saved else ""
+            raise RunError(f"{path} is no run: it holds no config.yaml{what}; give a folder that trevsnn train made.")
         return run
 
     @staticmethod
