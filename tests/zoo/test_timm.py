@@ -56,6 +56,16 @@ def test_every_network(name):
 def test_classes_and_channels_of_one_s_own():
     model = timm.create_model("trevsnn_tiny", num_classes=7, in_chans=1).eval()
     assert model(torch.rand(1, 1, 32, 32)).shape == (1, 7)
+
+
+def test_what_timm_s_training_script_hands_over():
+    model = timm.create_model(
+        "trevsnn_nano", pretrained=False, in_chans=3, num_classes=None, drop_rate=0.0, drop_path_rate=None, global_pool=None,
+        bn_momentum=None, bn_eps=None, scriptable=False, checkpoint_path="",
+    )  # fmt: skip
+    assert model.config == trevsnn.create_model("trevsnn_nano").config
+    with pytest.raises(ValueError, match="trevsnn_nano has no option drop_rate"):
+        timm.create_model("trevsnn_nano", drop_rate=0.1)
     assert model.pretrained_cfg["input_size"] == (1, 224, 224)
     none = timm.create_model("trevsnn_nano", num_classes=0).eval()
     x = torch.rand(1, 3, 8, 8)
