@@ -56,6 +56,13 @@ def test_every_network(name):
 def test_classes_and_channels_of_one_s_own():
     model = timm.create_model("trevsnn_tiny", num_classes=7, in_chans=1).eval()
     assert model(torch.rand(1, 1, 32, 32)).shape == (1, 7)
+    assert model.pretrained_cfg["input_size"] == (1, 224, 224)
+    none = timm.create_model("trevsnn_nano", num_classes=0).eval()
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(none(x), none.forward_head(none.forward_features(x), pre_logits=True))
+    for maker in (timm.create_model, trevsnn.create_model):
+        spikes = maker("trevsnn_nano", features_only=True, out_indices=(0,), output="spikes").eval()(x)
+        assert [sorted(maps.unique().tolist()) for maps in spikes] == [[0.0, 1.0]]
 
 
 def test_what_timm_s_training_script_hands_over():
@@ -66,13 +73,6 @@ def test_what_timm_s_training_script_hands_over():
     assert model.config == trevsnn.create_model("trevsnn_nano").config
     with pytest.raises(ValueError, match="trevsnn_nano has no option drop_rate"):
         timm.create_model("trevsnn_nano", drop_rate=0.1)
-    assert model.pretrained_cfg["input_size"] == (1, 224, 224)
-    none = timm.create_model("trevsnn_nano", num_classes=0).eval()
-    x = torch.rand(1, 3, 8, 8)
-    assert torch.equal(none(x), none.forward_head(none.forward_features(x), pre_logits=True))
-    for maker in (timm.create_model, trevsnn.create_model):
-        spikes = maker("trevsnn_nano", features_only=True, out_indices=(0,), output="spikes").eval()(x)
-        assert [sorted(maps.unique().tolist()) for maps in spikes] == [[0.0, 1.0]]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
