@@ -35,7 +35,9 @@ def weights(run):
 def test_frozen_levels_stay_bit_for_bit_and_the_heads_learn(tmp_path, capsys):
     run = tmp_path / "run"
     assert main([*DIGITS, "--freeze", "2", "--epochs", "1", "--run", str(run)]) == 0
-    assert "begins with the weights of digits; with its heads, as the classes are the same" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "begins with the weights of digits; with its heads, as the classes are the same" in said
+    assert "backprop exact, encoder and 2 levels frozen" in said
     trained, now = trevsnn.create_model("trevsnn_digits", pretrained=True).state_dict(), weights(run)
     for name, value in now.items():
         if name.startswith(("encoder.", "levels.0.", "levels.1.")):

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,11 +160,12 @@ def test_the_time_left_is_that_of_all_steps_and_evaluations():
 
 
 def test_lines_of_what_is_trained_and_of_the_first_steps(data, tmp_path, capsys):
-    train(config(data, batch_size=4), tmp_path / "run", Console())
+    oblong = DataConfig(name="folder", root=str(data), image_size=(8, 12))
+    train(replace(config(data, batch_size=4), data=oblong), tmp_path / "run", Console())
     lines = capsys.readouterr().out.splitlines()
     parameters = json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"]
     assert [" ".join(line.split()) for line in lines[:4]] == [
-        "data folder: 40 pictures of 2 classes, 3 x 8 x 8; 40 held out",
+        "data folder: 40 pictures of 2 classes, 3 x 8 x 12; 40 held out",
         f"network channels 2 4, T = 2, {parameters:,} parameters, backprop exact",
         "training 2 epochs of 10 steps of 4 items; adamw, 32-true, on cpu", f"run {tmp_path / 'run'}",
     ]  # fmt: skip
@@ -206,6 +208,15 @@ def test_silent_and_saturated_layers_are_named_when_they_change():
     )
     assert watch.look([living, living]) is None
     assert "begin with start=derived" in str(RateWatch("published").look([[0.0, 0.1, 0.1]]))
+
+
+@pytest.mark.parametrize(("warmup", "said"), [(0, "after epoch 1"), (1.5, "after epoch 2")])
+def test_no_warning_before_the_warm_up_is_over(data, tmp_path, capsys, monkeypatch, warmup, said):
+    """Every layer counts as silent here, so that there is something to warn of."""
+    monkeypatch.setattr("trevsnn.train.rates.RATE_LOW", 1.1)
+    train(config(data, optim=OptimConfig(warmup_epochs=warmup)), tmp_path / "run", Console(width=400))
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "layers fire under" in line]
+    assert [line.partition(" layers")[0] for line in warnings] == [f"warning: {said}"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

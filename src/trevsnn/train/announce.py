@@ -33,11 +33,12 @@ def announce(
     parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
     where = f"{fabric.world_size} processes, {fabric.device.type}" if fabric.world_size > 1 else str(fabric.device)
     steps = len(train) // config.batch_size
+    frozen = f", encoder and {config.freeze} levels frozen" if config.freeze else ""
     lines = [
         f"data      {config.data.name}: {len(train):,} {kind} of {len(train.classes)} classes, {train.channels} x {height} x {width}; "
         f"{len(val):,} held out",
         f"network   channels {' '.join(map(str, net.channels))}, T = {net.timesteps}, {parameters:,} parameters, "
-        f"backprop {net.backprop}",
+        f"backprop {net.backprop}{frozen}",
         f"training  {config.epochs} epochs of {steps:,} steps of {config.batch_size:,} items{parts}; {config.optim.name}, "
         f"{config.precision}, on {where}",
         f"run       {run}",

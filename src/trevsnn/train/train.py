@@ -238,6 +238,8 @@ class _Training:
         self._warn(rates.by_level(), f"after {self.state.step} steps")
 
     def _warn(self, rates: list[list[float]], when: str) -> None:
+        if self.state.step < self.config.optim.warmup_epochs * self.steps_per_epoch:
+            return  # many layers are quiet at first, and wake
         if (warning := self.rate_watch.look(rates)) is not None:
             say(self.console, f"warning: {when} {warning}")
 
@@ -263,8 +265,7 @@ class _Training:
             write_metrics(self.run.path, state.history)
             self.tensorboard.write([(epoch + 1, row)])
         say(self.console, epoch_line(row, self.config.epochs))
-        if epoch + 1 > self.config.optim.warmup_epochs:  # many layers are quiet before, and wake
-            self._warn(result.rates, f"after epoch {epoch + 1}")
+        self._warn(result.rates, f"after epoch {epoch + 1}")
 
     def _share_buffers(self) -> None:
         """Give every process the first one's running statistics, which are the ones saved."""
