@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import torch
+import yaml
 from PIL import Image
 
 from trevsnn.cli.main import main
@@ -85,6 +87,51 @@ def test_the_script_classifies_as_predict_does(wide_export, pictures, capsys):
         for engine, rows in engines.items():
             assert name == rows[number]["class"], (file, engine)
             assert probability == pytest.approx(rows[number]["probability"], abs=1e-5), (file, engine)
+
+
+@pytest.fixture
+def as_if(wide_run, tmp_path):
+    """Makes an ONNX export of the run as if it had been trained with other values of its config."""
+
+    def make(change) -> Path:
+        run = tmp_path / "run"
+        shutil.copytree(wide_run, run)
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        change(config)
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        assert main(["export", str(run), "--out", str(tmp_path / "out"), "--formats", "onnx"]) == 0
+        return tmp_path / "out"
+
+    return make
+
+
+def test_the_script_decodes_as_coarsely_as_the_run(as_if, pictures, tmp_path, capsys):
+    """``data.reduced``, which is chosen for folders of large pictures."""
+    out = as_if(lambda config: config["data"].update(reduced=True))
+    with Image.open(PHOTOGRAPHS / "china.jpg") as china:
+        china.convert("CMYK").resize((303, 181)).save(tmp_path / "cmyk.jpg")
+    files = [*pictures, tmp_path / "cmyk.jpg"]
+    full = script_of(out).replace("picture.draft(", "(").replace("W / r, H / r", "W, H")
+    differ = 0
+    for file, row in zip(files, predicted(out, files, capsys, "onnx"), strict=True):
+        name, probability = classify(script_of(out), out, file)
+        assert (name, probability) == (row["class"], pytest.approx(row["probability"], abs=1e-5)), file
+        differ += classify(full, out, file)[1] != probability
+    assert differ
+
+
+def test_engines_compute_in_float32_what_was_trained_in_float64(as_if, pictures, capsys):
+    out = as_if(lambda config: config.update(precision="64-true"))
+    assert [row["class"] for row in predicted(out, pictures, capsys, "onnx")] == [
+        row["class"] for row in predicted(out, pictures, capsys, "eager")
+    ]
+    assert main(["evaluate", str(out), "--engine", "onnx", "--json"]) == 0
+    assert main(["predict", str(out), str(pictures[0]), "--engine", "folded", "--json"]) == 0
+
+
+def test_of_16_bit_precision_the_card_says_what_differs(as_if):
+    out = as_if(lambda config: config.update(precision="bf16-mixed"))
+    assert "The run's precision is bf16-mixed, in which `trevsnn predict` computes" in (out / "README.md").read_text()
 
 
 def test_the_script_refuses_what_it_would_scale_otherwise(wide_export, tmp_path):

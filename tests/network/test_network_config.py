@@ -15,6 +15,8 @@ from trevsnn import TRevSNNConfig
         ({"timesteps": 2.5}, "timesteps is 2.5"),
         ({"kernel_size": 4}, "kernel_size is 4; it must be odd"),
         ({"num_classes": -1}, "num_classes is -1"),
+        ({"num_classes": 1}, "num_classes is 1, of which the heads' standardised weights would all be 0"),
+        ({"channels": (4, 1)}, r"channels\[1\] is 1, of which"),
         ({"in_chans": 0}, "in_chans is 0"),
         ({"input": "video"}, "input is 'video'; it must be one of image, event"),
         ({"encoding": "both"}, "must be one of shared, grouped"),

@@ -9,7 +9,7 @@ from timm.layers import ScaledStdConv2d
 import trevsnn
 from helpers import trained_like
 from trevsnn import TRevSNN
-from trevsnn.network.transfer import other_channels, refuse_other_networks
+from trevsnn.network.transfer import other_channels, refuse_other_networks, transfer
 
 
 @settings(max_examples=25)
@@ -66,6 +66,15 @@ def test_create_model_with_pretrained_weights_and_other_classes():
     assert torch.allclose(colour(x.expand(-1, 3, -1, -1)), trained(x), atol=1e-4)
     with pytest.raises(ValueError, match=r"timesteps is 3, but .* was trained with 2"):
         trevsnn.create_model("trevsnn_digits", pretrained=True, timesteps=3)
+
+
+def test_a_network_without_heads_gives_all_else():
+    trained, model = trevsnn.create_model("trevsnn_digits", pretrained=True, num_classes=0), trevsnn.create_model("trevsnn_digits")  # fmt: skip
+    tensors, new_heads, adapted = transfer(trained.state_dict(), model, same_classes=True)
+    assert (new_heads, adapted) == (True, False)
+    own = model.state_dict()
+    assert tensors.keys() == own.keys()
+    assert all(torch.equal(v, (own if n.startswith("heads.") else trained.state_dict())[n]) for n, v in tensors.items())
 
 
 def test_networks_that_differ_in_more_are_named():

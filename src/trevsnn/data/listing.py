@@ -32,10 +32,18 @@ def data_root(config: DataConfig) -> Path:
 
 
 def find_parts(root: Path) -> dict[str, Path]:
-    """The folders below ``root`` named train, val or test, in upper or lower case, by their names in lower case."""
+    """The folders below ``root`` named train, val or test, in upper or lower case, by their names in lower case.
+
+    Raises:
+        RunError: one is there twice, in two spellings.
+    """
     if not root.is_dir():
         return {}
-    return {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in SPLITS}
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower() in SPLITS):
+        if (other := found.setdefault(path.name.lower(), path)) is not path:
+            raise RunError(f"{root} holds both {other.name} and {path.name}: put them together, or move one away.")
+    return found
 
 
 def is_hidden(path: Path, folder: Path) -> bool:

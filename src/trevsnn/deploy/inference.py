@@ -60,7 +60,7 @@ def evaluate_run(
         raise UsageError(f"{config.data.name} has no part {chosen!r}; it has {', '.join(available)}.")
     fabric = make_fabric(replace(config, accelerator=accelerator_for(engine, accelerator)))
     part = load_matched(config.data, chosen, config.model.timesteps, about)
-    model = _place(model, fabric, config)
+    model = _place(model, fabric, config, engine)
     other = None if engine == "eager" else make_engine(engine, model, path)  # None: the network, with its firing rates
     if other is not None:
         check_size(other, config.data, engine)
@@ -111,7 +111,7 @@ class Predictor:
         model, config, self.about, _ = load_run(path, weights)
         self.config = replace(config, data=data.over(config.data))
         self.fabric = make_fabric(replace(self.config, accelerator=accelerator_for(engine, accelerator)))
-        model = _place(model, self.fabric, self.config)
+        model = _place(model, self.fabric, self.config, engine)
         self._dtype = next(model.parameters()).dtype
         self._engine = make_engine(engine, model, path)
         check_size(self._engine, self.config.data, engine)
@@ -159,7 +159,11 @@ class Predictor:
         ]
 
 
-def _place(model: TRevSNN, fabric: Fabric, config: RunConfig) -> TRevSNN:
-    """The model on the fabric's device, in the layout it is fastest in, in the run's precision."""
+def _place(model: TRevSNN, fabric: Fabric, config: RunConfig, engine: str) -> TRevSNN:
+    """The model on the fabric's device, in the layout it is fastest in, in the run's precision; ONNX Runtime and the
+    spike-driven engine compute in float32."""
     model = model.to(memory_format=fast_format(fabric.device))  # type: ignore[call-overload]
-    return model.to(fabric.device, torch.float64 if config.precision == "64-true" else torch.float32)
+    return model.to(
+        fabric.device,
+        torch.float64 if config.precision == "64-true" and engine in ("eager", "folded") else torch.float32,
+    )

@@ -17,10 +17,16 @@ picture = Image.open(sys.argv[1])
 assert not picture.mode.startswith(("I", "F")), "give a picture of 8 bits a channel; trevsnn predict reads more"
 (w, h), (rows, columns), (height, width) = picture.size, about["resize"], about["size"]
 w, h = max((columns, h * columns // w), (w * rows // h, rows))  # covers rows x columns
-left, top = round((w - width) / 2), round((h - height) / 2)
-picture = picture.convert("RGB").convert("L" if about["channels"] == 1 else "RGB").resize((w, h), Image.Resampling.BILINEAR)
+{draft}left, top = round((w - width) / 2), round((h - height) / 2)
+picture = picture.convert("RGB").convert("L" if about["channels"] == 1 else "RGB").resize((w, h), Image.Resampling.BILINEAR{box})
 x = np.asarray(picture.crop((left, top, left + width, top + height)), np.float32).reshape(height, width, -1) / np.float32(255)
 x = (x - np.float32(about["mean"])) / np.float32(about["std"])
+"""
+
+_DRAFT = """\
+W, H = picture.size
+r = next((r for r in (8, 4, 2) if picture.format in ("JPEG", "MPO") and min(W / w, H / h) >= r), 1)
+picture.draft(None, (W // r, H // r))  # decodes no finer than it is shown
 """
 
 _ROWS = """\
@@ -49,11 +55,19 @@ def script_section(config: RunConfig, file: str) -> str:
     event, rows = is_event(config.data), config.data.rows
     begin = _BEGIN.format(file=file, image="" if event else "from PIL import Image\n")
     timesteps = config.model.timesteps
-    body = _FRAMES if event else _PICTURE + (_ROWS.format(timesteps=timesteps) if rows else "")
+    draft, box = (_DRAFT, ", (0, 0, W / r, H / r)") if config.data.reduced else ("", "")
+    picture = _PICTURE.format(draft=draft, box=box) + (_ROWS.format(timesteps=timesteps) if rows else "")
     needs = "onnxruntime and NumPy" if event else "onnxruntime, NumPy and Pillow"
     end = _END.format(x="x" if event or rows else "x.transpose(2, 0, 1)")
     lines = [f"Without this package and PyTorch, by {needs} alone; what it must know stands in the file's metadata:\n"]
-    lines.append(f"```python\n# python classify.py {'counts.npy' if event else 'picture.jpg'}\n{begin}{body}{end}```\n")
+    lines.append(
+        f"```python\n# python classify.py {'counts.npy' if event else 'picture.jpg'}\n{begin}{_FRAMES if event else picture}{end}```\n"
+    )
+    if config.precision in ("bf16-mixed", "16-mixed"):
+        lines.append(
+            f"It computes in float32. The run's precision is {config.precision}, in which `trevsnn predict` computes the network, so "
+            "that a picture between two classes may be given the other one; `--engine onnx` computes as the program does.\n"
+        )
     if event:
         size = " x ".join(map(str, config.data.size_HW))
         lines.append(

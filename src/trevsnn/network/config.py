@@ -29,7 +29,7 @@ class TRevSNNConfig:
             from the last but one to the last.
         timesteps: T, the number of sub-networks.
         kernel_size: of the depthwise convolutions, odd.
-        num_classes: K; 0 for no classifier: the network then gives the top level's pooled spikes (B, C).
+        num_classes: K, two at least; 0 for no classifier: the network then gives the top level's pooled spikes (B, C).
         in_chans: channels of a picture, or of an event frame; None for 3 and 2.
         input: "image", (B, in_chans, H, W) for all timesteps, or "event", frames (B, T, in_chans, H, W).
         encoding: "shared": every timestep of an image gets the same map (published code); "grouped": each has its own
@@ -95,6 +95,11 @@ class TRevSNNConfig:
             positive(name, getattr(self, name))
         if self.num_classes != 0:
             positive("num_classes", self.num_classes)
+            if self.num_classes == 1 or self.channels[-1] == 1:
+                one = "num_classes" if self.num_classes == 1 else f"channels[{len(self.channels) - 1}]"
+                raise ValueError(
+                    f"{one} is 1, of which the heads' standardised weights would all be 0: give two at least."
+                )
         if self.slice_bytes is not None:
             positive("slice_bytes", self.slice_bytes)
         if self.keep is not None:

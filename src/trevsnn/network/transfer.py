@@ -48,7 +48,7 @@ def refuse_other_networks(trained: TRevSNNConfig, wanted: TRevSNNConfig) -> None
 def transfer(tensors: Mapping[str, Tensor], model: nn.Module, *, same_classes: bool) -> Transferred:
     """The weights of a trained network for ``model``, which may have other classes or input channels.
 
-    With other classes all heads are new: they keep the values that ``model`` has. With other input channels the first
+    With other classes, or where the trained network has no heads, all are new: they keep the values that ``model`` has. With other input channels the first
     convolution is adapted by :func:`other_channels`, that of every timestep where each has its own.
 
     Args:
@@ -57,7 +57,8 @@ def transfer(tensors: Mapping[str, Tensor], model: nn.Module, *, same_classes: b
         same_classes: whether its classes are the trained network's.
     """
     own = model.state_dict()
-    new_heads = not same_classes or any(
+    headless = not any(name.startswith("heads.") for name in tensors)
+    new_heads = headless or not same_classes or any(
         name in tensors and tensors[name].shape != value.shape for name, value in own.items() if name.startswith("heads.")
     )  # fmt: skip
     result = {name: value for name, value in tensors.items() if not (new_heads and name.startswith("heads."))}

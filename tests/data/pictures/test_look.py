@@ -186,3 +186,17 @@ def test_pictures_in_memory_are_warned_of_as_well():
     assert "pictures of about 8 x 8 (height x width) are shown at 32 x 32, enlarged 4.0 times" in str(
         size_warning(load(config, "train", 1), config)
     )
+
+
+def test_folders_beside_the_parts_are_named(tmp_path):
+    """A class that is called train, say, among other classes."""
+    folder_of_pictures(tmp_path, ("train", "bus/near"))
+    (tmp_path / "notes").mkdir()
+    assert look_at(tmp_path).left_out == {"folders beside train, which are no parts": [tmp_path / "bus"]}
+
+
+def test_a_part_in_two_spellings_is_refused(tmp_path):
+    folder_of_pictures(tmp_path, ("train", "Train", "val"))
+    for read in (look_at, lambda root: load_folder(folder_config(root), "train")):
+        with pytest.raises(RunError, match="holds both Train and train: put them together, or move one away"):
+            read(tmp_path)

@@ -5,7 +5,7 @@ Nothing here loads PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 
 from trevsnn.data.held_out import hashed_split
-from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, is_hidden, list_classes, list_files
+from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, is_hidden, list_classes, list_files, visible_folders
 from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, is_16_bit
 from trevsnn.data.pictures.layout import own_parts
@@ -92,7 +92,7 @@ def look_at(root: Path, *, skip: bool = False) -> Look:
         len(files),
         tuple(sizes),
         grey,
-        _left_out(folder, classes),
+        _left_out(folder, classes) | _beside(root, parts),
     )
 
 
@@ -140,3 +140,10 @@ def _left_out(folder: Path, classes: Sequence[str]) -> dict[str, list[Path]]:
     if loose:
         found["pictures outside the class folders"] = loose
     return found
+
+
+def _beside(root: Path, parts: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Folders beside the parts that are none, but hold pictures: nothing of them is taken."""
+    others = [folder for folder in visible_folders(root) if parts and folder not in parts.values()]
+    beside = [f for f in others if any(p.suffix.lower() in PICTURE_ENDINGS for p in f.rglob("*"))]
+    return {f"folders beside {' and '.join(parts)}, which are no parts": beside} if beside else {}
