@@ -159,6 +159,18 @@ def test_without_its_data_everything_but_8_bit_arithmetic_is_exported(wide_run, 
     assert "on pictures of the part val of data named at its export" in (tmp_path / "f" / "README.md").read_text()
 
 
+def test_files_to_predict_count_from_the_root(wide_run, capsys):
+    root = wide_run.with_name("data") / "val"
+    found = []
+    for names in (["cat/003.png", "dog/001.png"], [str(root / "cat" / "003.png"), "dog/001.png"], ["."]):
+        assert main(["predict", str(wide_run), *names, "--data.root", str(root), "--json"]) == 0
+        found.append({row["file"]: row["class"] for row in json.loads(capsys.readouterr().out)})
+    assert found[0] == found[1]
+    assert list(found[0]) == [str(root / name) for name in ("cat/003.png", "dog/001.png")]
+    assert len(found[2]) == 40
+    assert found[0].items() <= found[2].items()
+
+
 def test_what_cannot_be_overridden_is_refused(wide_run):
     with pytest.raises(
         UsageError, match=r"data\.name folder is of pictures, but the network was trained on recordings"
@@ -166,8 +178,8 @@ def test_what_cannot_be_overridden_is_refused(wide_run):
         DataOverrides(name="folder").over(DataConfig(name="n-mnist"))
     with pytest.raises(UsageError, match=r"data\.image_size is 0; it must be at least 1"):
         DataOverrides(image_size=0).over(DataConfig())
-    with pytest.raises(UsageError, match="predict takes the files it is given: leave out"):
-        Predictor(wide_run, "last", "cpu", data=DataOverrides(root="x"))
+    with pytest.raises(UsageError, match=r"predict takes the files it is given, one by one: leave out data\.name"):
+        Predictor(wide_run, "last", "cpu", data=DataOverrides(name="shards"))
     assert DataOverrides(name="folder").over(DataConfig(name="cifar-10", root="x")).root is None
     assert DataOverrides(image_size=9).over(DataConfig(name="cifar-10", root="x")).root == "x"
 

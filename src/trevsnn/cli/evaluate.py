@@ -92,6 +92,7 @@ def predict(
         run: Folder of the run or its export, or digits, fashion-mnist, cifar-10, tiny-imagenet or
             n-mnist, which come trained.
         files: Pictures, or recordings for a run on events, or folders of them; of a recording, a run on pieces takes the first.
+            Their names count from data.root, if it is given: "." is all that it holds.
         top: How many of the likeliest classes to print (default: one, and in JSON all).
         batch: How many files to hold in memory at a time.
         weights: Of the last or the best epoch.

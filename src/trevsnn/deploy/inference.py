@@ -94,11 +94,11 @@ class Predictor:
 
     Args:
         path, weights, accelerator, engine: as in :func:`evaluate_run`.
-        data: a size of the input other than the trained one; the files lie where they are.
+        data: a size of the input other than the trained one, and the folder that the files' names count from.
 
     Raises:
         UsageError: the engine needs a file that was not exported or is of another size, a library is missing, or ``data``
-            says where data lie.
+            says of which kind they are.
         RunError: the run or an exported file cannot be read.
     """
 
@@ -106,8 +106,9 @@ class Predictor:
         self, path: Path, weights: Weights, accelerator: Accelerator, engine: Engine = "eager",
         data: DataOverrides = AS_TRAINED,
     ) -> None:  # fmt: skip
-        if data.place:
-            raise UsageError("predict takes the files it is given: leave out data.root and data.name.")
+        if data.name is not None:
+            raise UsageError("predict takes the files it is given, one by one: leave out data.name.")
+        self._root = Path(data.root or "")
         model, config, self.about, _ = load_run(path, weights)
         self.config = replace(config, data=data.over(config.data))
         self.fabric = make_fabric(replace(self.config, accelerator=accelerator_for(engine, accelerator)))
@@ -118,7 +119,7 @@ class Predictor:
 
     def files(self, paths: Sequence[Path]) -> list[Path]:
         """The files themselves, and those in folders, as :func:`trevsnn.data.files.find_inputs`, which raises RunError."""
-        return find_inputs(paths, self.config.data)
+        return find_inputs([self._root / path for path in paths], self.config.data)
 
     def predict(self, files: Sequence[Path], batch: int = 64, top: int | None = None) -> Iterator[Prediction]:
         """The classes of every file, in the files' order, which do not depend on ``batch`` but by rounding.
