@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from trevsnn.files import write_file
 from trevsnn.train.report import History, metrics_csv
@@ -54,4 +55,5 @@ def curves(history: History) -> Figure:
     for axes in (loss, accuracy, rates):
         axes.legend(framealpha=0.6, fontsize="small")
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
