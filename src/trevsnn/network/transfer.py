@@ -48,8 +48,8 @@ def refuse_other_networks(trained: TRevSNNConfig, wanted: TRevSNNConfig) -> None
 def transfer(tensors: Mapping[str, Tensor], model: nn.Module, *, same_classes: bool) -> Transferred:
     """The weights of a trained network for ``model``, which may have other classes or input channels.
 
-    With other classes, or where the trained network has no heads, all are new: they keep the values that ``model`` has. With other input channels the first
-    convolution is adapted by :func:`other_channels`, that of every timestep where each has its own.
+    With other classes, or where the trained network has no heads, all heads are new: they keep the values that ``model`` has. With
+    other input channels the first convolution is adapted by :func:`other_channels`, that of every timestep where each has its own.
 
     Args:
         tensors: state dict of the trained network, whose config differs in ``TRANSFERABLE`` alone.
