@@ -124,13 +124,14 @@ def test_a_processor_whose_products_run_over_computes_them_in_float32(tmp_path, 
     assert torch.equal(SpikeDriven(path)(x), exact)
 
 
-def test_it_leaves_pytorch_its_number_of_threads():
+@pytest.mark.parametrize("first", ["set_threads()", ""])
+def test_it_leaves_pytorch_its_number_of_threads(first):
     """Numba's start sets the number of the OpenMP that both may use, and with it the order of PyTorch's sums."""
     program = (
         "import numpy as np, torch\n"
         "from trevsnn.deploy.int8.loops import set_threads; from trevsnn.deploy.int8.maps import spike_codes\n"
         "torch.set_num_threads(1)\n"
-        "set_threads()\n"
+        f"{first}\n"
         "spike_codes(np.float32(0.5), np.ones((1, 2, 2, 32), np.float32))\n"
         "assert torch.get_num_threads() == 1\n"
         "import numba; assert numba.get_num_threads() == 1"

@@ -14,19 +14,26 @@ import torch
 def chosen() -> Any:
     """The module of the loops: :mod:`.loops_numba`, or :mod:`.loops_numpy` where Numba is not installed, with a warning."""
     try:
-        return import_module("trevsnn.deploy.int8.loops_numba")
+        loops = import_module("trevsnn.deploy.int8.loops_numba")
     except ImportError:
         warnings.warn(
             "Numba is not installed: the spike-driven engine is dense and slow, with the same results; "
             "pip install 'trevsnn[deploy]'.", stacklevel=2,
         )  # fmt: skip
         return import_module("trevsnn.deploy.int8.loops_numpy")
+    _start_numba()
+    return loops
 
 
 def set_threads() -> None:
     """Let the loops run in as many threads as PyTorch now has."""
     if chosen().__name__ == "trevsnn.deploy.int8.loops_numpy":
         return
+    _start_numba()
+
+
+def _start_numba() -> None:
+    """Numba's threads, as many as PyTorch's."""
     numba, threads = import_module("numba"), torch.get_num_threads()
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     # The two may share one OpenMP, whose number of threads Numba's start sets to that of all processors.
