@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -44,7 +45,8 @@ def _end_for(parent: int) -> None:
 def started(loader: Iterable[Any]) -> Iterator[Any]:
     """The batches of a loader, whose processes begin with both signals blocked, until :func:`leave_signals` sees to them.
 
-    That of Python's fork server lasts for its life, so that it does not die of SIGTERM.
+    That of Python's fork server lasts for its life, so that it does not die of SIGTERM. Signals that come meanwhile arrive
+    afterwards.
     """
     mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
     if mask is None:
@@ -52,12 +54,33 @@ def started(loader: Iterable[Any]) -> Iterator[Any]:
         return
     if _has_processes(loader):
         resource_tracker.ensure_running()  # which unblocks them where it is begun later
-    before = mask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        batches = iter(loader)
-    finally:
-        mask(signal.SIG_SETMASK, before)
+    with _put_off():
+        before = mask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            batches = iter(loader)
+        finally:
+            mask(signal.SIG_SETMASK, before)
     yield from batches
+
+
+@contextmanager
+def _put_off() -> Iterator[None]:
+    """Both signals arrive after it. Those of a process reach another thread where this one blocks them, such as one of
+    OpenMP's, and Python then runs their handlers in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) is not None}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _has_processes(loader: Any) -> bool:
