@@ -20,7 +20,7 @@ from typing import Any
 
 from series import Variant, figures, finished, report, series_parser, train_all
 from trevsnn.run.config import recipe_config
-from trevsnn.run.own_pictures import batch_size
+from trevsnn.run.own_pictures import batch_size, warmup_epochs
 
 LR_SHARE, LAYER_DECAY = 0.2, 0.8
 FROZEN = 2
@@ -51,7 +51,7 @@ def main() -> None:
         model=model,
         data=replace(base.data, root=str(runs / "data" / "other")),
         batch_size=batch_size(options.few * (len(classes) - half)),
-        optim=replace(base.optim, warmup_epochs=base.epochs / 20),
+        optim=replace(base.optim, warmup_epochs=warmup_epochs(base.epochs)),
     )
     gently = replace(other.optim, lr=LR_SHARE * other.optim.lr, layer_decay=LAYER_DECAY)
     weights = {"init": str(before.folder(runs, 0)), "optim": gently}

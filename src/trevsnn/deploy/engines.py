@@ -23,10 +23,15 @@ _FILES = {
     "onnx": "model.onnx", "int8": "model-int8.safetensors", "onnx-int8": "model-int8.onnx", "spikes": "model-int8.onnx",
 }  # fmt: skip
 
+BY_PYTORCH: tuple[Engine, ...] = (
+    "eager",
+    "folded",
+)  # on any device and in any precision; the others on a CPU in float32
+
 
 def accelerator_for(engine: Engine, accelerator: Accelerator) -> Accelerator:
     """Where the network of an engine goes: to the CPU where the engine knows no other device."""
-    return accelerator if engine in ("eager", "folded") else "cpu"
+    return accelerator if engine in BY_PYTORCH else "cpu"
 
 
 def make_engine(name: Engine, model: TRevSNN, folder: Path) -> Callable[[Tensor], Tensor]:

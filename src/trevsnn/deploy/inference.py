@@ -17,7 +17,7 @@ from trevsnn.data.matched import evaluated_splits, load_matched
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Engine
 from trevsnn.deploy.confusion import class_rows
-from trevsnn.deploy.engines import accelerator_for, check_size, make_engine
+from trevsnn.deploy.engines import BY_PYTORCH, accelerator_for, check_size, make_engine
 from trevsnn.errors import RunError, UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import fast_format
@@ -160,11 +160,8 @@ class Predictor:
         ]
 
 
-def _place(model: TRevSNN, fabric: Fabric, config: RunConfig, engine: str) -> TRevSNN:
-    """The model on the fabric's device, in the layout it is fastest in, in the run's precision; ONNX Runtime and the
-    spike-driven engine compute in float32."""
+def _place(model: TRevSNN, fabric: Fabric, config: RunConfig, engine: Engine) -> TRevSNN:
+    """The model on the fabric's device, in the layout it is fastest in, in the run's precision, if the engine knows it."""
     model = model.to(memory_format=fast_format(fabric.device))  # type: ignore[call-overload]
-    return model.to(
-        fabric.device,
-        torch.float64 if config.precision == "64-true" and engine in ("eager", "folded") else torch.float32,
-    )
+    double = config.precision == "64-true" and engine in BY_PYTORCH
+    return model.to(fabric.device, torch.float64 if double else torch.float32)

@@ -57,8 +57,8 @@ class HubModel(
                 not finite.
         """
         folder = Path(pretrained_model_name_or_path)
-        if folder.is_file() or (folder.is_dir() and not (folder / CONFIG).is_file()):
-            wrong = "is a file" if folder.is_file() else f"holds no {CONFIG}"
+        if folder.exists() and not (folder / CONFIG).is_file():
+            wrong = f"holds no {CONFIG}" if folder.is_dir() else "is a file"
             raise RunError(
                 f"{folder} {wrong}: give a folder that save_pretrained or trevsnn export made (of a run, by trevsnn export RUN)."
             )

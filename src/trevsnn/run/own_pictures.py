@@ -105,7 +105,7 @@ def choose(options: Mapping[str, Any], look: Look) -> dict[str, Any]:
         "model.channels": list(network.channels),
         "model.encoder_stride": network.stride,
         "batch_size": batch_size(look.pictures),
-        "optim.warmup_epochs": epochs / 20,
+        "optim.warmup_epochs": warmup_epochs(epochs),
     }
     return {name: value for name, value in chosen.items() if name not in options}
 
@@ -168,6 +168,11 @@ def batch_size(pictures: int) -> int:
     """A power of two so that an epoch has ``STEPS`` steps or more, but 16 at least, and no more than there are pictures."""
     wanted = 2 ** int(math.log2(max(1, pictures / STEPS)))
     return max(2, min(pictures, MOST, max(FEWEST, wanted)))
+
+
+def warmup_epochs(epochs: int) -> float:
+    """Of a run of so many epochs."""
+    return epochs / 20
 
 
 def _rounded(pixels: float, multiple: int) -> int:

@@ -18,10 +18,14 @@ def _for_timm(name: str, pretrained: bool, options: dict[str, Any]) -> TRevSNN |
     # timm hands every model the place of its pretrained weights; there are none to fetch.
     from trevsnn.zoo.create import create_model
 
-    dropped = ["pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"]
-    if options.get("drop_rate") == 0:  # which timm's training script always hands over; there is no dropout to set
-        dropped.append("drop_rate")
-    return create_model(name, pretrained, **{key: value for key, value in options.items() if key not in dropped})  # type: ignore[no-any-return]
+    known = {
+        key: value
+        for key, value in options.items()
+        if key not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+    }
+    if known.get("drop_rate") == 0:  # which timm's training script always hands over; there is no dropout to set
+        del known["drop_rate"]
+    return create_model(name, pretrained, **known)  # type: ignore[no-any-return]
 
 
 @register_model

@@ -144,6 +144,8 @@ def _left_out(folder: Path, classes: Sequence[str]) -> dict[str, list[Path]]:
 
 def _beside(root: Path, parts: Mapping[str, Path]) -> dict[str, list[Path]]:
     """Folders beside the parts that are none, but hold pictures: nothing of them is taken."""
-    others = [folder for folder in visible_folders(root) if parts and folder not in parts.values()]
+    if not parts:
+        return {}
+    others = [folder for folder in visible_folders(root) if folder not in parts.values()]
     beside = [f for f in others if any(p.suffix.lower() in PICTURE_ENDINGS for p in f.rglob("*"))]
     return {f"folders beside {' and '.join(parts)}, which are no parts": beside} if beside else {}
