@@ -22,11 +22,7 @@ x = np.asarray(picture).reshape(h, w, -1)[round((h - height) / 2) :, round((w - 
 x = (x.astype(np.float32) / np.float32(255) - np.float32(about["mean"])) / np.float32(about["std"])
 """
 
-_DRAFT = """\
-W, H = picture.size
-r = next((r for r in (8, 4, 2) if picture.format in ("JPEG", "MPO") and min(W / w, H / h) >= r), 1)
-picture.draft(None, (W // r, H // r))  # decodes no finer than it is shown
-"""
+_DRAFT = "reduced = picture.draft(None, (w, h))  # a JPEG is decoded no finer than it is shown\n"
 
 _ROWS = """\
 cuts = [t * height // {timesteps} for t in range({timesteps} + 1)]
@@ -53,7 +49,7 @@ def script_section(config: RunConfig, file: str) -> str:
     event, rows = is_event(config.data), config.data.rows
     begin = _BEGIN.format(file=file, image="" if event else "from PIL import Image\n")
     timesteps = config.model.timesteps
-    draft, box = (_DRAFT, ", (0, 0, W / r, H / r)") if config.data.reduced else ("", "")
+    draft, box = (_DRAFT, ", reduced and reduced[1]") if config.data.reduced else ("", "")
     picture = _PICTURE.format(draft=draft, box=box) + (_ROWS.format(timesteps=timesteps) if rows else "")
     needs = "onnxruntime and NumPy" if event else "onnxruntime, NumPy and Pillow"
     end = _END.format(x="x" if event or rows else "x.transpose(2, 0, 1)")
