@@ -226,6 +226,7 @@ def test_from_python_it_is_a_keyboard_interrupt_that_leaves_no_handler(
     assert (raised.value.run, raised.value.step, raised.value.number) == (tmp_path / "run", step, signal.SIGINT)
     assert latest_step(tmp_path / "run") == step
     assert len(metrics(tmp_path / "run") if epochs else []) == epochs
+    assert (tmp_path / "run" / "curves.png").exists() == (epochs > 0)
     assert handlers() == before
     resume(tmp_path / "run", console)
     assert_same(tmp_path / "whole", tmp_path / "run")

@@ -20,7 +20,7 @@ from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.run.config import OptimConfig, RunConfig
-from trevsnn.train.curves import curves
+from trevsnn.train.curves import EpochFiles, curves
 from trevsnn.train.processes import make_fabric
 from trevsnn.train.progress import RunClock, RunProgress
 from trevsnn.train.rates import RateWatch
@@ -144,6 +144,33 @@ def test_histories_of_earlier_versions_are_written_and_drawn():
     assert drawn["training"][1] == 0.75
     assert list(objective.lines[0].get_ydata()) == [5.0, 4.0]
     assert "training" not in [line.get_label() for line in curves([row]).axes[0].lines]
+
+
+def test_curves_are_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    row = {"epoch": 1, "train_loss": 5.0, "val_loss": 1.5, "val_accuracy": 0.5, "rate_level0": 0.1}
+    files, picture = EpochFiles(tmp_path), tmp_path / "curves.png"
+    files.draw()  # nothing
+    files.write([row])
+    assert (tmp_path / "metrics.csv").read_bytes() == metrics_csv([row])
+    assert not picture.exists()
+    files.draw()
+    first = picture.read_bytes()
+    files.write([row, row | {"epoch": 2, "val_accuracy": 0.7}])
+    assert picture.read_bytes() == first
+    monkeypatch.setattr("trevsnn.train.curves.DRAWN_EVERY", 0.0)
+    files.write([row, row | {"epoch": 2, "val_accuracy": 0.7}])
+    assert picture.read_bytes() != first
+
+
+def test_what_a_kill_after_the_last_checkpoint_left_unwritten_is_written(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    table = (run / "metrics.csv").read_text()
+    for name in ("summary.json", "curves.png"):
+        (run / name).unlink()
+    (run / "metrics.csv").write_text("".join(table.splitlines(keepends=True)[:-1]))
+    assert main(["train", "--resume", str(run)]) == 0
+    assert (run / "metrics.csv").read_text() == table
+    assert (run / "curves.png").read_bytes() == (finished / "curves.png").read_bytes()
 
 
 def test_the_time_left_is_that_of_all_steps_and_evaluations():

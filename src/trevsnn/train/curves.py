@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -12,17 +13,46 @@ from matplotlib.ticker import MaxNLocator
 from trevsnn.files import write_file
 from trevsnn.train.report import History, metrics_csv
 
+DRAWN_EVERY = 10.0  # seconds
 
-def write_metrics(folder: Path, history: History) -> None:
-    """Write metrics.csv and curves.png of all epochs so far.
 
-    Raises:
-        RunError: they cannot be written.
+class EpochFiles:
+    """metrics.csv, which is written after every epoch, and curves.png, which takes most of a second to draw.
+
+    It is drawn after an epoch where that is ``DRAWN_EVERY`` seconds ago, and by :meth:`draw`.
+
+    Args:
+        folder: of the run.
     """
-    write_file(folder / "metrics.csv", metrics_csv(history))
-    picture = io.BytesIO()
-    curves(history).savefig(picture, format="png", dpi=110)
-    write_file(folder / "curves.png", picture.getvalue())
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._drawn_at = time.monotonic()
+        self._not_drawn: History = []
+
+    def write(self, history: History) -> None:
+        """Write the files of all epochs so far.
+
+        Raises:
+            RunError: they cannot be written.
+        """
+        write_file(self.folder / "metrics.csv", metrics_csv(history))
+        self._not_drawn = history
+        if time.monotonic() - self._drawn_at >= DRAWN_EVERY:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the epochs that are not drawn yet.
+
+        Raises:
+            RunError: the picture cannot be written.
+        """
+        if not self._not_drawn:
+            return
+        picture = io.BytesIO()
+        curves(self._not_drawn).savefig(picture, format="png", dpi=110)
+        write_file(self.folder / "curves.png", picture.getvalue())
+        self._drawn_at, self._not_drawn = time.monotonic(), []
 
 
 def curves(history: History) -> Figure:

@@ -27,7 +27,7 @@ from trevsnn.run.initial import begin_from
 from trevsnn.terminal import say
 from trevsnn.train.announce import announce
 from trevsnn.train.build import Build, build_network
-from trevsnn.train.curves import write_metrics
+from trevsnn.train.curves import EpochFiles
 from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
 from trevsnn.train.fit import check_device, check_fit
 from trevsnn.train.going_on import take_changes
@@ -164,8 +164,11 @@ class _Training:
         announce(self.console, self.config, self.fabric, self.state.model, self.part, val, self.run.path)
         if self._first:
             self.steps = StepLog(self.run.path, self.steps_per_epoch, self.state.step)
+            self.files = EpochFiles(self.run.path)
+            if self.state.history:  # a kill may have come between a checkpoint and its row
+                self.files.write(self.state.history)
         self.tensorboard = TensorBoard(self.run.path / "tensorboard", len(self.state.history) + 1)
-        with self.interruption.deferring(self._save):
+        with self.interruption.deferring(self._stop):
             for epoch in range(len(self.state.history), self.config.epochs):
                 self.interruption.check()
                 self._train_epoch(epoch)
@@ -174,6 +177,7 @@ class _Training:
             self.interruption.check()
         summary = self._summarise()
         if self._first:
+            self.files.draw()
             write_summary(self.run.path, summary)
         return summary
 
@@ -182,6 +186,12 @@ class _Training:
         if self._first and self.state.step:
             self.steps.flush()
             self.state.save(self.run.checkpoints)
+
+    def _stop(self) -> None:
+        """Leave everything as it is when the run is interrupted."""
+        self._save()
+        if self._first:
+            self.files.draw()
 
     def _train_epoch(self, epoch: int) -> None:
         """Take the steps of an epoch that are left after an interruption, or all of them."""
@@ -262,7 +272,7 @@ class _Training:
         state.begin_epoch()
         self._save()
         if self._first:
-            write_metrics(self.run.path, state.history)
+            self.files.write(state.history)
             self.tensorboard.write([(epoch + 1, row)])
         say(self.console, epoch_line(row, self.config.epochs))
         self._warn(result.rates, f"after epoch {epoch + 1}")

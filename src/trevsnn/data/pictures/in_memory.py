@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
 from trevsnn.data.config import DataConfig, Split
@@ -81,6 +80,8 @@ def load_in_memory(config: DataConfig, split: Split) -> Pictures:
 
 
 def _digits() -> Arrays:
+    from sklearn.datasets import load_digits  # it takes more than a second to load
+
     grey, labels = load_digits(return_X_y=True)
     images = np.round(np.asarray(grey).reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return images, np.asarray(labels, np.int64)
