@@ -19,7 +19,6 @@ from conftest import FORKSERVER, start_two
 from helpers import assert_same, folder_of_pictures, metrics
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
-from trevsnn.data.signals import started
 from trevsnn.errors import Interrupted
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.run.config import OptimConfig, RunConfig
@@ -269,29 +268,6 @@ def test_a_signal_that_is_ignored_stays_ignored():
             assert not interruption.number
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.parametrize("other_thread", [False, True])
-def test_signals_that_come_while_loading_processes_begin_arrive_afterwards(other_thread):
-    """A process's signal goes to any thread that does not block it, such as one of OpenMP's."""
-
-    class Loader:
-        def __iter__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.2)  # in which another thread gets it
-            done.append("begun")
-            return iter([1])
-
-    done: list[str] = []
-    over = threading.Event()
-    if other_thread:
-        threading.Thread(target=over.wait, args=(60,)).start()
-    try:
-        with pytest.raises(Interrupted, match="before the run began: nothing is saved"), Interruption():
-            list(started(Loader()))
-    finally:
-        over.set()
-    assert done == ["begun"]
 
 
 def test_while_data_are_loaded_nothing_is_saved_and_that_is_said(data, tmp_path, monkeypatch, capsys):

@@ -23,10 +23,8 @@ _FILES = {
     "onnx": "model.onnx", "int8": "model-int8.safetensors", "onnx-int8": "model-int8.onnx", "spikes": "model-int8.onnx",
 }  # fmt: skip
 
-BY_PYTORCH: tuple[Engine, ...] = (
-    "eager",
-    "folded",
-)  # on any device and in any precision; the others on a CPU in float32
+# These compute on any device and in any precision, the others on a CPU in float32.
+BY_PYTORCH: tuple[Engine, ...] = ("eager", "folded")
 
 
 def accelerator_for(engine: Engine, accelerator: Accelerator) -> Accelerator:
