@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.run.checkpoint import load_checkpoint
 from trevsnn.run.config import RunConfig
+from trevsnn.run.folder import RunFolder
 from trevsnn.train.processes import _launched, is_first, local_batch, make_fabric
 
 SMALL = ["--model.channels", "[4,8]", "--batch_size", "64", "--epochs", "2", "--accelerator", "cpu", "--seed", "3"]
@@ -131,6 +133,25 @@ def test_a_run_of_two_processes_is_gone_on_with_by_one(tmp_path: Path):
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["processes"], summary["epochs"], summary["steps"]) == (1, 2, 44)
     assert first.name == "step-000000022"
+
+
+def train_with_a_first_process_slow_to_write(arguments: list[str]) -> int:
+    create = RunFolder.create
+
+    def create_late(*args, **kwargs) -> RunFolder:
+        time.sleep(3 * kwargs["write"])
+        return create(*args, **kwargs)
+
+    RunFolder.create = create_late  # type: ignore[method-assign]
+    return main(arguments)
+
+
+def test_no_process_looks_for_a_config_that_the_first_has_yet_to_write(tmp_path: Path):
+    output = tmp_path / "output"
+    arguments = ["train", *SMALL, "--epochs", "1", "--optim.warmup_epochs", "0", "--run", str(tmp_path / "run")]
+    for process in start_two(arguments, str(output), train_with_a_first_process_slow_to_write):
+        process.join()
+        assert process.exitcode == 0, output.read_text()
 
 
 def test_processes_of_slurm_and_torchrun_are_counted(monkeypatch):
