@@ -65,7 +65,7 @@ def test_every_form_of_a_network_trained_to_the_mean_of_logits(tmp_path, capsys,
     run, out = tmp_path / "run", tmp_path / "out"
     options = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--model.num_classes", "2",
                "--run", str(run), "--epochs", "3", "--optim.lr", "0.008", "--slope_epochs", str(slope_epochs),
-               "--data.image_size", "16", "--ema_decay", "null", "--loss", "temporal"]  # fmt: skip
+               "--data.image_size", "16", "--ema_decay", "null", "--loss", "temporal", "--model.timesteps", "2"]  # fmt: skip
     assert main(["train", *SMALL, *options, "--model.readout", "mean"]) == 0
     assert main(["export", str(run), "--out", str(out)]) == 0
     report = json.loads((out / "about.json").read_text())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Any, Literal
 
 import yaml
@@ -271,6 +272,7 @@ def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
     return parse_config(["--recipe", name, *options])
 
 
+@cache  # making it takes longer than what it does
 def config_parser() -> ArgumentParser:
     """A parser of the options of :func:`add_config_options`, and of nothing else."""
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None)
