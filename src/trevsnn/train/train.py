@@ -141,7 +141,6 @@ class _Training:
         items, held_out = self.steps_per_epoch * config.batch_size, len(self.validation.dataset)  # type: ignore[arg-type]
         self.progress = RunProgress(console, config.epochs, self.steps_per_epoch, config.batch_size, held_out / items)
         self.run = RunFolder.create(path, config, write=self._first) if new else RunFolder.open(path)
-        fabric.barrier()  # config.yaml is there for all of them
         interruption.run, interruption.epochs, interruption.steps_per_epoch = path, config.epochs, self.steps_per_epoch
 
     def _load(self, split: Split) -> Part:
@@ -157,11 +156,10 @@ class _Training:
     def run_to_end(self) -> dict[str, Any]:
         """Train the epochs that are left and write the summary."""
         self.state.restore(self.run.checkpoints, self.console)
-        self.fabric.barrier()  # all have the same checkpoint, and none has written another
+        self.fabric.barrier()  # config.yaml is there, and all have the same checkpoint before there is another
         if self.config.init is not None and self.state.step == 0 and self._first:
             self.state.save(self.run.checkpoints)  # what it began with may not lie there any more when it is resumed
         take_changes(self.run, self.config, self.state.step, self.steps_per_epoch, self.console, write=self._first)
-        self.fabric.barrier()  # all have read config.yaml
         val = self.validation.dataset.part  # type: ignore[attr-defined]
         announce(self.console, self.config, self.fabric, self.state.model, self.part, val, self.run.path)
         if self._first:
