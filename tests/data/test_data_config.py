@@ -28,7 +28,7 @@ def test_what_is_for_recordings_is_refused_for_pictures(option):
 
 
 def test_a_set_has_its_own_sensor():
-    with pytest.raises(ValueError, match=r"n-mnist has its own sensor: leave it out"):
+    with pytest.raises(ValueError, match=r"n-mnist has its own sensor and units: leave it out"):
         DataConfig(name="n-mnist", sensor=(64, 64))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from trevsnn.checks import at_least, finite_at_least, within
+from trevsnn.data.events.convention import Convention, Polarity, TimeUnit
 from trevsnn.sizes import Size, height_and_width, plain_size
 
 DataSet = Literal[
@@ -17,10 +18,16 @@ BinBy = Literal["count", "time"]
 Task = Literal["class", "direction"]
 Split = Literal["train", "val", "test"]
 
+#: Width and height of the sensors in pixels; of "recordings" ``data.sensor`` says it.
+SENSORS: dict[str, tuple[int, int]] = {
+    "dvs128-gesture": (128, 128), "cifar10-dvs": (128, 128), "n-mnist": (34, 34), "n-caltech101": (240, 180),
+}  # fmt: skip
+
 #: Options for one kind of data alone.
 _PICTURES = ("rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter", "reduced", "on_device", "grey")
 PICTURE_FOLDERS: tuple[DataSet, ...] = ("imagenet", "tiny-imagenet", "folder")
-_EVENTS = ("task", "piece_ms", "event_mix", "bin_by", "event_drop", "sensor")
+_EVENTS = ("task", "piece_ms", "event_mix", "bin_by", "letterbox", "event_drop", "sensor", "time_unit", "polarity")
+_RECORDINGS = ("sensor", "time_unit", "polarity")  # of one's own: the published sets have theirs
 
 
 @dataclass
@@ -51,10 +58,16 @@ class DataConfig:
         piece_ms: cut each recording into consecutive pieces of so many milliseconds, which are the items then; None for
             whole recordings.
         bin_by: cut recordings into frames of equal "count" of events or of equal "time".
+        letterbox: of a sensor with another aspect than the frames, keep the sensor's and fill two sides with zeros; else the two
+            directions are scaled each by its own factor.
         event_drop: share of the training recordings that lose some events at random, in time or in space.
         sensor: width and height of the sensor of "recordings", pixels.
+        time_unit: of the times in "recordings" that are plain tables (.h5, .npz, .csv), where the file does not state it: "s",
+            "ms", "us" or "ns". None: whole numbers are microseconds, and others are refused.
+        polarity: in such tables, "binary" for 0 and 1, "signed" for -1 and 1. None: binary, and others are refused.
         cache: folder for binned frames and for what is known of shards; None for one in the home folder.
-        on_unreadable: "fail" at a picture that cannot be read, naming it, or "skip" and count it.
+        on_unreadable: "fail" at a picture or recording that cannot be read, naming it, or "skip" and count it. Events outside
+            the sensor are such a failure, too; with "skip" they are dropped and counted.
         workers: loading processes; 0 loads in the training process.
         reduced: decode a JPEG at 1/2, 1/4 or 1/8 of its size where the crop has that many more pixels than it is shown with.
         on_device: decode and augment pictures in whole batches on the device; loading processes only read the files.
@@ -85,8 +98,11 @@ class DataConfig:
     task: Task = "class"
     piece_ms: float | None = None
     bin_by: BinBy = "count"
+    letterbox: bool = False
     event_drop: float = 0.0
     sensor: tuple[int, int] = (128, 128)
+    time_unit: TimeUnit | None = None
+    polarity: Polarity | None = None
     cache: str | None = None
     on_unreadable: Literal["fail", "skip"] = "fail"
     workers: int = 0
@@ -124,10 +140,11 @@ class DataConfig:
         for field in fields(self):
             if field.name in others and getattr(self, field.name) != field.default:
                 raise ValueError(f"data.{field.name} is for {kinds[0]}, but {self.name} are {kinds[1]}: leave it out.")
-        if self.name != "recordings" and self.sensor != DataConfig.sensor:
-            raise ValueError(
-                f"data.sensor is for recordings of your own; {self.name} has its own sensor: leave it out."
-            )
+        for name in _RECORDINGS:
+            if self.name != "recordings" and getattr(self, name) != getattr(DataConfig, name):
+                raise ValueError(
+                    f"data.{name} is for recordings of your own; {self.name} has its own sensor and units: leave it out."
+                )
 
     def _refuse_what_needs_decoded_items(self) -> None:
         if self.auto_augment is not None:
@@ -155,6 +172,16 @@ class DataConfig:
     def size_HW(self) -> tuple[int, int]:  # noqa: N802, its axes
         """Height and width of the network's input in pixels."""
         return height_and_width(self.image_size)
+
+    @property
+    def sensor_WH(self) -> tuple[int, int]:  # noqa: N802, its axes
+        """Width and height of the sensor in pixels."""
+        return SENSORS.get(self.name) or self.sensor
+
+    @property
+    def convention(self) -> Convention:
+        """What numbers of plain tables mean."""
+        return Convention(self.time_unit, self.polarity)
 
     @property
     def mixes(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,8 @@ from torch import Tensor
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.events.excerpts import first_piece
-from trevsnn.data.events.frames import bin_events, check_size
+from trevsnn.data.events.frames import Binning, Counts
 from trevsnn.data.events.recordings import READERS, Events, read_recording
-from trevsnn.data.events.sets import SENSORS
 from trevsnn.data.listing import is_hidden
 from trevsnn.data.part import About, UnreadableError
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, read_grey, read_rgb
@@ -65,9 +65,8 @@ def read_inputs(paths: list[Path], config: DataConfig, about: About, timesteps: 
     """
     transform = transform_of(config, about, timesteps, training=False)
     if is_event(config):
-        sensor = SENSORS.get(config.name, config.sensor)
-        check_size(config.image_size, sensor)
-        return torch.stack([transform(_frames(path, config, timesteps, sensor)) for path in paths])
+        binning = Binning.of(config, timesteps)
+        return torch.stack([transform(_frames(path, config, binning)) for path in paths])
     return torch.stack([transform(_picture(path, config, about.channels)) for path in paths])
 
 
@@ -78,7 +77,7 @@ def read_item(path: Path, config: DataConfig) -> Events:
         ValueError: it is shorter than a piece.
         UnreadableError, RunError, UsageError: as :func:`trevsnn.data.events.recordings.read_recording`.
     """
-    events = read_recording(path)
+    events = read_recording(path, config.convention)
     return events if config.piece_ms is None else first_piece(events, config.piece_ms)
 
 
@@ -90,10 +89,13 @@ def _picture(path: Path, config: DataConfig, channels: int) -> Any:
     return read_grey(path) if channels == 1 else read_rgb(path)
 
 
-def _frames(path: Path, config: DataConfig, timesteps: int, sensor: tuple[int, int]) -> Any:
+def _frames(path: Path, config: DataConfig, binning: Binning) -> Counts:
     if path.suffix.lower() in PICTURE_ENDINGS:
         raise UnreadableError(f"{path} is a picture, and the run was trained on recordings: give it a recording.")
     try:
-        return bin_events(read_item(path, config), timesteps, config.image_size, sensor, config.bin_by)
+        counts_TCHW, dropped, first = binning(read_item(path, config))
     except ValueError as error:
         raise UnreadableError(f"{path} does not fit the run's data set: {error}.") from error
+    if dropped:
+        warnings.warn(f"{dropped} events outside the sensor were dropped: of {path} {first}", stacklevel=2)
+    return counts_TCHW

@@ -7,7 +7,7 @@ from typing import Any
 from torchvision.transforms import v2
 
 from trevsnn.data.config import EVENT_SETS, PICTURE_FOLDERS, DataConfig, Split
-from trevsnn.data.events.sets import load_events
+from trevsnn.data.events.sets import load_events, recording_splits
 from trevsnn.data.events.transforms import frames_transform
 from trevsnn.data.part import About, Part
 from trevsnn.data.pictures.folders import folder_splits, load_folder
@@ -31,12 +31,14 @@ def splits(config: DataConfig) -> list[Split]:
     """The parts that the data set has.
 
     Raises:
-        RunError: the set is a folder of pictures or shards without train, or without val and test.
+        RunError: the set is a folder of pictures or shards without train, or without val and test; or there is no folder.
     """
     if config.name == "digits":
         return ["train", "val"]
     if config.name == "shards":
         return shard_splits(config)
+    if is_event(config):
+        return recording_splits(config)
     return folder_splits(config) if config.name in PICTURE_FOLDERS else ["train", "val", "test"]
 
 

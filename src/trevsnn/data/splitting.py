@@ -40,7 +40,7 @@ def stratified_split(labels_N: NDArray[Any], held_out: float | int) -> tuple[NDA
     return np.asarray(parts[0]), np.asarray(parts[1])
 
 
-def ordered_split(labels_N: NDArray[np.int64]) -> dict[Split, NDArray[np.int64]]:
+def ordered_split(labels_N: NDArray[np.int64], classes: Sequence[str]) -> dict[Split, NDArray[np.int64]]:
     """Of each class, in the order given: the last tenth for test, the tenth before for validation, the rest to train.
 
     The rule for sets without official split. The test part is that of SpikingJelly's ``split_to_train_test_set(0.9)``
@@ -60,7 +60,9 @@ def ordered_split(labels_N: NDArray[np.int64]) -> dict[Split, NDArray[np.int64]]
         tenth = max(1, len(indices) // 10)
         if len(indices) <= 2 * tenth:
             raise RunError(
-                f"class {label} has {len(indices)} items: three are needed for training, validation and test."
+                f"class {classes[label]!r} has {len(indices)} of the three recordings that are needed for training, validation "
+                "and test: add some; or cut them into pieces, data.piece_ms; or say which is of which part, by folders "
+                "train/CLASS and val/CLASS, or by a column part of labels.csv."
             )
         parts["train"] += indices[: -2 * tenth]
         parts["val"] += indices[-2 * tenth : -tenth]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from conftest import shared_data
 from event_files import event_config, folder_of_recordings, some_events, write_nmnist
 from trevsnn.data.config import DataConfig
+from trevsnn.data.events.cache import EventFrames
 from trevsnn.data.events.excerpts import (
     both_directions,
     cut_listing,
@@ -19,7 +20,7 @@ from trevsnn.data.events.excerpts import (
     read_excerpt,
     reverse,
 )
-from trevsnn.data.events.frames import EventFrames, bin_events
+from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.events.sets import load_events
 from trevsnn.data.part import FileList, UnreadableError
@@ -98,7 +99,7 @@ def test_the_cache_knows_directions_apart(tmp_path):
     root = tmp_path / "data"
     config = event_config(tmp_path)
     names = ["cat/cat_0.bin", "cat/cat_0.bin reversed", "cat/cat_0.bin@0-50000", "cat/cat_0.bin@0-50000 reversed"]
-    parts = [EventFrames(FileList(root, [name], [0], ["a"]), 2, (34, 34), config) for name in names]
+    parts = [EventFrames(FileList(root, [name], [0], ["a"]), 2, config) for name in names]
     assert len({part.cache for part in parts}) == 4
     for name, part in zip(names, parts, strict=True):
         assert np.array_equal(part.read(0), bin_events(read_excerpt(root, name), 2, 17, (34, 34), "count"))

@@ -1,6 +1,5 @@
 """Events binned to frames, and the cache of frames."""
 
-import os
 import re
 from pathlib import Path
 
@@ -38,48 +37,64 @@ def test_binning_counts_every_event_once(n, frames, size, sensor, by, seed):
     for i, (x, y, t, p) in enumerate(events.tolist()):
         frame = i * frames // n if by == "count" else (t - int(events["t"][0])) * frames // span
         slow[frame, p, y * rows // sensor[1], x * columns // sensor[0]] += 1
-    assert np.array_equal(counts, np.minimum(slow, 255))
+    assert np.array_equal(counts, slow)
+    assert counts.dtype == (np.uint8 if slow.max() <= 255 else np.uint16)
     if by == "count":
         assert np.ptp(slow.sum((1, 2, 3))) <= 1
 
 
-def test_binning_refuses_another_sensor():
-    with pytest.raises(ValueError, match="outside a sensor of 10 x 34 pixels"):
-        bin_events(some_events(100), 2, 8, (10, 34), "time")
+def test_binning_refuses_another_sensor_and_names_the_event():
+    events = some_events(100, (10, 34))
+    events["x"][41], events["y"][41], events["t"] = 10, 7, np.arange(100) * 3
+    for stray in (10, -1):
+        events["x"][41] = stray
+        with pytest.raises(
+            ValueError, match=rf"event 42 of 100, at 123 us, lies at \({stray}, 7\), outside a sensor of 10 x 34"
+        ):
+            bin_events(events, 2, 8, (10, 34), "time")
+    events["x"][41], events["p"][3] = 0, 2
+    with pytest.raises(ValueError, match="an event of polarity 2; known are 0"):
+        bin_events(events, 2, 8, (10, 34), "time")
 
 
-def test_the_cache_is_keyed_by_everything_frames_depend_on(tmp_path):
-    folder_of_recordings(tmp_path / "data", 5)
-    config = event_config(tmp_path)
-    first = load_events(config, "train", 4)
-    stamp = first.cache.stat().st_mtime_ns
-    again = load_events(config, "train", 4)
-    assert again.cache == first.cache
-    assert again.cache.stat().st_mtime_ns == stamp
-    expected = bin_events(read_recording(Path(first.name(2))), 4, 17, (34, 34), "count")
-    assert np.array_equal(first.read(2), expected)
-    others = [
-        load_events(event_config(tmp_path, image_size=16), "train", 4),
-        load_events(event_config(tmp_path, image_size=(16, 17)), "train", 4),
-        load_events(event_config(tmp_path, image_size=(17, 16)), "train", 4),
-        load_events(event_config(tmp_path, bin_by="time"), "train", 4),
-        load_events(event_config(tmp_path, sensor=(34, 40)), "train", 4),
-        load_events(config, "train", 5),
-        load_events(config, "val", 4),
-        load_events(event_config(tmp_path, workers=2), "train", 4),
-    ]
-    assert len({part.cache for part in others[:7]} | {first.cache}) == 8
-    assert others[7].cache == first.cache
-    os.utime(first.name(0), ns=(1, 1))
-    assert load_events(config, "train", 4).cache != first.cache
-    assert not list((tmp_path / "cache").glob("*.part"))
+@pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.uint16), (65_536, np.uint32)])
+def test_no_count_is_cut_off(count, dtype):
+    counts = bin_events(some_events(1).repeat(count), 1, 34, (34, 34), "count")
+    assert (counts.max(), counts.sum(), counts.dtype) == (count, count, dtype)
 
 
-def test_workers_bin_the_same_frames(tmp_path):
-    folder_of_recordings(tmp_path / "data", 5)
-    one = load_events(event_config(tmp_path), "train", 3)
-    two = load_events(event_config(tmp_path, workers=2, cache=str(tmp_path / "other")), "train", 3)
-    assert one.cache.read_bytes() == two.cache.read_bytes()
+@settings(max_examples=40)
+@given(
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    sensor=st.tuples(st.integers(30, 60), st.integers(30, 60)),
+    seed=st.integers(0, 99),
+)
+def test_a_letterbox_scales_both_directions_alike_and_is_empty_beside(size, sensor, seed):
+    events = some_events(200, sensor, seed)
+    (rows, columns), (width, height) = size, sensor
+    counts = bin_events(events, 1, size, sensor, "count", letterbox=True)[0].sum(0)
+    scale = min(rows / height, columns / width)
+    shown = [max(1, int(side * scale + 1e-9)) for side in (height, width)]
+    top, left = (rows - shown[0]) // 2, (columns - shown[1]) // 2
+    slow = np.zeros(size, np.int64)
+    for x, y, _, _ in events.tolist():
+        slow[top + y * shown[0] // height, left + x * shown[1] // width] += 1
+    assert np.array_equal(counts, slow)
+    assert slow.sum() == 200
+
+
+def test_a_square_in_a_letterbox_stays_a_square():
+    events = some_events(4, (240, 180))
+    events["x"], events["y"] = [60, 119, 60, 119], [60, 60, 119, 119]
+    counts = bin_events(events, 1, 60, (240, 180), "count", letterbox=True)[0].sum(0)
+    assert np.argwhere(counts).tolist() == [
+        [22, 15],
+        [22, 29],
+        [36, 15],
+        [36, 29],
+    ]  # 60 of 180 pixels are 15 of 45 rows
+    squashed = bin_events(events, 1, 60, (240, 180), "count")[0].sum(0)
+    assert np.argwhere(squashed).tolist() == [[20, 15], [20, 29], [39, 15], [39, 29]]
 
 
 def test_bad_event_data_are_said(tmp_path):
@@ -88,7 +103,10 @@ def test_bad_event_data_are_said(tmp_path):
     folder_of_recordings(tmp_path / "data", 5)
     with pytest.raises(RunError, match=r"image_size is 35, but the sensor has 34 x 34 pixels: set it to 34"):
         load_events(event_config(tmp_path, image_size=35), "train", 2)
-    with pytest.raises(UnreadableError, match=r"cat_0.bin does not fit its data set: it has an event at"):
+    with pytest.raises(
+        UnreadableError,
+        match=r"cat_0.bin does not fit its data set: its event 1 of 300, at .* us, lies at .*, outside a sensor of 17 x 17",
+    ):
         load_events(event_config(tmp_path, sensor=(17, 17)), "train", 2)
     (tmp_path / "data" / "cat" / "cat_1.bin").write_bytes(b"123")
     with pytest.raises(UnreadableError, match=r"cat_1.bin cannot be read"):

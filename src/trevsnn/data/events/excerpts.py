@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from trevsnn.data.events.convention import AS_STATED, Convention
 from trevsnn.data.events.recordings import Events, read_recording
 from trevsnn.data.part import FileList, UnreadableError
 from trevsnn.errors import RunError
@@ -20,20 +22,21 @@ Result = TypeVar("Result")
 _NAME = re.compile(r"(.*?)(?:@(-?\d+)-(-?\d+))?( reversed)?", re.DOTALL)
 
 
-def read_excerpt(root: Path, name: str) -> Events:
+def read_excerpt(root: Path, name: str, convention: Convention = AS_STATED) -> Events:
     """The events of an item of a set, in the order of time.
 
     Args:
         root: the folder that the item's file is in.
         name: ``FILE``; or ``FILE@START-END``, its events from START up to, but not at, END, in microseconds of the file's own
             clock; either with `` reversed`` behind, for :func:`reverse` of it.
+        convention: of plain tables.
 
     Raises:
         UnreadableError: there are no such events, or as :func:`trevsnn.data.events.recordings.read_recording`.
         RunError, UsageError: as that.
     """
     file, span, backwards = _parse(name)
-    events = _whole_recording(root / file, _stamp(root / file))
+    events = _whole_recording(root / file, convention, _stamp(root / file))
     if span is not None:
         events = events[slice(*np.searchsorted(events["t"], span))]
     if not len(events):
@@ -63,7 +66,9 @@ def both_directions(listing: FileList) -> FileList:
     return FileList(listing.root, files, [0, 1] * len(listing), DIRECTIONS)
 
 
-def cut_listing(listing: FileList, milliseconds: float, workers: int) -> FileList:
+def cut_listing(
+    listing: FileList, milliseconds: float, workers: int, convention: Convention = AS_STATED, *, skip: bool = False
+) -> FileList:
     """Every recording of a part as its pieces, in the order of time: ``[START + k P, START + (k + 1) P)``.
 
     START is the recording's first event, or the beginning of a trial. What is left at the end, shorter than a piece, and
@@ -73,16 +78,27 @@ def cut_listing(listing: FileList, milliseconds: float, workers: int) -> FileLis
         listing: the recordings, or trials ``FILE@START-END``.
         milliseconds: P.
         workers: processes that read the recordings; 0 for this one.
+        convention: of plain tables.
+        skip: leave out recordings that cannot be read or have no piece, with one warning.
 
     Raises:
-        RunError: a recording has no piece.
+        RunError: a recording has no piece; with ``skip``, none has one.
         UnreadableError, UsageError: as :func:`read_excerpt`.
     """
-    cut = partial(_pieces, listing.root, round(milliseconds * 1000))
-    files, labels = [], []
+    cut = partial(_pieces, listing.root, round(milliseconds * 1000), convention, skip)
+    files, labels, problems = [], [], list[str]()
     for label, own in zip(listing.labels_N.tolist(), each(cut, listing.files, workers), strict=True):
-        files += own
-        labels += [label] * len(own)
+        if isinstance(own, str):
+            problems.append(own)
+        else:
+            files += own
+            labels += [label] * len(own)
+    if problems:
+        if not files:
+            raise RunError(f"no recording has a piece that can be read: {problems[0]}")
+        warnings.warn(
+            f"left out {len(problems)} of {len(listing)} recordings, the first because {problems[0]}", stacklevel=2
+        )
     return FileList(listing.root, files, labels, listing.classes)
 
 
@@ -107,9 +123,19 @@ def each(function: Callable[[str], Result], names: Sequence[str], workers: int) 
             yield from pool.map(function, names, chunksize=16)
 
 
-def _pieces(root: Path, length: int, name: str) -> list[str]:
+def _pieces(root: Path, length: int, convention: Convention, skip: bool, name: str) -> list[str] | str:
+    """The names of a recording's pieces; with ``skip``, what is wrong with it instead."""
+    try:
+        return _pieces_or_error(root, length, convention, name)
+    except RunError as error:
+        if not skip:
+            raise
+        return str(error)
+
+
+def _pieces_or_error(root: Path, length: int, convention: Convention, name: str) -> list[str]:
     file, span, _ = _parse(name)
-    t = read_excerpt(root, name)["t"]
+    t = read_excerpt(root, name, convention)["t"]
     start, end = (int(t[0]), int(t[-1]) + 1) if span is None else span
     number, count = (t - start) // length, (end - start) // length
     held = np.unique(number[number < count]).tolist()
@@ -136,5 +162,5 @@ def _stamp(path: Path) -> int:
 
 
 @lru_cache(maxsize=1)  # excerpts of one recording follow each other
-def _whole_recording(path: Path, stamp: int) -> Events:
-    return read_recording(path)
+def _whole_recording(path: Path, convention: Convention, stamp: int) -> Events:
+    return read_recording(path, convention)

@@ -1,31 +1,24 @@
-"""Events counted into frames, once, and kept on disk."""
+"""Events counted into frames."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from trevsnn.data.config import BinBy, DataConfig
-from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.recordings import Events
-from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
 from trevsnn.sizes import Size, height_and_width
-from trevsnn.terminal import Terminal
 
-CACHE_VERSION = 1  # raise it when the same parameters come to give other frames
+Counts = NDArray[np.unsignedinteger[Any]]
 
 
-def bin_events(events: Events, frames: int, size: Size, sensor: tuple[int, int], by: BinBy) -> NDArray[np.uint8]:
+def bin_events(
+    events: Events, frames: int, size: Size, sensor: tuple[int, int], by: BinBy, *, letterbox: bool = False
+) -> Counts:
     """Count events per frame, polarity and pixel.
 
     Args:
@@ -35,21 +28,53 @@ def bin_events(events: Events, frames: int, size: Size, sensor: tuple[int, int],
             none is lost or counted twice.
         sensor: width and height in pixels.
         by: "count" gives every frame as many events, "time" as many microseconds.
+        letterbox: keep the sensor's aspect: it fills the middle of a frame, and what is left on two sides stays 0. Without,
+            the two directions are scaled each by its own factor.
 
     Returns:
-        (T, 2, H, W), polarities darker and brighter; 255 stands for 255 events or more.
+        (T, 2, H, W), polarities darker and brighter, of the smallest unsigned type that holds every count.
 
     Raises:
-        ValueError: an event lies outside the sensor.
+        ValueError: an event lies outside the sensor, or has a polarity other than 0 and 1.
     """
+    if (stray := first_stray(events, sensor)) is not None:
+        raise ValueError(stray)
+    if events["p"].max() > 1:
+        raise ValueError(f"it has an event of polarity {events['p'].max()}; known are 0 (darker) and 1 (brighter)")
     (width, height), (rows, columns) = sensor, height_and_width(size)
-    x, y = events["x"].astype(np.int64), events["y"].astype(np.int64)
-    if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
-        raise ValueError(f"it has an event at ({x.max()}, {y.max()}), outside a sensor of {width} x {height} pixels")
-    frame = frame_numbers(events, frames, by)
-    place = ((frame * 2 + events["p"]) * rows + y * rows // height) * columns + x * columns // width
+    shown_rows, shown_columns = _shown(sensor, (rows, columns)) if letterbox else (rows, columns)
+    y = events["y"].astype(np.int64) * shown_rows // height + (rows - shown_rows) // 2
+    x = events["x"].astype(np.int64) * shown_columns // width + (columns - shown_columns) // 2
+    place = ((frame_numbers(events, frames, by) * 2 + events["p"]) * rows + y) * columns + x
     counts = np.bincount(place, minlength=frames * 2 * rows * columns)
-    return np.minimum(counts, 255).astype(np.uint8).reshape(frames, 2, rows, columns)
+    return counts.astype(np.min_scalar_type(counts.max())).reshape(frames, 2, rows, columns)
+
+
+def _shown(sensor: tuple[int, int], size_HW: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a frame that the whole sensor fills, with its own aspect."""
+    (width, height), (rows, columns) = sensor, size_HW
+    if rows * width <= columns * height:
+        return rows, max(1, width * rows // height)
+    return max(1, height * columns // width), columns
+
+
+def is_within(events: Events, sensor: tuple[int, int]) -> NDArray[np.bool_]:
+    """Of each event, whether it lies on the sensor, of (width, height) pixels."""
+    x, y = events["x"], events["y"]
+    return (x >= 0) & (y >= 0) & (x < sensor[0]) & (y < sensor[1])
+
+
+def first_stray(events: Events, sensor: tuple[int, int]) -> str | None:
+    """What to say of the first event outside the sensor; None where there is none."""
+    within = is_within(events, sensor)
+    if within.all():
+        return None
+    number = int(within.argmin())
+    x, y, t, _ = events[number].item()
+    return (
+        f"its event {number + 1} of {len(events)}, at {t} us, lies at ({x}, {y}), outside a sensor of {sensor[0]} x {sensor[1]} "
+        "pixels"
+    )
 
 
 def check_size(size: Size, sensor: tuple[int, int]) -> None:
@@ -76,73 +101,52 @@ def frame_numbers(events: Events, frames: int, by: BinBy) -> NDArray[np.int64]:
     return since * frames // (since[-1] + 1)
 
 
-class EventFrames(FileList):
-    """Recordings as frames (T, 2, H, W), uint8, binned once and kept in one file of the cache.
+class Binned(NamedTuple):
+    """Frames of a recording (T, 2, H, W), and what was dropped: the events outside the sensor, and a sentence on the first."""
 
-    The file is named by a hash of everything its content depends on: the excerpts' names, their files' sizes and times of
-    change, and the parameters of :func:`bin_events`.
+    counts_TCHW: Counts
+    dropped: int
+    first: str | None
 
-    Args:
-        listing: the recordings, or excerpts of them (:func:`trevsnn.data.events.excerpts.read_excerpt`), and labels.
-        frames, sensor: see :func:`bin_events`.
-        config: for ``image_size``, ``bin_by``, ``cache`` and ``workers``.
 
-    Raises:
-        RunError: ``image_size`` is larger than the sensor, or the cache cannot be written.
-        UnreadableError: a recording is missing, damaged, or has events outside the sensor.
-        UsageError: the library that reads the recordings is not installed.
+@dataclass(frozen=True)
+class Binning:
+    """How a run makes frames of events. Its fields are all that frames depend on, beside the events.
+
+    Attributes:
+        frames, size, sensor, by, letterbox: as of :func:`bin_events`.
+        skip: drop events outside the sensor and count them, instead of refusing the recording.
     """
 
-    channels = 2
-    mean, std = (0.0, 0.0), (1.0, 1.0)
+    frames: int
+    size: tuple[int, int]
+    sensor: tuple[int, int]
+    by: BinBy
+    letterbox: bool
+    skip: bool
 
-    def __init__(self, listing: FileList, frames: int, sensor: tuple[int, int], config: DataConfig) -> None:
-        super().__init__(listing.root, listing.files, listing.labels_N.tolist(), listing.classes)
-        size, by = config.image_size, config.bin_by
-        check_size(size, sensor)
-        self._shape = (len(self.files), frames, 2, *config.size_HW)
-        key = [CACHE_VERSION, str(self.root.resolve()), *self._shape, *sensor, by]
-        digest = hashlib.sha256(json.dumps([*key, *map(self._stamp, self.files)]).encode()).hexdigest()
-        self.cache = Path(config.cache or CACHE / "frames") / f"{digest[:32]}.npy"
-        if not self.cache.is_file():
-            self._fill(partial(_binned, self.root, frames, size, sensor, by), config.workers)
-        self._frames_NTCHW = np.load(self.cache, mmap_mode="r")
+    @classmethod
+    def of(cls, config: DataConfig, timesteps: int) -> Self:
+        """As a run's data.* and T say.
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        return np.asarray(self._frames_NTCHW[index])
+        Raises:
+            RunError: frames are to be larger than the sensor.
+        """
+        check_size(config.image_size, config.sensor_WH)
+        skip = config.on_unreadable == "skip"
+        return cls(timesteps, config.size_HW, config.sensor_WH, config.bin_by, config.letterbox, skip)
 
-    def _stamp(self, file: str) -> tuple[str, int, int]:
-        """An item's name, and the size and time of change of its file."""
-        try:
-            about = (self.root / file_of(file)).stat()
-        except OSError as error:
-            raise UnreadableError(f"{self.root / file} does not exist: has the data folder moved?") from error
-        return file, about.st_size, about.st_mtime_ns
+    def __call__(self, events: Events) -> Binned:
+        """The frames of a recording, or of an excerpt of one.
 
-    def _fill(self, binned: Callable[[str], NDArray[np.uint8]], workers: int) -> None:
-        """Write the cache's file under another name and rename it: another process may do the same at the same time."""
-        beside = self.cache.with_name(f".{self.cache.stem}.{os.getpid()}.part")
-        try:
-            self.cache.parent.mkdir(parents=True, exist_ok=True)
-            out = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=self._shape)
-            every = each(binned, self.files, workers)
-            # On stderr, as stdout may be JSON.
-            every = track(every, "binning events", len(self), console=Terminal(stderr=True))
-            for index, frames_TCHW in enumerate(every):
-                out[index] = frames_TCHW
-            out.flush()
-            beside.replace(self.cache)
-        except OSError as error:
-            raise RunError(
-                f"the cache {self.cache.parent} cannot be written ({error.strerror}): set data.cache."
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-
-
-def _binned(root: Path, frames: int, size: Size, sensor: tuple[int, int], by: BinBy, file: str) -> NDArray[np.uint8]:
-    try:
-        return bin_events(read_excerpt(root, file), frames, size, sensor, by)
-    except ValueError as error:
-        raise UnreadableError(f"{root / file} does not fit its data set: {error}.") from error
+        Raises:
+            ValueError: an event lies outside the sensor, with ``skip`` every event.
+        """
+        first = first_stray(events, self.sensor) if self.skip else None
+        within = events if first is None else events[is_within(events, self.sensor)]
+        if not len(within):
+            raise ValueError(
+                f"all of its {len(events)} events lie outside a sensor of {self.sensor[0]} x {self.sensor[1]} pixels"
+            )
+        counts = bin_events(within, self.frames, self.size, self.sensor, self.by, letterbox=self.letterbox)
+        return Binned(counts, len(events) - len(within), first)

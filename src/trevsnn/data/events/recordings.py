@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trevsnn.data.events.convention import AS_STATED, Convention
 from trevsnn.data.part import UnreadableError
 from trevsnn.errors import RunError, UsageError
 
@@ -23,7 +24,7 @@ EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.ui
 Events = NDArray[np.void]
 
 
-def read_recording(path: Path) -> Events:
+def read_recording(path: Path, convention: Convention = AS_STATED) -> Events:
     """All events of a recording, in the order of time.
 
     ===========  =====================================================================

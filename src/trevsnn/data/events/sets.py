@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trevsnn.data.config import DataConfig, Split
+from trevsnn.data.events.cache import EventFrames
+from trevsnn.data.events.convention import AS_STATED, Convention
 from trevsnn.data.events.excerpts import both_directions, cut_listing, file_of
-from trevsnn.data.events.frames import EventFrames
 from trevsnn.data.events.recordings import READERS
-from trevsnn.data.listing import data_root, find_parts, list_classes, list_files, part_of
+from trevsnn.data.events.table import TABLE, has_table, natural, read_table, table_parts
+from trevsnn.data.listing import VALIDATION_SHARE, data_root, find_parts, list_classes, list_files, part_of
 from trevsnn.data.part import FileList
-from trevsnn.data.splitting import ordered_split, time_split
+from trevsnn.data.splitting import ordered_split, stratified_split, time_split
 from trevsnn.errors import RunError
 
-#: Width and height of the sensors in pixels.
-SENSORS = {
-    "dvs128-gesture": (128, 128), "cifar10-dvs": (128, 128), "n-mnist": (34, 34), "n-caltech101": (240, 180),
-}  # fmt: skip
+ENDINGS = tuple(READERS)
 GESTURES = (
     "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter clockwise",
     "left arm clockwise", "left arm counter clockwise", "arm roll", "air drums", "air guitar", "other gestures",
 )  # fmt: skip
 
 
+def recording_splits(config: DataConfig) -> list[Split]:
+    """The parts of a set of recordings: train, val (cut from train where it is not given), and test, but for a set whose own parts
+    are train and val alone.
+
+    Raises:
+        RunError: there is no such folder, or its labels.csv is damaged.
+    """
+    root = data_root(config)
+    given = table_parts(root) if has_table(root) else find_parts(root).keys()
+    return ["train", "val"] if {"train", "val"} == set(given) else ["train", "val", "test"]
+
+
 def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
     """Read one part of an event data set, each recording as T frames.
 
     Folders train/CLASS and test/CLASS (N-MNIST has them) are used as they are; without val/CLASS, validation is a
-    stratified tenth of train. Sets that are only CLASS folders (CIFAR10-DVS, N-Caltech101) have no official split: of
-    each class, in the natural order of file names, the last tenth is for test and the tenth before for validation.
-    DVS128 Gesture is split by person, by its own trials_to_train.txt and trials_to_test.txt; the last tenth of the
-    training people is for validation. Pieces of recordings (``piece_ms``) are in the part that their recording is in, but for
-    the sets without official split: those are split by time within each recording, by
+    stratified tenth of train. With train/CLASS and val/CLASS alone there is no test. Sets that are only CLASS folders
+    (CIFAR10-DVS, N-Caltech101) have no official split: of each class, in the natural order of file names, the last tenth is
+    for test and the tenth before for validation. A folder with a labels.csv is read by it
+    (:func:`trevsnn.data.events.table.read_table`). DVS128 Gesture is split by person, by its own trials_to_train.txt and
+    trials_to_test.txt; the last tenth of the training people is for validation. Pieces of recordings (``piece_ms``) are in the
+    part that their recording is in, but for the sets without official split: those are split by time within each recording, by
     :func:`trevsnn.data.splitting.time_split`. With ``task="direction"`` both versions of an item are in the item's part.
 
     Args:
         config: data.* of the run.
-        split: the part.
+        split: the part, of :func:`recording_splits`.
         frames: T.
 
     Raises:
@@ -46,40 +58,82 @@ def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
         UnreadableError: a recording is damaged.
         UsageError: the library that reads the recordings is not installed.
     """
-    root = data_root(config)
-    sensor = SENSORS.get(config.name) or tuple(config.sensor)
-    listing = list_recordings(root, split, config.piece_ms, config.workers)
+    skip = config.on_unreadable == "skip"
+    root, piece_ms, convention = data_root(config), config.piece_ms, config.convention
+    listing = list_recordings(root, split, piece_ms, config.workers, convention, skip=skip)
     if config.task == "direction":
         listing = both_directions(listing)
-    return EventFrames(listing, frames, sensor, config)  # type: ignore[arg-type]
+    return EventFrames(listing, frames, config)
 
 
-def list_recordings(root: Path, split: Split, piece_ms: float | None = None, workers: int = 0) -> FileList:
+def list_recordings(
+    root: Path,
+    split: Split,
+    piece_ms: float | None = None,
+    workers: int = 0,
+    convention: Convention = AS_STATED,
+    *,
+    skip: bool = False,
+) -> FileList:
     """The recordings of one part of a folder, or with ``piece_ms`` their pieces, split as :func:`load_events` says.
+
+    Args:
+        root: the folder.
+        split: the part.
+        piece_ms: length of a piece; None for whole recordings, of which none is opened then.
+        workers: processes that read the recordings where they are cut.
+        convention: of plain tables.
+        skip: leave out recordings that have no piece.
 
     Raises:
         RunError, UnreadableError, UsageError: as :func:`trevsnn.data.listing.list_files`,
-            :func:`trevsnn.data.splitting.ordered_split`, :func:`trevsnn.data.splitting.time_split` and
-            :func:`trevsnn.data.events.excerpts.cut_listing`.
+            :func:`trevsnn.data.events.table.read_table`, :func:`trevsnn.data.splitting.ordered_split`,
+            :func:`trevsnn.data.splitting.time_split` and :func:`trevsnn.data.events.excerpts.cut_listing`.
     """
 
     def cut(listing: FileList) -> FileList:
-        return listing if piece_ms is None else cut_listing(listing, piece_ms, workers)
+        if piece_ms is None:
+            return listing
+        return cut_listing(listing, piece_ms, workers, convention, skip=skip)
 
     if (root / "trials_to_train.txt").is_file():
         return cut(_gestures(root, split))
-    folders = find_parts(root)
-    if {"train", "test"} <= folders.keys():
-        return cut(part_of(folders, split, _list))
-    whole = cut(_list(root, list_classes(root)))
+    if has_table(root):
+        listed = read_table(root, ENDINGS)
+        if set(listed) != {None}:
+            return cut(_part_of_table(listed, split))
+        whole = cut(listed[None])
+    else:
+        folders = find_parts(root)
+        if folders and "train" not in folders:
+            raise RunError(f"{root} holds {' and '.join(folders)}, but no train: put the recordings to train on there.")
+        if len(folders) > 1:
+            if split not in folders and split != "val":
+                raise RunError(f"{root} has no {split} folder: it holds {' and '.join(folders)}.")
+            return cut(part_of(folders, split, _list))
+        together = folders.get("train", root)
+        whole = cut(_list(together, list_classes(together)))
     by_time = piece_ms is not None
-    parts = time_split([file_of(name) for name in whole.files]) if by_time else ordered_split(whole.labels_N)
+    parts = (
+        time_split([file_of(name) for name in whole.files]) if by_time else ordered_split(whole.labels_N, whole.classes)
+    )
     return whole.select(parts[split])
 
 
+def _part_of_table(listed: Mapping[str | None, FileList], split: Split) -> FileList:
+    """A part that the table names; where it names no val, a stratified tenth of train."""
+    if split in listed and (split != "train" or "val" in listed):
+        return listed[split]
+    if split == "test":
+        raise RunError(f"{listed['train'].root / TABLE} names no recording of part test.")
+    whole = listed["train"]
+    train, val = stratified_split(whole.labels_N, VALIDATION_SHARE)
+    return whole.select(val if split == "val" else train)
+
+
 def _list(folder: Path, classes: Sequence[str]) -> FileList:
-    files, labels = list_files(folder, list(READERS), classes)
-    order = sorted(range(len(files)), key=lambda i: (labels[i], len(files[i]), files[i]))  # natural: 2 before 10
+    files, labels = list_files(folder, ENDINGS, classes)
+    order = sorted(range(len(files)), key=lambda i: (labels[i], *natural(files[i])))
     return FileList(folder, [files[i] for i in order], [labels[i] for i in order], classes)
 
 

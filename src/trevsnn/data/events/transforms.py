@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from trevsnn.data.config import DataConfig
+from trevsnn.data.events.frames import Counts
 from trevsnn.data.geometry import rotation_and_shear
 
 
@@ -36,7 +36,7 @@ def frames_transform(config: DataConfig, *, training: bool) -> v2.Compose:
 
 
 class _Scale(nn.Module):
-    def forward(self, counts_TCHW: NDArray[np.uint8]) -> Tensor:
+    def forward(self, counts_TCHW: Counts) -> Tensor:
         frames_TCHW = torch.from_numpy(counts_TCHW.astype(np.float32))
         positive = frames_TCHW[frames_TCHW > 0]
         return frames_TCHW / positive.mean() if len(positive) else frames_TCHW

@@ -1,0 +1,119 @@
+"""A folder of recordings whose classes, and parts, stand in a table: labels.csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from trevsnn.data.listing import SPLITS
+from trevsnn.data.part import FileList
+from trevsnn.errors import RunError, listed
+
+TABLE = "labels.csv"
+MOST_BYTES = 2**28  # of a table: some million rows
+NAMED = 3  # rows or files that an error names
+
+
+def has_table(root: Path) -> bool:
+    """Whether a folder has a table of labels."""
+    return (root / TABLE).is_file()
+
+
+def read_table(root: Path, endings: Sequence[str]) -> dict[str | None, FileList]:
+    """The recordings that a folder's labels.csv names, by their parts.
+
+    Its first line names the columns: ``file``, a path from the folder on; ``label``, the name of its class; and, if
+    wanted, ``part``, train, val or test, of every row. Others are not looked at. Classes are all labels, sorted as text.
+
+    Args:
+        root: the folder.
+        endings: of recordings.
+
+    Returns:
+        Part by part, each in the order of classes and in the natural order of names; by None where the table has no parts.
+
+    Raises:
+        RunError: the table is damaged, names a file twice, or one that is missing, outside the folder, or no recording; a
+            class has no recording to train on; or recordings of the folder do not stand in it.
+    """
+    rows = _rows(root)
+    for number, row in enumerate(rows, 2):
+        _check_row(root, number, row, endings)
+    names = [row["file"] for row in rows]
+    if len(set(names)) < len(names):
+        raise RunError(f"{root / TABLE} names {_first_twice(names)} twice: leave one of the two rows.")
+    _check_complete(root, names, endings)
+    classes = sorted({row["label"] for row in rows})
+    parts = SPLITS if "part" in rows[0] else (None,)
+    found: dict[str | None, FileList] = {}
+    for part in parts:
+        own = [row for row in rows if row.get("part") == part]
+        own.sort(key=lambda row: (classes.index(row["label"]), *natural(row["file"])))
+        labels = [classes.index(row["label"]) for row in own]
+        if own:
+            found[part] = FileList(root, [row["file"] for row in own], labels, classes)
+        if part in (None, "train") and (lacking := [c for n, c in enumerate(classes) if n not in set(labels)]):
+            raise RunError(f"{root / TABLE} has no recording to train on of class {listed(lacking, NAMED)}: add one.")
+    return found
+
+
+def table_parts(root: Path) -> set[str]:
+    """The parts that the table of a folder names; none where it has no such column.
+
+    Raises:
+        RunError: the table is damaged.
+    """
+    return {row["part"] for row in _rows(root) if "part" in row}
+
+
+def natural(name: str) -> tuple[int, str]:
+    """A key that sorts 2 before 10."""
+    return len(name), name
+
+
+def _rows(root: Path) -> list[dict[str, str]]:
+    path = root / TABLE
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES} bytes")
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            table = csv.DictReader(lines, restkey="", strict=True)
+            columns = table.fieldnames or []
+            if not {"file", "label"} <= set(columns):
+                raise ValueError(f"its first line names the columns {', '.join(columns) or 'none'}, not file and label")
+            rows = [{name: value for name, value in row.items() if name in ("file", "label", "part")} for row in table]
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"{path} cannot be read as a table of labels ({error}): mend it.") from error
+    if not rows:
+        raise RunError(f"{path} names no recordings: write one a line, under file,label.")
+    return rows
+
+
+def _check_row(root: Path, number: int, row: dict[str, str], endings: Sequence[str]) -> None:
+    """Raise RunError where a row cannot be meant."""
+    where = f"line {number} of {root / TABLE}"
+    lacking = [name for name, value in row.items() if not value]
+    if lacking:
+        raise RunError(f"{where} has no {lacking[0]}: fill it in.")
+    file = PurePosixPath(row["file"])
+    if file.is_absolute() or ".." in file.parts:
+        raise RunError(f"{where} names {file}, which is outside the folder: name files from the folder on.")
+    if not (root / file).is_file():
+        raise RunError(f"{where} names {file}, which is not there: fetch it, or remove the line.")
+    if file.suffix.lower() not in endings:
+        raise RunError(f"{where} names {file}, which is no recording: they end in {', '.join(endings)}.")
+    if row.get("part") not in (*SPLITS, None):
+        raise RunError(f"{where} has the part {row['part']!r}: it is one of {', '.join(SPLITS)}.")
+
+
+def _first_twice(names: Sequence[str]) -> str:
+    seen: set[str] = set()
+    return next(name for name in names if name in seen or seen.add(name))
+
+
+def _check_complete(root: Path, names: Sequence[str], endings: Sequence[str]) -> None:
+    """Raise RunError where recordings beside the table do not stand in it."""
+    beside = {p.name for p in root.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")}
+    if others := sorted(beside - {str(PurePosixPath(name)) for name in names}):
+        raise RunError(f"{root / TABLE} does not name {listed(others, NAMED)}: add their lines, or move them away.")
