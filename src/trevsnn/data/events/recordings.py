@@ -33,6 +33,8 @@ __all__ = [
 
 #: Bytes that are read at a time. The words of EVT 3 take some thirty times as much while they are decoded.
 BLOCK = 2 << 20
+#: Characters of a library's error that are shown.
+MOST_SAID = 300
 UNSTATED = Convention()
 
 #: What decodes the formats that can be decoded as they arrive, by the files' ending.
@@ -226,4 +228,10 @@ def _named(path: Any) -> Iterator[None]:
     except RefusedError as error:
         raise UnreadableError(f"{path} cannot be read as a recording: {error}.") from error
     except Exception as error:  # readers of other people's formats raise what they like
-        raise UnreadableError(f"{path} cannot be read as a recording ({error}): fetch it again.") from error
+        raise UnreadableError(f"{path} cannot be read as a recording ({_short(error)}): fetch it again.") from error
+
+
+def _short(error: Exception) -> str:
+    """What a library says is wrong, without the file's content in it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]} ..."

@@ -105,7 +105,7 @@ class Evt3:
     3            polarity1 x11 where the pixels of the next types 4 and 5 begin
     4, 5         12 or 8 pixels in a row, a bit each, the lowest first; the next ones begin behind them
     6            the lower 12 bits of the time
-    8            its upper 12 bits; when these change, the lower ones are 0 until the next type 6
+    8            its upper 12 bits
     7 10 14 15   nothing about pixels
     ===========  =====================================================================================
     """
@@ -115,7 +115,7 @@ class Evt3:
     MOST_X = 2047
 
     def __init__(self) -> None:
-        self._counter, self._high, self._time = Counter(12, 1_000_000 >> 12), Held(), Held()
+        self._counter, self._high, self._low = Counter(12, 1_000_000 >> 12), Held(), Held()
         self._y, self._polarity, self._base = Held(), Held(), Held()
         self._behind = 0  # pixels of types 4 and 5 so far
 
@@ -140,16 +140,10 @@ class Evt3:
 
     def _times(self, kind: Words, value: Words) -> NDArray[np.int64]:
         """The time after each word, -1 before the first type 8."""
-        places = np.flatnonzero((kind == 6) | (kind == 8))
-        is_high, ticks = kind[places] == 8, value[places].astype(np.int64)
-        last = -1 if self._high.value is None else self._high.value
-        high = self._high.after(is_high, self._counter.unwrap(ticks[is_high]))
-        changed = np.diff(high, prepend=last) != 0
-        sets = (high >= 0) & (~is_high | changed)
-        times = (high << 12 | np.where(is_high, 0, ticks))[sets]
-        marks = np.zeros(len(kind), bool)
-        marks[places[sets]] = True
-        return self._time.after(marks, times)
+        upper, lower = kind == 8, kind == 6
+        high = self._high.after(upper, self._counter.unwrap(value[upper].astype(np.int64)))
+        low = self._low.after(lower, value[lower].astype(np.int64))
+        return np.where(high < 0, -1, high << 12 | np.maximum(low, 0))
 
     def _bases(self, kind: Words, value: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the pixels of a type 4 or 5 begin, and their polarity; of the polarity -1 where nothing said so."""

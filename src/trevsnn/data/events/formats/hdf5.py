@@ -104,8 +104,8 @@ class Hdf5Recording:
         """The group of the events, and for each of x, y, t and p its dataset and the field or column of it."""
         found: dict[str, tuple[Any, dict[str, tuple[Any, str | int | None]]]] = {}
         names: list[str] = []
-        for path, group in self._groups(file):
-            datasets = {name: item for name, item in self._items(group) if isinstance(item, self._h5py.Dataset)}
+        for path, group, items in self._groups(file):
+            datasets = {name: item for name, item in items.items() if isinstance(item, self._h5py.Dataset)}
             names += [f"{path}{name}" for name in datasets]
             if columns := find_columns(datasets):
                 found[path or "/"] = group, {column: (datasets[name], None) for column, name in columns.items()}
@@ -121,7 +121,8 @@ class Hdf5Recording:
             raise RefusedError(f"it has no datasets x, y, t and p, in no layout that is known; it holds {held}")
         return next(iter(found.values()))
 
-    def _groups(self, file: Any) -> Iterator[tuple[str, Any]]:
+    def _groups(self, file: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+        """The groups that are looked at, by their path, with what is in them."""
         level, looked = [("", file)], 0
         for _ in range(DEEPEST + 1):
             below = []
@@ -129,8 +130,9 @@ class Hdf5Recording:
                 looked += len(group) + 1
                 if looked > MOST_ITEMS:
                     raise RefusedError(f"it has more than {MOST_ITEMS} groups and datasets; keep those of the events")
-                yield path, group
-                below += [(f"{path}{n}/", i) for n, i in self._items(group) if isinstance(i, self._h5py.Group)]
+                items = dict(self._items(group))
+                yield path, group, items
+                below += [(f"{path}{n}/", i) for n, i in items.items() if isinstance(i, self._h5py.Group)]
             level = below
 
     def _items(self, group: Any) -> Iterator[tuple[str, Any]]:
@@ -200,7 +202,7 @@ class Hdf5Recording:
 
     def _offset(self, file: Any, place: Any, unit: TimeUnit | None) -> int:
         for group in (place, file):
-            offset = dict(self._items(group)).get("t_offset")
+            offset = group.get("t_offset")  # no link: those were refused by _items
             if isinstance(offset, self._h5py.Dataset):
                 self._check(offset)
                 if offset.size != 1:
