@@ -1,4 +1,4 @@
-"""What the numbers of a plain table of events mean where its file does not say so. Free of NumPy."""
+"""What the numbers of a plain table of events mean where its file does not say it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ Polarity = Literal["binary", "signed"]
 
 @dataclass(frozen=True)
 class Convention:
-    """How to read a plain table, .h5, .npz or .csv.
+    """For ``.h5``, ``.npz`` and ``.csv``. The other formats say everything themselves, and what a file says is believed.
 
     Attributes:
-        time_unit: of its times. None: what the file states; else whole numbers are microseconds, and others are refused.
-        polarity: "binary" for 0 (darker) and 1 (brighter), "signed" for -1 and 1. None: binary; others are refused.
+        time_unit: of the times. None: integers are microseconds, and floating-point numbers are refused.
+        polarity: "binary", 0 darker and 1 brighter, or "signed", -1 darker and 1 brighter. None is "binary".
     """
 
     time_unit: TimeUnit | None = None
     polarity: Polarity | None = None
-
-
-AS_STATED = Convention()

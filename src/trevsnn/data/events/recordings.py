@@ -1,176 +1,237 @@
-"""Reading recordings of event cameras: from files to arrays of events.
+"""Reading recordings of event cameras: from files, or as they arrive, to arrays of events.
 
-Formats of fixed-width words are decoded here, by their published layouts; AEDAT 4 and HDF5 by ``aedat`` (MIT) and
-``h5py`` (BSD), the optional extra ``events``.
+The formats are in :mod:`trevsnn.data.events.formats`; docs/data.md says which library was tried for which.
 """
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trevsnn.data.events.convention import AS_STATED, Convention
+from trevsnn.data.events.convention import Convention
+from trevsnn.data.events.formats.aedat import AedatDecoder
+from trevsnn.data.events.formats.aedat4 import Aedat4Decoder
+from trevsnn.data.events.formats.csv_table import CsvDecoder
+from trevsnn.data.events.formats.decoder import Decoder
+from trevsnn.data.events.formats.event import EVENT, Events, RefusedError, Sensor
+from trevsnn.data.events.formats.evt import RawDecoder
+from trevsnn.data.events.formats.hdf5 import Hdf5Recording
+from trevsnn.data.events.formats.npz import NpzRecording
+from trevsnn.data.events.formats.words import DatDecoder, NMnistDecoder, SlayerDecoder
 from trevsnn.data.part import UnreadableError
 from trevsnn.errors import RunError, UsageError
 
-#: x and y in pixels, t in microseconds, p 0 (darker) or 1 (brighter).
-EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.uint8)])
-Events = NDArray[np.void]
+__all__ = [
+    "EVENT", "READERS", "Convention", "Decoder", "Events", "Recording", "blocks", "decoder_for", "open_recording", "read_recording",
+]  # fmt: skip
+
+#: Bytes that are read at a time. The words of EVT 3 take some thirty times as much while they are decoded.
+BLOCK = 2 << 20
+#: Characters of a library's error that are shown.
+MOST_SAID = 300
+UNSTATED = Convention()
+
+#: What decodes the formats that can be decoded as they arrive, by the files' ending.
+DECODERS: dict[str, Callable[[Convention], Decoder]] = {
+    ".aedat": lambda _: AedatDecoder(),
+    ".aedat4": lambda _: Aedat4Decoder(),
+    ".bin": lambda _: NMnistDecoder(),
+    ".bs3": lambda _: SlayerDecoder(),
+    ".csv": CsvDecoder,
+    ".dat": lambda _: DatDecoder(),
+    ".raw": lambda _: RawDecoder(),
+}
+#: What reads those that need the whole file.
+WHOLE: dict[str, Callable[[Path, Convention], Blocks]] = {
+    ".h5": Hdf5Recording,
+    ".hdf5": Hdf5Recording,
+    ".npz": NpzRecording,
+}
+#: All endings of recordings.
+READERS = tuple(sorted({*DECODERS, *WHOLE}))
 
 
-def read_recording(path: Path, convention: Convention = AS_STATED) -> Events:
-    """All events of a recording, in the order of time.
+class Blocks(Protocol):
+    """A recording's events, some at a time, in the file's order.
 
-    ===========  =====================================================================
-    ``.aedat``   AEDAT 2.0 of a DVS128 (CIFAR10-DVS), AEDAT 3.1 (DVS128 Gesture)
-    ``.aedat4``  AEDAT 4 (iniVation DV)
-    ``.bin``     40-bit words of N-MNIST and N-Caltech101
-    ``.dat``     Prophesee DAT, version 2 (N-CARS)
-    ``.h5``      HDF5 with datasets x, y, t, p, at the top or in one group
-    ``.bs3``     56-bit words of SLAYER's DVS128 Gesture clips
-    ===========  =====================================================================
+    Attributes:
+        sensor: width and height, once the file has stated them.
+    """
+
+    sensor: Sensor | None
+
+    def __iter__(self) -> Iterator[Events]: ...
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording that was read.
+
+    Attributes:
+        events: in the order of time; of equal times, in the file's order.
+        sensor: width and height in pixels as the file states them, or None.
+        disordered: events that stood before an earlier one.
+    """
+
+    events: Events
+    sensor: Sensor | None
+    disordered: int
+
+
+def read_recording(path: Path, convention: Convention = UNSTATED) -> Events:
+    """All events of a recording, in the order of time. See :func:`open_recording`."""
+    return open_recording(path, convention).events
+
+
+def open_recording(path: Path, convention: Convention = UNSTATED) -> Recording:
+    """Read a recording.
+
+    =====================  =================================================================================
+    ``.aedat``             AEDAT 2.0 of a DVS128 (CIFAR10-DVS) or a DAVIS, AEDAT 3.0 and 3.1 (DVS128 Gesture)
+    ``.aedat4``            AEDAT 4 (iniVation DV)
+    ``.bin``               40-bit words of N-MNIST and N-Caltech101
+    ``.bs3``               56-bit words of SLAYER's DVS128 Gesture clips
+    ``.csv``               lines, the first of which names the columns x, y, t, p
+    ``.dat``               Prophesee DAT, version 2 (N-CARS)
+    ``.h5``, ``.hdf5``     HDF5: see :class:`trevsnn.data.events.formats.hdf5.Hdf5Recording`
+    ``.npz``               arrays: see :class:`trevsnn.data.events.formats.npz.NpzRecording`
+    ``.raw``               Prophesee EVT 2.0 and EVT 3.0
+    =====================  =================================================================================
+
+    Args:
+        path: a regular file, or a link to one.
+        convention: what the numbers of ``.csv``, ``.h5`` and ``.npz`` mean where the file does not say it.
 
     Raises:
-        UnreadableError: the file is missing, truncated, empty, or not of its format.
+        UnreadableError: the file is missing, cut off, empty, too large, or not of its format; its clock was reset; or it must be told
+            what its numbers mean.
         RunError: the file's ending is none of these.
         UsageError: the library that reads it, of the extra ``events``, is not installed.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise RunError(f"{path}: no recordings end in {path.suffix or 'nothing'}; known are {', '.join(READERS)}.")
+    suffix = _known(path)
+    with _named(path):
+        source = _source(path, suffix, convention)
+        parts = [events for events in source if len(events)]
+    if not parts:
+        raise UnreadableError(f"{path} holds no events: fetch it again, or remove it.")
+    events = np.concatenate(parts)
+    del parts
+    t = events["t"]
+    earliest = np.minimum.accumulate(t[::-1])[::-1]
+    disordered = int(np.count_nonzero(t > earliest))
+    if disordered:
+        events = events[np.argsort(t, kind="stable")]
+    return Recording(events, source.sensor, disordered)
+
+
+def decoder_for(ending: str, convention: Convention = UNSTATED) -> Decoder:
+    """What decodes a recording as it arrives.
+
+    Args:
+        ending: as of a file's name, with its dot, such as ``.raw``.
+        convention: as in :func:`open_recording`.
+
+    Raises:
+        UsageError: recordings of this ending are only read from a file, or there are none.
+    """
+    if (make := DECODERS.get(ending.lower())) is None:
+        why = "are read from a file alone" if ending.lower() in WHOLE else "are not known"
+        raise UsageError(
+            f"recordings that end in {ending} {why}; as they arrive, those in {', '.join(DECODERS)} are read."
+        )
+    return make(convention)
+
+
+def blocks(source: Path | BinaryIO, ending: str | None = None, convention: Convention = UNSTATED) -> Iterator[Events]:
+    """The events of a recording, some at a time, in the file's order, their times contiguous.
+
+    Args:
+        source: a regular file's path, or an open binary file, of which is read what has arrived, such as ``sys.stdin.buffer``.
+        ending: says the format; None for the path's own.
+        convention: as in :func:`open_recording`.
+
+    Raises:
+        UnreadableError, RunError, UsageError: as :func:`open_recording`, when it comes to it.
+    """
+    if not isinstance(source, Path):
+        decoder = decoder_for(ending or "", convention)
+        with _named(getattr(source, "name", "what arrives")):
+            yield from _Arriving(source, decoder)
+        return
+    suffix = _known(source, ending)
+    with _named(source):
+        yield from _source(source, suffix, convention)
+
+
+class _Arriving:
+    """The blocks of an open file, each decoded as it is read."""
+
+    def __init__(self, file: BinaryIO, decoder: Decoder) -> None:
+        self._file, self._decoder = file, decoder
+        # a pipe's read waits until it has all that was asked for, read1 takes what there is
+        self._read = getattr(file, "read1", file.read)
+
+    @property
+    def sensor(self) -> Sensor | None:
+        return self._decoder.sensor
+
+    def __iter__(self) -> Iterator[Events]:
+        while content := self._read(BLOCK):
+            if len(events := self._decoder.feed(content)):
+                yield events
+        self._decoder.finish()
+
+
+class _Decoded:
+    """The blocks of a file, which is open while they are read."""
+
+    def __init__(self, path: Path, decoder: Decoder) -> None:
+        self._path, self._decoder = path, decoder
+
+    @property
+    def sensor(self) -> Sensor | None:
+        return self._decoder.sensor
+
+    def __iter__(self) -> Iterator[Events]:
+        with self._path.open("rb") as file:
+            yield from _Arriving(file, self._decoder)
+
+
+def _source(path: Path, suffix: str, convention: Convention) -> Blocks:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise RefusedError("it is no regular file")
+    return WHOLE[suffix](path, convention) if suffix in WHOLE else _Decoded(path, DECODERS[suffix](convention))
+
+
+def _known(path: Path, ending: str | None = None) -> str:
+    suffix = (path.suffix if ending is None else ending).lower()
+    if suffix not in READERS:
+        raise RunError(f"{path}: no recordings end in {suffix or 'nothing'}; known are {', '.join(READERS)}.")
+    return suffix
+
+
+@contextmanager
+def _named(path: Any) -> Iterator[None]:
+    """Whatever goes wrong in reading is a sentence that names the file."""
     try:
-        events = reader(path)
-    except UsageError:
+        yield
+    except (UsageError, RunError):
         raise
     except FileNotFoundError as error:
         raise UnreadableError(f"{path} does not exist: has the data folder moved?") from error
+    except RefusedError as error:
+        raise UnreadableError(f"{path} cannot be read as a recording: {error}.") from error
     except Exception as error:  # readers of other people's formats raise what they like
-        raise UnreadableError(f"{path} cannot be read as a recording ({error}): fetch it again.") from error
-    if not len(events):
-        raise UnreadableError(f"{path} holds no events: fetch it again, or remove it.")
-    return events[np.argsort(events["t"], kind="stable")]
+        raise UnreadableError(f"{path} cannot be read as a recording ({_short(error)}): fetch it again.") from error
 
 
-def _events(x: Any, y: Any, t: Any, p: Any) -> Events:
-    events = np.empty(len(x), EVENT)
-    for name, values in zip("xytp", (x, y, t, p), strict=True):
-        events[name] = values
-    return events
-
-
-def _words(path: Path, dtype: Any, offset: int = 0) -> NDArray[Any]:
-    """A file's fixed-width words from a byte on. An incomplete word at the end means that the file was cut off."""
-    content = path.read_bytes()[offset:]
-    width = np.dtype(dtype).itemsize
-    if len(content) % width:
-        raise ValueError(f"it ends within an event, {len(content) % width} of {width} bytes into it")
-    return np.frombuffer(content, dtype)
-
-
-def _read_nmnist(path: Path) -> Events:
-    """x8 y8 p1 t23, big endian; y = 240 stands for 2^13 us that the timestamps of the words from there on leave out."""
-    bytes_N5 = _words(path, np.dtype((np.uint8, 5))).astype(np.int64)
-    x, y, high, middle, low = bytes_N5.T
-    overflow = y == 240
-    t = ((high & 127) << 16 | middle << 8 | low) + 2**13 * np.cumsum(overflow)
-    return _events(x, y, t, high >> 7)[~overflow]
-
-
-def _read_slayer(path: Path) -> Events:
-    """x12 y12 channel8 t24, big endian, microseconds."""
-    b = _words(path, np.dtype((np.uint8, 7))).astype(np.int64).T
-    return _events(b[0] << 4 | b[1] >> 4, (b[1] & 15) << 8 | b[2], b[4] << 16 | b[5] << 8 | b[6], b[3])
-
-
-def _read_prophesee(path: Path) -> Events:
-    """A header of lines with %, two bytes, then little-endian 64-bit words: t32, x14, y14, p4."""
-    content = path.read_bytes()
-    offset = 0
-    while content[offset : offset + 1] == b"%":
-        offset = content.index(b"\n", offset) + 1
-    words = _words(path, np.dtype([("t", "<u4"), ("a", "<u4")]), offset + 2)
-    return _events(words["a"] & 0x3FFF, words["a"] >> 14 & 0x3FFF, words["t"], words["a"] >> 28 & 1)
-
-
-def _read_aedat(path: Path) -> Events:
-    content = path.read_bytes()
-    version = re.match(rb"#!AER-DAT(\d)\.\d", content)
-    if version is None:
-        raise ValueError("it does not begin with #!AER-DAT")
-    if version[1] == b"2":
-        offset = 0
-        while content[offset : offset + 1] == b"#":
-            offset = content.index(b"\n", offset) + 1
-        return _aedat2(_words(path, np.dtype([("a", ">u4"), ("t", ">u4")]), offset))
-    if version[1] == b"3":
-        end = content.find(b"#!END-HEADER\r\n")
-        if end < 0:
-            raise ValueError("its header has no end")
-        return _aedat3(content, end + len(b"#!END-HEADER\r\n"))
-    raise ValueError(f"it is of version {version[1].decode()}; 2 and 3 end in .aedat, 4 in .aedat4")
-
-
-def _aedat2(words: NDArray[Any]) -> Events:
-    """Addresses of a DVS128: y7 x7 p1 in the low 15 bits, p = 0 brighter; y counts from below."""
-    polarity = words[(words["a"] & 0x8000) == 0]  # the others are signals from outside the sensor
-    address = polarity["a"]
-    return _events(127 - (address >> 1 & 127), 127 - (address >> 8 & 127), polarity["t"], 1 - (address & 1))
-
-
-def _aedat3(content: bytes, offset: int) -> Events:
-    """Packets with a header of 28 bytes; polarity events, type 1, are x15 y15 p1 valid1 t32, little endian."""
-    packets = []
-    while offset < len(content):
-        header = content[offset : offset + 28]
-        if len(header) < 28:
-            raise ValueError("it ends within a packet")
-        kind, size, count = int.from_bytes(header[:2], "little"), *np.frombuffer(header, "<i4")[[1, 5]].tolist()
-        packet = content[offset + 28 : offset + 28 + size * count]
-        if size < 1 or count < 0 or len(packet) < size * count:
-            raise ValueError("it ends within a packet")
-        if kind == 1:
-            words = np.frombuffer(packet, np.dtype([("a", "<u4"), ("t", "<i4")]))
-            words = words[words["a"] & 1 == 1]  # the valid ones
-            packets.append(_events(words["a"] >> 17, words["a"] >> 2 & 0x7FFF, words["t"], words["a"] >> 1 & 1))
-        offset += 28 + size * count
-    return np.concatenate(packets) if packets else np.empty(0, EVENT)
-
-
-def _read_aedat4(path: Path) -> Events:
-    decoder = _extra("aedat").Decoder(path)
-    packets = [packet["events"] for packet in decoder if "events" in packet]
-    words = np.concatenate(packets) if packets else np.empty(0, [(n, "u8") for n in ("x", "y", "t", "on")])
-    return _events(words["x"], words["y"], words["t"], words["on"])
-
-
-def _read_hdf5(path: Path) -> Events:
-    with _extra("h5py").File(path) as file:
-        groups = [file, *(item for item in file.values() if hasattr(item, "keys"))]
-        for group in groups:
-            if all(name in group for name in "xytp"):
-                return _events(*(np.asarray(group[name]) for name in "xytp"))
-    raise ValueError("it has no datasets x, y, t and p, at the top or in one group")
-
-
-def _extra(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(f"reading these recordings needs {module}: pip install 'trevsnn[events]'.") from error
-
-
-READERS: dict[str, Callable[[Path], Events]] = {
-    ".aedat": _read_aedat,
-    ".aedat4": _read_aedat4,
-    ".bin": _read_nmnist,
-    ".dat": _read_prophesee,
-    ".h5": _read_hdf5,
-    ".hdf5": _read_hdf5,
-    ".bs3": _read_slayer,
-}
+def _short(error: Exception) -> str:
+    """What a library says is wrong, without the file's content in it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]} ..."

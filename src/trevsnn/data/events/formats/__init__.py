@@ -1,0 +1,1 @@
+"""The file formats of recordings, a module for each family."""

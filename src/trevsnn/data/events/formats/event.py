@@ -1,0 +1,27 @@
+"""An event, as all of trevsnn has it, and what is refused in a recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: x and y in pixels, t in microseconds, p 0 (darker) or 1 (brighter).
+EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.uint8)])
+Events = NDArray[np.void]
+#: Width and height in pixels.
+Sensor = tuple[int, int]
+#: A recording of more is refused: of 13 bytes each these take 3.5 GB.
+MOST_EVENTS = 2**28
+
+
+class RefusedError(ValueError):
+    """A file that may be whole, but is not read as it is. The message says what to do."""
+
+
+def make_events(x: Any, y: Any, t: Any, p: Any) -> Events:
+    """Arrays of one length, whose values fit, as events."""
+    events = np.empty(len(x), EVENT)
+    events["x"], events["y"], events["t"], events["p"] = x, y, t, p
+    return events
