@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from rich.table import Table
 
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Format
+from trevsnn.errors import UsageError
 from trevsnn.run.folder import Weights
-from trevsnn.terminal import Terminal
+from trevsnn.terminal import Terminal, say
 
 
 def export(
@@ -48,29 +50,89 @@ def export(
 
 
 def stream(
-    run: Path, recording: Path, *, weights: Weights = "last", picture: Path | None = None, json: bool = False
+    run: Path,
+    recording: Path,
+    *,
+    window_ms: float | None = None,
+    hop_ms: float | None = None,
+    format: str | None = None,
+    weights: Weights = "last",
+    picture: Path | None = None,
+    json: bool = False,
 ) -> None:
-    """Play a recording to a network, frame by frame.
+    """Play a recording to a network: a clip frame by frame, or one of any length in windows that slide.
 
     Args:
         run: Folder of the run or its export, or n-mnist, which comes trained.
-        recording: File of an event camera.
+        recording: File of an event camera; - for what arrives on standard input.
+        window_ms: Length of a window, milliseconds (default with - or --hop_ms: data.piece_ms of the run).
+        hop_ms: From one window to the next (default: a frame, the window's length over T).
+        format: Of what arrives on standard input, as files of it end: raw, csv, bin, dat, aedat, aedat4 or bs3.
         weights: Of the last or the best epoch.
         picture: File to draw the probabilities over time into.
-        json: Print JSON.
+        json: Print JSON: of a clip a list, of windows one object a line, as they come.
     """
+    live = recording == Path("-")
+    if (format is not None) != live:
+        raise UsageError(
+            "--format belongs to standard input, which has no name to tell it by: "
+            f"{'give it, such as --format raw' if live else 'leave it out, or give - as the recording'}."
+        )
+    if window_ms is None and hop_ms is None and not live:
+        _stream_clip(run, recording, weights, picture, json)
+    else:
+        _stream_windows(run, recording, window_ms, hop_ms, format, weights, picture, json)
+
+
+def _stream_clip(run: Path, recording: Path, weights: Weights, picture: Path | None, json: bool) -> None:
     from trevsnn.deploy.play import play, play_picture
 
     console = Terminal(quiet=json)
     rows: list[dict[str, Any]] = []
     for row in play(run, recording, weights):
         rows.append(row)
-        bar = "█" * round(20 * row["probability"])
         console.print(
-            f"frame {row['frame']:>3}  {row['until'] / 1e3:8.1f} ms  {row['class']:<16} {row['probability']:6.1%} {bar:<20} "
-            f" {1e3 * row['seconds']:6.1f} ms to compute", soft_wrap=True,
-        )  # fmt: skip
+            f"frame {row['frame']:>3}  {row['until'] / 1e3:8.1f} ms  {_likeliest(row)}  {1e3 * row['seconds']:6.1f} ms to compute",
+            soft_wrap=True,
+        )
     if picture is not None:
         play_picture(rows, recording.name).savefig(picture, dpi=110)
     if json:
         print(dumps(rows))
+
+
+def _stream_windows(
+    run: Path,
+    recording: Path,
+    window_ms: float | None,
+    hop_ms: float | None,
+    format: str | None,
+    weights: Weights,
+    picture: Path | None,
+    json: bool,
+) -> None:
+    from trevsnn.deploy.live import Live
+    from trevsnn.deploy.play import play_picture
+    from trevsnn.run.load import load_run
+
+    console, told = Terminal(quiet=json), Terminal(stderr=True)
+    live = Live(load_run(run, weights), window_ms, hop_ms)
+    source = recording if format is None else sys.stdin.buffer
+    rows: list[dict[str, Any]] = []
+    for row in live.play(source, None if format is None else f".{format.removeprefix('.')}"):
+        if picture is not None and row["class"] is not None:
+            rows.append(row)
+        if json:
+            print(dumps(row), flush=True)
+        console.print(
+            f"window {row['window']:>5}  {row['from'] / 1e3:9.1f} to {row['until'] / 1e3:9.1f} ms  {row['events']:>8} events  "
+            f"{'nothing to see' if row['class'] is None else _likeliest(row)}", soft_wrap=True,
+        )  # fmt: skip
+    say(told, live.told())
+    if picture is not None:
+        play_picture(rows, recording.name).savefig(picture, dpi=110)
+
+
+def _likeliest(row: dict[str, Any]) -> str:
+    bar = "█" * round(20 * row["probability"])
+    return f"{row['class']:<16} {row['probability']:6.1%} {bar:<20}"

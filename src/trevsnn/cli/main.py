@@ -19,7 +19,7 @@ from jsonargparse import ArgumentError, Namespace
 from trevsnn import __version__
 from trevsnn.cli import data, deploy, measure
 from trevsnn.cli.evaluate import evaluate, predict
-from trevsnn.cli.parser import Parser
+from trevsnn.cli.parser import Parser, with_underscores
 from trevsnn.cli.train import mistakes, run_train, train_parser
 from trevsnn.data.overrides import DataOverrides
 from trevsnn.errors import Interrupted, MistakesError, RunError, UsageError
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before everything else, so that errors of usage show their traceback too, wherever --debug stands.
         options, arguments = _debug_parser().parse_known_args(argv)
         debug = options.debug
-        _run(arguments)
+        _run([with_underscores(word) for word in arguments])
         return 0
     except (ArgumentError, UsageError) as error:
         return _fail(error, 2, debug)

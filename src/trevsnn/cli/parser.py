@@ -59,6 +59,12 @@ class Parser(ArgumentParser):
             self.add_argument(f"--{name}", action="store_true", help=help_of[name])
 
 
+def with_underscores(word: str) -> str:
+    """An option's name as it is listed, ``--window_ms``, where it is spelled with dashes, ``--window-ms``. Values are left alone."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
+
+
 def _values(annotation: Any) -> dict[str, Any]:
     """What argparse is to know of the values of ``Sequence[X]``, ``tuple[X, ...]`` and ``Literal[...]``, or of these or
     None: their number, and their type or the choices. Else nothing."""

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from trevsnn.data.events.convention import AS_STATED, Convention
-from trevsnn.data.events.recordings import Events, read_recording
+from trevsnn.data.events.convention import Convention
+from trevsnn.data.events.recordings import UNSTATED, Events, read_recording
 from trevsnn.data.part import FileList, UnreadableError
 from trevsnn.errors import RunError
 
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 _NAME = re.compile(r"(.*?)(?:@(-?\d+)-(-?\d+))?( reversed)?", re.DOTALL)
 
 
-def read_excerpt(root: Path, name: str, convention: Convention = AS_STATED) -> Events:
+def read_excerpt(root: Path, name: str, convention: Convention = UNSTATED) -> Events:
     """The events of an item of a set, in the order of time.
 
     Args:
@@ -67,7 +67,7 @@ def both_directions(listing: FileList) -> FileList:
 
 
 def cut_listing(
-    listing: FileList, milliseconds: float, workers: int, convention: Convention = AS_STATED, *, skip: bool = False
+    listing: FileList, milliseconds: float, workers: int, convention: Convention = UNSTATED, *, skip: bool = False
 ) -> FileList:
     """Every recording of a part as its pieces, in the order of time: ``[START + k P, START + (k + 1) P)``.
 

@@ -8,16 +8,15 @@ from pathlib import Path
 
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.events.cache import EventFrames
-from trevsnn.data.events.convention import AS_STATED, Convention
+from trevsnn.data.events.convention import Convention
 from trevsnn.data.events.excerpts import both_directions, cut_listing, file_of
-from trevsnn.data.events.recordings import READERS
+from trevsnn.data.events.recordings import READERS, UNSTATED
 from trevsnn.data.events.table import TABLE, has_table, natural, read_table, table_parts
 from trevsnn.data.listing import VALIDATION_SHARE, data_root, find_parts, list_classes, list_files, part_of
 from trevsnn.data.part import FileList
 from trevsnn.data.splitting import ordered_split, stratified_split, time_split
 from trevsnn.errors import RunError
 
-ENDINGS = tuple(READERS)
 GESTURES = (
     "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter clockwise",
     "left arm clockwise", "left arm counter clockwise", "arm roll", "air drums", "air guitar", "other gestures",
@@ -71,7 +70,7 @@ def list_recordings(
     split: Split,
     piece_ms: float | None = None,
     workers: int = 0,
-    convention: Convention = AS_STATED,
+    convention: Convention = UNSTATED,
     *,
     skip: bool = False,
 ) -> FileList:
@@ -99,7 +98,7 @@ def list_recordings(
     if (root / "trials_to_train.txt").is_file():
         return cut(_gestures(root, split))
     if has_table(root):
-        listed = read_table(root, ENDINGS)
+        listed = read_table(root, READERS)
         if set(listed) != {None}:
             return cut(_part_of_table(listed, split))
         whole = cut(listed[None])
@@ -132,7 +131,7 @@ def _part_of_table(listed: Mapping[str | None, FileList], split: Split) -> FileL
 
 
 def _list(folder: Path, classes: Sequence[str]) -> FileList:
-    files, labels = list_files(folder, ENDINGS, classes)
+    files, labels = list_files(folder, READERS, classes)
     order = sorted(range(len(files)), key=lambda i: (labels[i], *natural(files[i])))
     return FileList(folder, [files[i] for i in order], [labels[i] for i in order], classes)
 

@@ -49,7 +49,9 @@ def test_what_is_damaged_is_read_as_events_or_refused_in_a_sentence(name, tmp_pa
             recording = open_recording(path)
         except UnreadableError as error:
             refused += 1
-            assert re.fullmatch(rf"(?s){re.escape(str(path))} (cannot be read|holds no events).{{5,500}}[.]", str(error)), error
+            assert re.fullmatch(
+                rf"(?s){re.escape(str(path))} (cannot be read|holds no events).{{5,500}}[.]", str(error)
+            ), error
             assert "\n" not in str(error)
         else:
             events = recording.events
