@@ -60,8 +60,8 @@ class Parser(ArgumentParser):
 
 
 def _values(annotation: Any) -> dict[str, Any]:
-    """What argparse is to know of the values of ``Sequence[X]``, ``tuple[X, ...]`` and ``Literal[...]``, or of these or
-    None: their number, and their type or the choices. Else nothing."""
+    """What argparse is to know of the values of ``Sequence[X]``, ``tuple[X, ...]``, ``tuple[X, X]`` and ``Literal[...]``, or of
+    these or None: their number, and their type or the choices. Else nothing."""
     if NoneType in get_args(annotation):
         annotation = get_args(annotation)[0]
     kind = get_origin(annotation)
@@ -69,8 +69,9 @@ def _values(annotation: Any) -> dict[str, Any]:
         return {"choices": list(get_args(annotation))}
     if kind not in (Sequence, tuple):
         return {}
-    item = get_args(annotation)[0]
-    return {"nargs": "+" if kind is Sequence else "*", **(_values(item) or {"type": item})}
+    item, *others = get_args(annotation)
+    number = "+" if kind is Sequence else "*" if others == [...] else 1 + len(others)
+    return {"nargs": number, **(_values(item) or {"type": item})}
 
 
 @contextlib.contextmanager
