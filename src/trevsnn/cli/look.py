@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable
 from json import dumps
 from pathlib import Path
-from typing import Any
 
 from trevsnn.cli.types import NonNegativeInt, PositiveFloat, PositiveInt
 from trevsnn.data.config import DataConfig, Split
@@ -45,10 +44,10 @@ def show(
         RunError: a file cannot be read or written, or a folder holds no recordings.
         UsageError: a value is out of its range.
     """
-    from trevsnn.cli.show_recordings import Drawing, show_folder, show_recording
-
     if frames > MOST_FRAMES:
         raise UsageError(f"--frames is {frames}; {MOST_FRAMES} at most are drawn.")
+    from trevsnn.cli.show_recordings import Drawing, show_folder, show_recording
+
     drawing = Drawing(None if out is None else _new_files(path, out, overwrite), frames, window_ms, slow)
     if path.is_dir():
         result, lines = show_folder(path, sensor, workers, drawing)
@@ -110,14 +109,10 @@ def _one_line(text: str) -> str:
 
 
 def _new_files(path: Path, out: Path, overwrite: bool) -> tuple[Path, Path]:
-    """The files that pictures are written to, and their folder made; refused before anything is read."""
+    """The files that pictures are to be written to; refused before anything is read."""
     name = path.resolve().name if path.is_dir() else path.stem
     files = out / f"{name}.png", out / f"{name}.gif"
     for file in files:
         if file.is_dir() or (os.path.lexists(file) and not overwrite):
             raise RunError(f"{file} is there already: give another folder with --out, or --overwrite to replace it.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out} cannot be made ({error.strerror}): give another folder with --out.") from error
     return files

@@ -8,15 +8,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import EngFormatter
 from rich.progress import track
 from rich.table import Table
 
 from trevsnn.data.events.animation import FASTEST_MS, MOST_FRAMES, animation, animation_spans
 from trevsnn.data.events.look import HOT_LEAST, HOT_TIMES, Sensor, look_at_file, rate_windows
 from trevsnn.data.events.look_at_set import find_recordings, look_at_item, look_at_recordings, summarise
-from trevsnn.data.events.picture import set_sheet, sheet, sheet_spans, time_unit
+from trevsnn.data.events.picture import set_sheet, sheet, sheet_spans
 from trevsnn.data.events.recordings import Events
+from trevsnn.data.events.units import counted, rate_text, time_text
 from trevsnn.data.kinds import kind_of
 from trevsnn.data.part import UnreadableError
 from trevsnn.errors import RunError, UsageError, listed
@@ -27,8 +27,6 @@ DRAWN = 16  # classes of a set
 NAMED = 5  # unreadable recordings
 COLUMNS, LINES = 60, 4  # of the rate over time
 EIGHTHS = " ▁▂▃▄▅▆▇█"
-
-engineering = EngFormatter(places=1, sep=" ")
 
 
 @dataclass(frozen=True)
@@ -70,14 +68,14 @@ def show_recording(path: Path, sensor: Sensor | None, drawing: Drawing) -> tuple
         UnreadableError, RunError, UsageError: as :func:`trevsnn.data.events.look.look_at_file`; or a picture cannot be written.
     """
     events, figures = look_at_file(path, sensor)
-    lines = [visible(path.name), *_described(figures), "", *_rate_chart(events)]
+    lines = [visible(path.name), *_described(figures), *_rate_chart(events), ""]
     pictures = None
     if drawing.files is not None:
         spans = sheet_spans(figures["duration_us"], drawing.frames, 3 * drawing.window_us)
         recording = ("", events, tuple(figures["sensor"]))
         png = sheet(events, figures, path.name, spans)
         pictures = _write(drawing, png, [recording], figures["duration_us"])
-    return {**figures, "pictures": pictures}, [*lines, "", *_drawn(pictures)]
+    return {**figures, "pictures": pictures}, [*lines, *_drawn(pictures)]
 
 
 def show_folder(root: Path, sensor: Sensor | None, workers: int, drawing: Drawing) -> tuple[dict[str, Any], list[str]]:
@@ -145,6 +143,11 @@ def _write(
     assert drawing.files is not None
     spans = animation_spans(duration_us, drawing.window_us)
     gif = animation(recordings, spans, drawing.slow)
+    folder = drawing.files[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made ({error.strerror}): give another folder with --out.") from error
     for file, content in zip(drawing.files, (png, gif), strict=True):
         write_file(file, content)
     return {
@@ -157,10 +160,10 @@ def _drawn(pictures: dict[str, Any] | None) -> list[str]:
     if pictures is None:
         return ["To see it: --out FOLDER writes a sheet of frames (.png) and an animation (.gif)."]
     shown, whole = pictures["shown_us"], pictures["duration_us"]
-    line = f"written: {visible(pictures['sheet'])} and {visible(pictures['animation'])}, {pictures['frames']} frames"
+    line = f"written: {visible(pictures['sheet'])} and {visible(pictures['animation'])}, {counted(pictures['frames'], 'frame')}"
     if shown < whole:
-        enough = -(-whole // MOST_FRAMES) // 1000 + 1
-        line += f", of the first {_time(shown)} of {_time(whole)}; --window_ms {enough} shows all"
+        enough = whole // MOST_FRAMES // 1000 + 1
+        line += f", of the first {time_text(shown)} of {time_text(whole)}; --window_ms {enough} shows all"
     return [line]
 
 
@@ -176,36 +179,29 @@ def _described(figures: dict[str, Any]) -> list[str]:
     if figures["mean_rate"] is None:
         rate = "none, all events are at one time"
     else:
-        mean, peak = (engineering(figures[name]) for name in ("mean_rate", "peak_rate"))
-        rate = f"{mean} events/s in the mean, {peak} in the busiest {_time(figures['peak_window_us'])}"
+        mean, peak = (rate_text(figures[name]) for name in ("mean_rate", "peak_rate"))
+        rate = f"{mean} events/s in the mean, {peak} in the busiest {time_text(figures['peak_window_us'])}"
     strays = "no event" if outside["first"] is None else (
-        f"{outside['events']:,} events; the first is number {outside['first']['number']:,}, at ({outside['first']['x']}, "
-        f"{outside['first']['y']}), {_time(outside['first']['after_us'])} after the first of all"
+        f"{counted(outside['events'], 'event')}; the first is number {outside['first']['number']:,}, at ({outside['first']['x']}, "
+        f"{outside['first']['y']}), {time_text(outside['first']['after_us'])} after the first of all"
     )  # fmt: skip
     named = ", ".join(f"({p['x']}, {p['y']}) {p['share']:.2%}" for p in hot["pixels"])
-    noisy = (
-        f"{hot['count']:,} with {hot['events'] / events:.2%} of all events: {named}{', ...' * (hot['count'] > len(hot['pixels']))}"
-        if hot["count"]
-        else "none"
-    )
+    more = ", ..." if hot["count"] > len(hot["pixels"]) else ""
+    which = f"each over {HOT_TIMES} times its neighbours' mean and {HOT_LEAST} events at least"
+    noisy = f"{hot['count']:,} with {hot['events'] / events:.2%} of all events, {which}:\n{'':14}{named}{more}"
     order = [] if figures["disordered"] is None else [f"{figures['disordered']:,} out of order"]
     rows = {
         "format": figures["format"],
         "sensor": sensor,
-        "duration": f"{_time(figures['duration_us'])}, from {figures['start_us']:,} us of the file's clock",
+        "duration": f"{time_text(figures['duration_us'])}, from {figures['start_us']:,} us of the file's clock",
         "events": f"{events:,}: {', '.join(polarities)}",
         "rate": rate,
         "order": ", ".join([*order, f"{figures['equal_times']:,} at the time of the one before"]),
         "outside": f"{strays} outside the sensor" if outside["first"] is None else strays,
-        "hot pixels": f"{noisy} (rule: {HOT_LEAST} events or more, and over {HOT_TIMES} times the mean of their neighbours)",
-        "longest gap": f"{_time(gap['us'])} without an event, {_time(gap['after_us'])} after the first",
+        "hot pixels": noisy if hot["count"] else f"none, {which}",
+        "longest gap": f"{time_text(gap['us'])} without an event, {time_text(gap['after_us'])} after the first",
     }
     return [f"  {name:<12}{text}" for name, text in rows.items()]
-
-
-def _time(microseconds: float) -> str:
-    scale, unit = time_unit(microseconds)
-    return f"{microseconds / scale:,.1f}".removesuffix(".0") + f" {unit}"
 
 
 def _rate_chart(events: Events) -> list[str]:
@@ -220,10 +216,10 @@ def _rate_chart(events: Events) -> list[str]:
     lines = []
     for line in reversed(range(LINES)):
         filled = (round(8 * (LINES * rate / max(rates) - line)) for rate in rates)
-        label = engineering(max(rates)) if line == LINES - 1 else ""
+        label = rate_text(max(rates)) if line == LINES - 1 else ""
         lines.append(f"  {label:>10} |{''.join(steps[min(max(n, 0), 8)] for n in filled)}".rstrip())
-    end = _time(edges[-1] - 1)
-    return ["  events a second", *lines, f"  {0:>10} +{'-' * len(rates)}", f"{'':13}0{end:>{len(rates) - 1}}"]
+    end = time_text(edges[-1] - 1)
+    return ["", "  events a second", *lines, f"  {0:>10} +{'-' * len(rates)}", f"{'':13}0{end:>{len(rates) - 1}}"]
 
 
 def _table(root: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -236,8 +232,8 @@ def _table(root: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         known = row["events"] is not None
         cells = [
-            f"{row['events']:,.0f}", _time(row["duration_us"]),
-            "" if row["rate"] is None else engineering(row["rate"]), f"{row['brighter']:.1%}",
+            f"{row['events']:,.0f}", time_text(row["duration_us"]),
+            "" if row["rate"] is None else rate_text(row["rate"]), f"{row['brighter']:.1%}",
             f"{row['sensor'][0]} x {row['sensor'][1]}",
         ] if known else [""] * 5  # fmt: skip
         table.add_row(row["part"], row["class"], f"{row['recordings']:,}", *cells)
@@ -252,9 +248,9 @@ def _oddities(rows: Sequence[dict[str, Any]], unreadable: dict[str, str]) -> lis
     if any(row["sensor_from"] == "events" for row in rows):
         lines.append("The files state no sensor: it is at least so large, by the events.")
     if outside := sum(row["outside"] for row in rows):
-        lines.append(f"{outside:,} events outside the sensor.")
+        lines.append(f"{counted(outside, 'event')} outside the sensor.")
     if hot := sum(row["hot"] for row in rows):
-        lines.append(f"{hot:,} hot pixels: trevsnn data show FILE names those of a recording.")
+        lines.append(f"{counted(hot, 'hot pixel')}: trevsnn data show FILE names those of a recording.")
     if empty := [" ".join(filter(None, (row["part"], row["class"]))) for row in rows if not row["recordings"]]:
         lines.append(f"No recordings: {visible(listed(empty, NAMED))}.")
     if unreadable:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from math import ceil, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from trevsnn.data.events.colours import TEXT, TRACK, Span, coloured, count_spans, enlarged, fitting, palette
+from trevsnn.data.events.colours import TEXT, TRACK, Span, drawn, fitting, palette
 from trevsnn.data.events.look import Sensor
 from trevsnn.data.events.recordings import Events
 from trevsnn.terminal import visible
@@ -39,43 +38,39 @@ def animation(recordings: Sequence[tuple[str, Events, Sensor]], spans: Sequence[
         spans: of :func:`animation_spans`.
         slow: by how much slower than it was.
     """
-    tiles = [_tile(events, sensor, spans, len(recordings)) for _, events, sensor in recordings]
-    columns = min(range(ceil(sqrt(len(tiles))), MOST_COLUMNS + 1), key=lambda columns: -len(tiles) % columns)
+    count = len(recordings)
+    room = (272, 640) if count == 1 else (136, 160)
+    sides = [
+        (factor * rows, factor * columns) for (rows, columns), factor in (fitting(r[2], *room) for r in recordings)
+    ]
+    columns = min(range(ceil(sqrt(count)), MOST_COLUMNS + 1), key=lambda columns: -count % columns)
     label = LABEL if any(name for name, _, _ in recordings) else 0
-    across = max(max(tile_THW.shape[2] for tile_THW in tiles), 96) + GAP
-    down = max(tile_THW.shape[1] for tile_THW in tiles) + label + GAP
-    width, height = columns * across - GAP, -(-len(tiles) // columns) * down - GAP
-    corners = [(number // columns * down, number % columns * across) for number in range(len(tiles))]
+    across = max(*(side[1] for side in sides), 96) + GAP
+    down = max(side[0] for side in sides) + label + GAP
+    width, height = columns * across - GAP, -(-count // columns) * down - GAP
+    corners = [(number // columns * down, number % columns * across) for number in range(count)]
+    shown = zip(*(drawn(events, spans, sensor, *room) for _, events, sensor in recordings), strict=True)
     frames, colours = [], palette().tobytes()
-    for t, (first, last) in enumerate(spans):
+    for (first, last), tiles_HW in zip(spans, shown, strict=True):
         frame_HW = np.zeros((height + FOOT, width), np.uint8)
-        for tile_THW, (top, left) in zip(tiles, corners, strict=True):
-            rows, lines = tile_THW.shape[1:]
-            frame_HW[top : top + rows, left : left + lines] = tile_THW[t]
+        for tile_HW, (top, left), (rows, lines) in zip(tiles_HW, corners, sides, strict=True):
+            frame_HW[top : top + rows, left : left + lines] = tile_HW
         frame_HW[height : height + 3] = TRACK
         frame_HW[height : height + 3, width * first // spans[-1][1] : width * last // spans[-1][1]] = TEXT
         frame = Image.fromarray(frame_HW)
         frame.putpalette(colours)
         pen = ImageDraw.Draw(frame)
         pen.text((4, height + 6), f"{first / 1e6:.3f} s", fill=TEXT)
-        for (name, _, _), (top, left), tile_THW in zip(recordings, corners, tiles, strict=True):
-            pen.text((left + 2, top + tile_THW.shape[1] + 2), _short(name, across // 6), fill=TEXT)
-            if len(tiles) > 1:
-                pen.rectangle((left, top, left + tile_THW.shape[2] - 1, top + tile_THW.shape[1] - 1), outline=TRACK)
+        for (name, _, _), (top, left), (rows, lines) in zip(recordings, corners, sides, strict=True):
+            pen.text((left + 2, top + rows + 2), _short(name, across // 6), fill=TEXT)
+            if count > 1:
+                pen.rectangle((left, top, left + lines - 1, top + rows - 1), outline=TRACK)
         frames.append(frame)
     ends = [round(slow * last / 1e4) for _, last in spans]
     durations = [10 * (end - start) for start, end in zip([0, *ends], ends, strict=False)]
     content = io.BytesIO()
-    frames[0].save(
-        content, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False
-    )
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
     return content.getvalue()
-
-
-def _tile(events: Events, sensor: Sensor, spans: Sequence[Span], count: int) -> NDArray[np.uint8]:
-    """A recording's frames (T, H, W) in the colours of the palette, smaller where there are several."""
-    size_HW, factor = fitting(sensor, 272, 640) if count == 1 else fitting(sensor, 136, 160)
-    return enlarged(coloured(count_spans(events, spans, size_HW, sensor)), factor)
 
 
 def _short(name: str, most: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from trevsnn.data.events.recordings import Events
 DARKER, BRIGHTER, BACKGROUND = (0, 114, 178), (213, 94, 0), (255, 255, 255)
 MIXTURES, STRENGTHS = 9, 20  # of the two colours, and of a mixture on the background
 FAINTEST = 0.45  # strength of a single event among many
+MOST_COUNT = 9999  # events of a pixel, above which they look alike
 TEXT, TRACK = 254, 255  # the palette's entries for what is written on a picture
 
 Span = tuple[int, int]
@@ -33,39 +34,47 @@ def palette() -> NDArray[np.uint8]:
     return colours.round().astype(np.uint8)
 
 
-def coloured(counts_T2HW: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Entries (T, H, W) of :func:`palette` for the counts of darker and brighter events.
+def drawn(events: Events, spans: Sequence[Span], sensor: Sensor, small: int, large: int) -> Iterator[NDArray[np.uint8]]:
+    """A frame (H, W) for each span of time, of entries of :func:`palette`.
 
-    The colour is the mixture of the two in the share of a pixel's events. It is the stronger the more events there are, on
-    one scale for all frames: full where there are as many as in the busiest fiftieth of the pixels that have some.
-    """
-    total_THW = counts_T2HW.sum(1, dtype=np.int64)
-    some = total_THW[total_THW > 0]
-    most = max(int(np.quantile(some, 0.98)), 2) if len(some) else 2
-    mixture = np.rint((MIXTURES - 1) * counts_T2HW[:, 1] / np.maximum(total_THW, 1)).astype(np.int64)
-    strength = np.rint((STRENGTHS - 1) * np.sqrt(np.minimum((total_THW - 1).clip(0) / (most - 1), 1))).astype(np.int64)
-    return np.where(total_THW > 0, 1 + mixture * STRENGTHS + strength, 0).astype(np.uint8)
-
-
-def count_spans(
-    events: Events, spans: Sequence[Span], size_HW: tuple[int, int], sensor: Sensor
-) -> NDArray[np.uint8]:
-    """Counts (T, 2, H, W) of the events of each span of time, as :func:`trevsnn.data.events.frames.bin_events` counts them.
+    A pixel's colour is the mixture of the two in the share of its events. It is the stronger the more events there are, on one
+    scale for all frames: full where there are as many as in the busiest fiftieth of the pixels that have some.
 
     Args:
-        events: in the order of time; those outside the sensor are not counted.
+        events: in the order of time; those outside the sensor are not drawn.
         spans: first microsecond and the one behind the last, from the first event.
-        size_HW: of a frame, no larger than the sensor.
         sensor: width and height in pixels.
+        small, large: as :func:`fitting` takes them.
     """
+    size_HW, factor = fitting(sensor, small, large)
     places = np.searchsorted(events["t"], np.array(spans) + events["t"][0]).tolist()
-    counts_T2HW = np.zeros((len(spans), 2, *size_HW), np.uint8)
-    for number, (first, last) in enumerate(places):
-        own = events[first:last]
-        own = own[inside(own, sensor)]
-        if len(own):
-            counts_T2HW[number] = bin_events(own, 1, size_HW, sensor, "time")[0]
-    return counts_T2HW
+    # Counted twice: all frames at once may not fit into memory.
+    histogram = np.zeros(MOST_COUNT + 1, np.int64)
+    for first, last in places:
+        total_HW = count(events[first:last], size_HW, sensor).sum(0)
+        histogram += np.bincount(np.minimum(total_HW, MOST_COUNT).ravel(), minlength=len(histogram))
+    histogram[0] = 0
+    most = int(np.searchsorted(histogram.cumsum(), 0.98 * histogram.sum()))
+    for first, last in places:
+        frame_HW = coloured(count(events[first:last], size_HW, sensor), max(most, 2))
+        yield frame_HW.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def count(events: Events, size_HW: tuple[int, int], sensor: Sensor) -> NDArray[np.int64]:
+    """Darker and brighter events (2, H, W) of each pixel of a frame, but for those outside the sensor, as
+    :func:`trevsnn.data.events.frames.bin_events` counts them."""
+    events = events[inside(events, sensor)]
+    if not len(events):
+        return np.zeros((2, *size_HW), np.int64)
+    return bin_events(events, 1, size_HW, sensor, "time")[0].astype(np.int64)
+
+
+def coloured(counts_2HW: NDArray[np.int64], most: int) -> NDArray[np.uint8]:
+    """Entries (H, W) of :func:`palette` for counts of events; in full strength where there are ``most``, 2 at least, or more."""
+    total_HW = counts_2HW.sum(0)
+    mixture = np.rint((MIXTURES - 1) * counts_2HW[1] / np.maximum(total_HW, 1))
+    strength = np.rint((STRENGTHS - 1) * np.sqrt(((total_HW - 1) / (most - 1)).clip(0, 1)))
+    return np.where(total_HW > 0, 1 + mixture * STRENGTHS + strength, 0).astype(np.uint8)
 
 
 def fitting(sensor: Sensor, small: int, large: int) -> tuple[tuple[int, int], int]:
@@ -79,8 +88,3 @@ def fitting(sensor: Sensor, small: int, large: int) -> tuple[tuple[int, int], in
         shrink = -(-max(sensor) // large)
         return (max(height // shrink, 1), max(width // shrink, 1)), 1
     return (height, width), max(small // max(sensor), 1)
-
-
-def enlarged(pixels_THW: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Every pixel as a square of ``factor`` x ``factor``."""
-    return pixels_THW.repeat(factor, axis=-2).repeat(factor, axis=-1)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from trevsnn.data.events.colours import (
-    BRIGHTER, DARKER, Span, coloured, count_spans, enlarged, fitting, palette,
-)  # fmt: skip
+from trevsnn.data.events.colours import BRIGHTER, DARKER, Span, drawn, palette
 from trevsnn.data.events.look import Sensor, rate_windows
 from trevsnn.data.events.recordings import Events
+from trevsnn.data.events.units import counted, rate_text, time_text, time_unit
 from trevsnn.terminal import visible
 
 DPI = 100
@@ -28,9 +28,10 @@ CHART_WINDOWS = 150
 
 def sheet_spans(duration_us: int, frames: int, longest_us: int) -> list[Span]:
     """The times that the frames of a sheet show: of as many equal times the whole, or no more than the longest from the
-    beginning of each."""
+    beginning of each. There are fewer where the recording has fewer microseconds."""
+    frames = min(frames, duration_us + 1)
     edges = [(duration_us + 1) * k // frames for k in range(frames + 1)]
-    return [(first, min(last, first + longest_us)) for first, last in zip(edges, edges[1:], strict=False)]
+    return [(first, min(last, first + longest_us)) for first, last in pairwise(edges)]
 
 
 def sheet(events: Events, figures: dict[str, Any], title: str, spans: Sequence[Span]) -> bytes:
@@ -42,9 +43,7 @@ def sheet(events: Events, figures: dict[str, Any], title: str, spans: Sequence[S
         title: printed above, letter by letter.
         spans: of the frames, of :func:`sheet_spans`.
     """
-    sensor = tuple(figures["sensor"])
-    size_HW, factor = fitting(sensor, 272, 360)
-    frames_THW3 = _frames(events, sensor, spans, size_HW, factor)
+    frames_THW3 = _frames(events, spans, tuple(figures["sensor"]), 272, 360)
     height, width = frames_THW3.shape[1:3]
     rows = -(-len(spans) // max(1, WIDEST // (width + GAP)))
     columns = -(-len(spans) // rows)
@@ -62,40 +61,35 @@ def sheet(events: Events, figures: dict[str, Any], title: str, spans: Sequence[S
     return canvas.png()
 
 
-def set_sheet(rows: Sequence[tuple[str, Events, tuple[int, int], Sequence[Span]]], title: str, note: str) -> bytes:
-    """A picture (PNG) of a recording a row: its name, its events, its sensor's width and height, and the spans of its frames."""
-    drawn = []
-    for name, events, sensor, spans in rows:
-        size_HW, factor = fitting(sensor, 136, 160)
-        drawn.append((name, _frames(events, sensor, spans, size_HW, factor), spans, time_unit(spans[-1][1])))
-    width = max(frames_THW3.shape[2] for _, frames_THW3, _, _ in drawn)
-    names = [visible(name) if len(visible(name)) <= 20 else f"{visible(name)[:19]}…" for name, _, _, _ in drawn]
-    labels = 40 + 8 * max(map(len, names))
-    across = max(max(len(spans) for _, _, spans, _ in drawn) * (width + GAP), 560)
-    canvas = _Canvas(labels + across + 20, HEAD + sum(f.shape[1] + CAPTION + GAP for _, f, _, _ in drawn) + 10)
+def set_sheet(rows: Sequence[tuple[str, Events, Sensor, Sequence[Span]]], title: str, note: str) -> bytes:
+    """A picture (PNG) of a recording a row.
+
+    Args:
+        rows: for each its name, its events in the order of time, width and height of its sensor, and the spans of its frames.
+        title, note: printed above, letter by letter.
+    """
+    names = [visible(name) if len(visible(name)) <= 20 else f"{visible(name)[:19]}…" for name, _, _, _ in rows]
+    frames = [_frames(events, spans, sensor, 136, 160) for _, events, sensor, spans in rows]
+    left, width = 40 + 8 * max(map(len, names)), max(frames_THW3.shape[2] for frames_THW3 in frames)
+    across = max(max(map(len, frames)) * (width + GAP), 560)
+    canvas = _Canvas(left + across + 20, HEAD + sum(f.shape[1] + CAPTION + GAP for f in frames) + 10)
     canvas.title(title, note, 20)
     top = HEAD
-    for name, (_, frames_THW3, spans, unit) in zip(names, drawn, strict=True):
+    for name, frames_THW3, (_, _, _, spans) in zip(names, frames, rows, strict=True):
         height = frames_THW3.shape[1]
         canvas.text(20, top + height / 2 - 7, name, fontsize=10)
+        unit = time_unit(spans[-1][1])
         for column, (frame_HW3, span) in enumerate(zip(frames_THW3, spans, strict=True)):
-            left = labels + column * (width + GAP)
-            canvas.picture(frame_HW3, left, top)
-            canvas.text(left + frame_HW3.shape[1] / 2, top + height + 4, _times(span, unit), ha="center", fontsize=8)
+            x = left + column * (width + GAP)
+            canvas.picture(frame_HW3, x, top)
+            canvas.text(x + frame_HW3.shape[1] / 2, top + height + 4, _times(span, unit), ha="center", fontsize=8)
         top += height + CAPTION + GAP
     return canvas.png()
 
 
-def _frames(
-    events: Events, sensor: Sensor, spans: Sequence[Span], size_HW: tuple[int, int], factor: int
-) -> NDArray[np.uint8]:
+def _frames(events: Events, spans: Sequence[Span], sensor: Sensor, small: int, large: int) -> NDArray[np.uint8]:
     """RGB frames (T, H, W, 3) of some times of a recording."""
-    return palette()[enlarged(coloured(count_spans(events, spans, size_HW, sensor)), factor)]
-
-
-def time_unit(duration_us: float) -> tuple[float, str]:
-    """Microseconds in a unit that such a time is read in well, and its name."""
-    return (1e6, "s") if duration_us >= 10_000_000 else (1e3, "ms") if duration_us >= 1000 else (1, "us")
+    return palette()[np.stack(list(drawn(events, spans, sensor, small, large)))]
 
 
 def _times(span: Span, unit: tuple[float, str]) -> str:
@@ -105,10 +99,9 @@ def _times(span: Span, unit: tuple[float, str]) -> str:
 
 
 def _summary(figures: dict[str, Any]) -> str:
-    scale, unit = time_unit(figures["duration_us"])
     width, height = figures["sensor"]
     return (
-        f"{width} x {height} pixels, {figures['duration_us'] / scale:,.1f} {unit}, {figures['events']:,} events: "
+        f"{width} x {height} pixels, {time_text(figures['duration_us'])}, {counted(figures['events'], 'event')}: "
         f"{figures['brighter']:,} brighter, {figures['darker']:,} darker"
     )
 
@@ -125,8 +118,7 @@ def _rates(axes: Axes, events: Events, spans: Sequence[Span], unit: tuple[float,
         axes.axvspan(first / unit[0], last / unit[0], color="0.93" if number % 2 else "0.87", zorder=0, linewidth=0)
     axes.axhline(0, color="white", linewidth=0.8)
     axes.set(xlim=(0, edges[-1] / unit[0]), xlabel=unit[1], ylabel="events a second")
-    engineering = EngFormatter(sep=" ")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: engineering(abs(value))))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rate_text(abs(value))))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=2, frameon=False, fontsize=9, borderaxespad=0)
 
@@ -140,9 +132,7 @@ class _Canvas:
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         bottom = self.height - top - height
-        return self.figure.add_axes(
-            (left / self.width, bottom / self.height, width / self.width, height / self.height)
-        )
+        return self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
 
     def picture(self, pixels_HW3: NDArray[np.uint8], left: int, top: int) -> None:
         axes = self.axes(left, top, pixels_HW3.shape[1], pixels_HW3.shape[0])
@@ -153,9 +143,7 @@ class _Canvas:
 
     def text(self, x: float, top: float, text: str, **style: Any) -> None:
         style = {"fontsize": 9, "color": "0.25", **style}
-        self.figure.text(
-            x / self.width, 1 - top / self.height, visible(text), va="top", parse_math=False, **style
-        )
+        self.figure.text(x / self.width, 1 - top / self.height, visible(text), va="top", parse_math=False, **style)
 
     def title(self, title: str, note: str, left: int = MARGIN) -> None:
         self.text(left, 10, title, fontsize=12, color="black", weight="bold")
