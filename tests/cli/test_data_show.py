@@ -16,6 +16,7 @@ from event_files import folder_of_recordings, some_events, write_aedat3, write_n
 from helpers import folder_of_pictures, picture, shard_config, shards_of_folder
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
+from trevsnn.data.events.recordings import EVENT
 from trevsnn.data.events.sets import GESTURES, list_recordings
 from trevsnn.data.pictures.folders import load_folder
 from trevsnn.data.pictures.shards import load_shards
@@ -88,7 +89,7 @@ def test_a_link_in_the_place_of_a_picture_is_not_written_through(tmp_path):
     write_nmnist(tmp_path / "a.bin", some_events(40))
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "a.png").symlink_to(tmp_path / "precious")
-    show = ["data", "show", str(tmp_path / "a.bin"), "--out", str(tmp_path)]
+    show = ["data", "show", str(tmp_path / "a.bin"), "--out", str(tmp_path), "--frames", "1"]
     assert main(show) == 1
     assert main([*show, "--overwrite"]) == 0
     assert (tmp_path / "precious").read_text() == "mine"
@@ -100,34 +101,39 @@ def test_a_long_recording_is_animated_from_its_beginning_and_it_is_said(tmp_path
     with h5py.File(tmp_path / "long.h5", "w") as file:
         for name, values in (("x", [0, 1]), ("y", [0, 1]), ("p", [0, 1]), ("t", [0, 20_000_000])):
             file[name] = values
-    show = ["data", "show", str(tmp_path / "long.h5"), "--out", str(tmp_path), "--overwrite"]
+    show = ["data", "show", str(tmp_path / "long.h5"), "--out", str(tmp_path), "--overwrite", "--frames", "1"]
     assert main(show) == 0
     assert "300 frames, of the first 9.9 s of 20 s; --window_ms 67 shows all" in capsys.readouterr().out
     assert main([*show, "--window_ms", "67"]) == 0
     assert "299 frames\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "name", ["[b]$x_{1}$.bin", "-x.bin", "a\tb\nc.bin", "a\x1b[31mb.bin", os.fsdecode(b"caf\xe9.bin"), "\u4e2d.bin"]
-)
-def test_names_of_recordings_are_printed_letter_by_letter(name, tmp_path, capsys):
-    write_nmnist(tmp_path / "data" / "cat" / name, some_events(40))
+NAMES = ["[b]$x_{1}$", "-x", "a\tb\nc", "a\x1b[31mb", os.fsdecode(b"caf\xe9"), "\u4e2d"]
+
+
+def test_names_of_recordings_are_printed_letter_by_letter(tmp_path, capsys):
+    """And drawn: of files, and of the classes of a set."""
+    for name in NAMES:
+        file = tmp_path / "data" / name / f"{name}.bin"
+        write_nmnist(file, some_events(40))
+        assert main(["data", "show", str(file)]) == 0
+        text = capsys.readouterr().out
+        spelled = name.replace("\x1b", "\\x1b").replace("\udce9", "\\udce9")
+        assert text.startswith(f"{spelled}.bin\n  format ")
     out = tmp_path / "out"
-    assert main(["data", "show", str(tmp_path / "data" / "cat" / name), "--out", str(out)]) == 0
+    assert main(["data", "show", str(tmp_path / "data"), "--workers", "0", "--out", str(out), "--frames", "1"]) == 0
     text = capsys.readouterr().out
     assert "\x1b" not in text
-    assert len(list(out.iterdir())) == 2
-    if "[b]" in name:
-        assert text.startswith("[b]$x_{1}$.bin\n")
-    assert main(["data", "show", str(tmp_path / "data"), "--workers", "0", "--out", str(out)]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+    assert "[b]$x_{1}$" in text
+    assert main(["data", "show", str(file), "--out", str(out), "--frames", "1"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["data.gif", "data.png", "\u4e2d.gif", "\u4e2d.png"]
 
 
 def test_a_set_of_recordings(tmp_path, capsys):
     folder_of_recordings(tmp_path / "set", 3, ("train", "test"))
     (tmp_path / "set" / "test" / "dog" / "broken.bin").write_bytes(b"123")
     out = tmp_path / "out"
-    show = ["data", "show", str(tmp_path / "set"), "--workers", "0", "--out", str(out)]
+    show = ["data", "show", str(tmp_path / "set"), "--workers", "0", "--out", str(out), "--frames", "1"]
     assert main(show) == 0
     text = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "34 x" in line]
@@ -259,15 +265,28 @@ def test_a_pipe_that_closes_and_a_terminal_without_our_letters():
     assert writer.wait() == 0
 
 
-def test_the_rate_over_time_in_ascii(tmp_path, monkeypatch):
-    """Through a terminal of ASCII alone: nothing else is written, tables included."""
-    folder_of_recordings(tmp_path, 3)
-    for path in (tmp_path, tmp_path / "cat" / "cat_0.bin"):
-        raw = io.BytesIO()
-        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-        assert main(["data", "show", str(path), "--workers", "0"]) == 0
-        sys.stdout.flush()
-        assert ("#" if path.is_file() else "34 x 34") in raw.getvalue().decode("ascii")
+def test_the_rate_over_time(tmp_path, monkeypatch):
+    """Bars of eighths, and where the terminal has ASCII alone of halves; tables have no other letters then, too."""
+    folder_of_recordings(tmp_path / "set", 3)
+    events = np.zeros(100, EVENT)  # in 60 us; 80 in the first, 10 in the 21st, 9 in the next, 1 in the last
+    events["t"] = np.repeat([0, 20, 21, 59], [80, 10, 9, 1])
+    write_nmnist(tmp_path / "a.bin", events)
+    shown = {}
+    for encoding in ("utf-8", "ascii"):
+        for path in (tmp_path / "set", tmp_path / "a.bin"):
+            raw = io.BytesIO()
+            monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+            assert main(["data", "show", str(path), "--workers", "0"]) == 0
+            sys.stdout.flush()
+            shown[encoding, path.name] = raw.getvalue().decode(encoding).splitlines()
+    assert any("34 x 34" in line for line in shown["ascii", "set"])
+    for encoding, full, bars in (("utf-8", "█", "▄▄▁"), ("ascii", "#", "...")):
+        lines = shown[encoding, "a.bin"]
+        start = lines.index("  events a second")
+        assert lines[start + 1] == f"        80 M |{full}"
+        assert lines[start + 2 : start + 4] == [f"             |{full}"] * 2
+        assert lines[start + 4] == f"             |{full}{' ' * 19}{bars[:2]}{' ' * 37}{bars[2]}"
+        assert lines[start + 5 : start + 7] == ["           0 +" + 60 * "-", f"{'':13}0{'59 us':>59}"]
 
 
 WRONG = [

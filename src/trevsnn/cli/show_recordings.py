@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +187,8 @@ def _described(figures: dict[str, Any]) -> list[str]:
     )  # fmt: skip
     named = ", ".join(f"({p['x']}, {p['y']}) {p['share']:.2%}" for p in hot["pixels"])
     more = ", ..." if hot["count"] > len(hot["pixels"]) else ""
-    which = f"each over {HOT_TIMES} times its neighbours' mean and {HOT_LEAST} events at least"
-    noisy = f"{hot['count']:,} with {hot['events'] / events:.2%} of all events, {which}:\n{'':14}{named}{more}"
+    rule = f"(over {HOT_TIMES} times its neighbours' mean, and {HOT_LEAST} events at least)"
+    noisy = f"{hot['count']:,} {rule} with {hot['events'] / events:.2%} of all events:\n{'':14}{named}{more}"
     order = [] if figures["disordered"] is None else [f"{figures['disordered']:,} out of order"]
     rows = {
         "format": figures["format"],
@@ -198,7 +198,7 @@ def _described(figures: dict[str, Any]) -> list[str]:
         "rate": rate,
         "order": ", ".join([*order, f"{figures['equal_times']:,} at the time of the one before"]),
         "outside": f"{strays} outside the sensor" if outside["first"] is None else strays,
-        "hot pixels": noisy if hot["count"] else f"none, {which}",
+        "hot pixels": noisy if hot["count"] else f"none {rule}",
         "longest gap": f"{time_text(gap['us'])} without an event, {time_text(gap['after_us'])} after the first",
     }
     return [f"  {name:<12}{text}" for name, text in rows.items()]
@@ -212,10 +212,10 @@ def _rate_chart(events: Events) -> list[str]:
         return []
     counts = zip(windows["darker"], windows["brighter"], edges, edges[1:], strict=False)
     rates = [1e6 * (darker + brighter) / (end - start) for darker, brighter, start, end in counts]
-    steps = "  ......##" if Terminal().options.ascii_only else EIGHTHS
+    steps = " ....####" if Terminal().options.ascii_only else EIGHTHS
     lines = []
     for line in reversed(range(LINES)):
-        filled = (round(8 * (LINES * rate / max(rates) - line)) for rate in rates)
+        filled = (ceil(8 * (LINES * rate / max(rates) - line)) for rate in rates)  # so that one event is seen
         label = rate_text(max(rates)) if line == LINES - 1 else ""
         lines.append(f"  {label:>10} |{''.join(steps[min(max(n, 0), 8)] for n in filled)}".rstrip())
     end = time_text(edges[-1] - 1)
@@ -225,10 +225,12 @@ def _rate_chart(events: Events) -> list[str]:
 def _table(root: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
     """The rows of a folder as a table of lines."""
     table = Table(title=f"{root}: medians of the recordings")
-    table.add_column("part")
+    parts = any(row["part"] for row in rows)
+    if parts:
+        table.add_column("part")
     table.add_column("class", overflow="fold")
     for name in ("items", "events", "duration", "events/s", "brighter", "sensor"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         known = row["events"] is not None
         cells = [
@@ -236,7 +238,7 @@ def _table(root: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
             "" if row["rate"] is None else rate_text(row["rate"]), f"{row['brighter']:.1%}",
             f"{row['sensor'][0]} x {row['sensor'][1]}",
         ] if known else [""] * 5  # fmt: skip
-        table.add_row(row["part"], row["class"], f"{row['recordings']:,}", *cells)
+        table.add_row(*[row["part"]] * parts, row["class"], f"{row['recordings']:,}", *cells)
     console = Terminal()
     with console.capture() as captured:
         console.print(table)
