@@ -52,7 +52,7 @@ print(trevsnn.data.read_recording.__module__, trevsnn.data.bin_events.__module__
         "['bin_events', 'read_recording'] True False",
         "trevsnn.data.events.recordings trevsnn.data.events.frames False",
     ]
-    with pytest.raises(AttributeError, match="module 'trevsnn.data' has no attribute 'read_recordings'"):
+    with pytest.raises(AttributeError, match=r"module 'trevsnn\.data' has no attribute 'read_recordings'"):
         trevsnn.data.read_recordings  # noqa: B018
 
 
