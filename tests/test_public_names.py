@@ -40,6 +40,22 @@ def test_every_public_name_is_there():
     assert run("import trevsnn; print(trevsnn.zoo.presets.PRESETS is trevsnn.zoo.PRESETS)") == "True\n"
 
 
+def test_recordings_from_python():
+    """Without torch; and nothing is loaded before a name is used."""
+    program = """
+import sys, trevsnn
+names = trevsnn.data.__all__
+print(names, set(names) <= set(dir(trevsnn.data)), "numpy" in sys.modules)
+print(trevsnn.data.read_recording.__module__, trevsnn.data.bin_events.__module__, "torch" in sys.modules)
+"""
+    assert run(program).splitlines() == [
+        "['bin_events', 'read_recording'] True False",
+        "trevsnn.data.events.recordings trevsnn.data.events.frames False",
+    ]
+    with pytest.raises(AttributeError, match=r"module 'trevsnn\.data' has no attribute 'read_recordings'"):
+        trevsnn.data.read_recordings  # noqa: B018
+
+
 def test_a_name_that_is_not_there():
     with pytest.raises(AttributeError, match="module 'trevsnn' has no attribute 'TRevSMM'"):
         trevsnn.TRevSMM  # noqa: B018

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wrapt import register_post_import_hook
 
 if TYPE_CHECKING:
+    from trevsnn import data as data
     from trevsnn import errors as errors
     from trevsnn import network as network
     from trevsnn import neurons as neurons
@@ -52,7 +53,7 @@ _MODULE_OF = {
     "published_names": "trevsnn.zoo.published",
     "temporal_loss": "trevsnn.network.losses",
 }
-_SUBMODULES = {"errors", "network", "neurons", "reversible", "zoo"}
+_SUBMODULES = {"data", "errors", "network", "neurons", "reversible", "zoo"}
 
 
 def __getattr__(name: str) -> Any:

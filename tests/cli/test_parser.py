@@ -21,6 +21,7 @@ def command(
     out: Path,
     kinds: tuple[Literal["a", "b"], ...] = ("a", "b"),
     sizes: Sequence[PositiveInt] = (4,),
+    sensor: tuple[PositiveInt, PositiveInt] | None = None,
     rates: Sequence[OpenUnitInterval] | None = None,
     weights: Literal["last", "best"] = "last",
     json: bool = False,
@@ -34,6 +35,7 @@ def command(
         out: Where to.
         kinds: Kinds.
         sizes: Sizes.
+        sensor: Width and height.
         rates: Rates.
         weights: Which weights.
         json: Print JSON.
@@ -48,12 +50,19 @@ def test_a_signature_makes_the_options():
     needed = {"run": Path("r"), "files": [Path("f"), Path("g")], "out": Path("o")}
     assert parse("r", "f", "g", "--out", "o") == needed
     assert parse("r", "f", "g", "--out", "o", defaults=True) == {
-        **needed, "kinds": ["a", "b"], "sizes": [4], "rates": None, "weights": "last", "json": False,
+        **needed, "kinds": ["a", "b"], "sizes": [4], "sensor": None, "rates": None, "weights": "last", "json": False,
     }  # fmt: skip
-    given = ["--kinds", "--sizes", "8", "2", "--rates", "0.5", "--weights=best", "--json"]
+    given = ["--kinds", "--sizes", "8", "2", "--sensor", "34", "33", "--rates", "0.5", "--weights=best", "--json"]
     assert parse("r", "f", "g", "--out", "o", *given) == {
-        **needed, "kinds": [], "sizes": [8, 2], "rates": [0.5], "weights": "best", "json": True,
+        **needed, "kinds": [], "sizes": [8, 2], "sensor": [34, 33], "rates": [0.5], "weights": "best", "json": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["null", "1e3", "[a]", "{", "a: b", "caf\udce9"])
+def test_a_path_is_taken_as_it_is_written(name):
+    """Though some of these are something else in YAML, and the last is of bytes that are no UTF-8."""
+    found = parse(name, name, "--out", name)
+    assert (found["run"], found["files"], found["out"]) == (Path(name), [Path(name)], Path(name))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +71,8 @@ def test_a_signature_makes_the_options():
         (["--kinds", "c"], "c"),
         (["--sizes"], "sizes"),
         (["--sizes", "3", "0"], "sizes"),
+        (["--sensor", "3"], "sensor"),
+        (["--sensor", "3", "0"], "sensor"),
         (["--rates", "1"], "rates"),
         (["--json", "true"], "true"),
         (["--weight", "last"], "unrecognized arguments: --weight last"),
@@ -85,7 +96,7 @@ def test_help_is_the_docstring(capsys):
 
 def test_every_command_says_what_its_options_are():
     commands = {**COMMANDS, **{name: c for _, members in GROUPS.values() for name, c in members.items()}}
-    assert len(commands) == 9
+    assert len(commands) == 11
     for name, function in commands.items():
         parser = Parser(function)
         assert parser.description, name

@@ -40,6 +40,8 @@ AT_ONCE = [
     (["data", "--help"], 0, "prepare"),
     (["data", "prepare", "--help"], 0, "--no_hashes"),
     (["data", "check", "--help"], 0, "--workers"),
+    (["data", "show", "--help"], 0, "--window_ms"),
+    (["data", "list", "--help"], 0, "--split"),
     (["train", "--recipe", "n-mnist", "--epochs", "7", "--print_config"], 0, "epochs: 7"),
     (["train", "--print_config"], 0, "name: digits"),
     (["train", "--epoch", "3"], 2, "there is no option --epoch: did you mean --epochs?"),
@@ -70,6 +72,8 @@ AT_ONCE = [
     (["measure", "energy"], 2, "run"),
     (["data", "prepare", "mnist"], 2, "mnist"),
     (["data", "prepare", "imagenet"], 2, "archives"),
+    (["data", "show", "x.bin", "--sensor", "34"], 2, "sensor"),
+    (["data", "list", "x", "--split", "valid"], 2, "valid"),
     (["measure"], 2, "memory,speed,energy"),
     ([], 2, "command"),
 ]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from jsonargparse import ArgumentError, Namespace
 
 from trevsnn import __version__
-from trevsnn.cli import data, deploy, measure
+from trevsnn.cli import data, deploy, look, measure
 from trevsnn.cli.evaluate import evaluate, predict
 from trevsnn.cli.parser import Parser, with_underscores
 from trevsnn.cli.train import mistakes, run_train, train_parser
@@ -34,7 +34,10 @@ GROUPS: Mapping[str, tuple[str, Commands]] = {
         "Measure memory, speed and energy.",
         {"memory": measure.memory, "speed": measure.speed, "energy": measure.energy},
     ),
-    "data": ("Prepare and check data sets.", {"prepare": data.prepare, "check": data.check}),
+    "data": (
+        "Prepare, check and look at data sets.",
+        {"prepare": data.prepare, "check": data.check, "show": look.show, "list": look.list_},
+    ),
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -53,8 +54,11 @@ class Parser(ArgumentParser):
             if parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY:
                 self.add_argument(name, help=help_of[name], **settings)
             else:
-                default = list(default) if isinstance(default, tuple) else default
-                self.add_argument(f"--{name}", help=help_of[name], default=default, **settings)
+                if default is inspect.Parameter.empty:
+                    settings["required"] = True
+                else:
+                    settings["default"] = list(default) if isinstance(default, tuple) else default
+                self.add_argument(f"--{name}", help=help_of[name], **settings)
         for name in flags:
             self.add_argument(f"--{name}", action="store_true", help=help_of[name])
 
@@ -65,18 +69,31 @@ def with_underscores(word: str) -> str:
     return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
 
 
+class AsWritten:
+    """Reads a path as it is written. jsonargparse would read it as YAML first, which fails where a name is no UTF-8."""
+
+    def __call__(self, name: str) -> Path:
+        return Path(name)
+
+    def __repr__(self) -> str:
+        return "path"  # for the help
+
+
 def _values(annotation: Any) -> dict[str, Any]:
-    """What argparse is to know of the values of ``Sequence[X]``, ``tuple[X, ...]`` and ``Literal[...]``, or of these or
-    None: their number, and their type or the choices. Else nothing."""
+    """What argparse is to know of the values of ``Path``, ``Sequence[X]``, ``tuple[X, ...]``, ``tuple[X, X]`` and
+    ``Literal[...]``, or of these or None: their number, and their type or the choices. Else nothing."""
     if NoneType in get_args(annotation):
         annotation = get_args(annotation)[0]
+    if annotation is Path:
+        return {"type": AsWritten()}
     kind = get_origin(annotation)
     if kind is Literal:
         return {"choices": list(get_args(annotation))}
     if kind not in (Sequence, tuple):
         return {}
-    item = get_args(annotation)[0]
-    return {"nargs": "+" if kind is Sequence else "*", **(_values(item) or {"type": item})}
+    item, *others = get_args(annotation)
+    number = "+" if kind is Sequence else "*" if others == [...] else 1 + len(others)
+    return {"nargs": number, **(_values(item) or {"type": item})}
 
 
 @contextlib.contextmanager

@@ -114,6 +114,8 @@ def _first_twice(names: Sequence[str]) -> str:
 
 def _check_complete(root: Path, names: Sequence[str], endings: Sequence[str]) -> None:
     """Raise RunError where recordings beside the table do not stand in it."""
-    beside = {p.name for p in root.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")}
+    beside = {
+        p.name for p in root.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".") and p.name != TABLE
+    }
     if others := sorted(beside - {str(PurePosixPath(name)) for name in names}):
         raise RunError(f"{root / TABLE} does not name {listed(others, NAMED)}: add their lines, or move them away.")
