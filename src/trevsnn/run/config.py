@@ -19,6 +19,7 @@ from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.plain_yaml import PLAIN
+from trevsnn.run.config_file import checked_text
 from trevsnn.run.optim_config import OptimConfig
 from trevsnn.run.options import flatten, split_options, types_of
 from trevsnn.run.published import fill_in
@@ -162,17 +163,8 @@ class _BeginFrom(ActionConfigFile):
     ) -> None:
         if option_string == "--config" and not value:
             raise UsageError("--config names no file: give --config FILE.")
-        if option_string == "--recipe":
-            value = recipe_yaml(value)
-        else:
-            path = value
-            value, content = read_content(
-                Path(path)
-            )  # the text: of a path the parser would read the file in its own way
-            try:
-                check_names(content, types_of(RunConfig))
-            except ValueError as error:
-                raise UsageError(f"{path}: {error}") from error
+        recipe = option_string == "--recipe"  # a text in any case: the parser would read a file in its own way
+        value = recipe_yaml(value) if recipe else checked_text(Path(value), types_of(RunConfig))
         super().__call__(parser, namespace, value, option_string)
         namespace[self.dest][-1] = option_string  # to tell the user which of them it was
 
