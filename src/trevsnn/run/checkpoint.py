@@ -32,10 +32,6 @@ UNKNOWN = 2**31  # numbers of a network that is not known
 Nested = Any  # dicts, lists, tuples, scalars, None and tensors
 
 
-class DamagedError(RunError):
-    """A checkpoint cannot be used; the one before it may do."""
-
-
 def save_checkpoint(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state: Nested) -> None:
     """Write a checkpoint folder.
 
@@ -78,7 +74,7 @@ def load_checkpoint(folder: Path, numbers: int = UNKNOWN) -> tuple[dict[str, dic
         numbers: that the weights of its network have. Larger files than such a network's are not read.
 
     Raises:
-        DamagedError: a file is missing or damaged, no regular file, too large, or named otherwise than those of a checkpoint.
+        RunError: a file is missing or damaged, no regular file, too large, or named otherwise than those of a checkpoint.
     """
     try:
         refuse_links(folder)
@@ -95,7 +91,7 @@ def load_checkpoint(folder: Path, numbers: int = UNKNOWN) -> tuple[dict[str, dic
         if not isinstance(state, dict):
             raise ValueError(f"{STATE} holds no state")
     except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError, RecursionError) as error:
-        raise DamagedError(f"the checkpoint {folder} is damaged ({error}): remove it, or use another.") from error
+        raise RunError(f"the checkpoint {folder} is damaged ({error}): remove it, or use another.") from error
     return tensors, state
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from trevsnn.errors import RunError
 from trevsnn.run.folder import is_number
 from trevsnn.run.load import read_slope
 
@@ -19,22 +22,39 @@ COLUMNS = re.compile(
 NEEDED = {"epoch", "step", "train_loss", "val_loss", "val_accuracy", "lr", "seconds", "skipped_steps", "unreadable"}
 
 
-def check_state(state: Mapping[str, Any], steps_per_epoch: int) -> None:
+def check_state(state: Mapping[str, Any], steps_per_epoch: int, checkpoint: Path) -> None:
     """Check the types and ranges of what :meth:`trevsnn.train.state.TrainingState.save` writes.
 
     Args:
         state: of a checkpoint.
-        steps_per_epoch: of its run.
+        steps_per_epoch: of its run, where the state does not say it, as those of earlier versions.
+        checkpoint: for the message.
 
     Raises:
-        ValueError: one is another; says which.
+        RunError: one is another; says which.
     """
+    try:
+        _check_counts(state)
+        _check_tensors(state)
+        check_history(state.get("history"))
+        steps = _check_origin(state, steps_per_epoch)
+        # At a checkpoint within the evaluation that ends an epoch, that epoch has no row yet.
+        if not 0 <= state["step"] - len(state["history"]) * steps <= steps:
+            raise ValueError(f"{len(state['history'])} epochs of {steps} steps do not make step {state['step']}")
+    except ValueError as error:
+        raise RunError(f"the checkpoint {checkpoint} is damaged ({error}): remove it, or use another.") from error
+
+
+def _check_counts(state: Mapping[str, Any]) -> None:
     for name in ("step", "skipped", "in_a_row", "unreadable"):
         _whole(name, state.get(name))
     _whole("since_taken", state.get("since_taken", 0))
     read_slope(state.get("slope"))
-    if not is_number(state.get("seconds")) or not 0 <= state["seconds"] < float("inf"):
-        raise ValueError(f"seconds is {state.get('seconds')!r}")
+    if not is_number(state.get("seconds")) or not 0 <= state["seconds"] < math.inf:
+        raise ValueError(f"seconds is {str(state.get('seconds'))[:50]!r}")
+
+
+def _check_tensors(state: Mapping[str, Any]) -> None:
     for name, shape in (("loss_sum", ()), ("ce_sum", ()), ("since", (2,))):
         known = name in state or name == "loss_sum"  # earlier versions have that alone
         if known and (not isinstance(state.get(name), Tensor) or state[name].shape != shape):
@@ -42,13 +62,18 @@ def check_state(state: Mapping[str, Any], steps_per_epoch: int) -> None:
     for name in ("optimizer", "random"):
         if not isinstance(state.get(name), dict):
             raise ValueError(f"{name} is missing")
-    check_history(state.get("history"))
-    # At a checkpoint within the evaluation that ends an epoch, that epoch has no row yet.
-    if not 0 <= state["step"] - len(state["history"]) * steps_per_epoch <= steps_per_epoch:
-        raise ValueError(f"{len(state['history'])} epochs of {steps_per_epoch} steps do not make step {state['step']}")
-    for name in ("data", "origin"):
-        if not isinstance(state.get(name, {}), dict):
-            raise ValueError(f"{name} is no object")
+
+
+def _check_origin(state: Mapping[str, Any], steps_per_epoch: int) -> int:
+    """Check what a state says of its data and its origin; the steps of an epoch."""
+    data = state.get("data", {"sha256": "", "steps_per_epoch": steps_per_epoch})
+    if not isinstance(data, dict) or not {"sha256", "steps_per_epoch"} <= data.keys():
+        raise ValueError("data is not what is known of data")
+    _whole("steps_per_epoch", data["steps_per_epoch"])
+    origin = state.get("origin", {"config": {}, "versions": {}})
+    if not isinstance(origin, dict) or not all(isinstance(origin.get(name), dict) for name in ("config", "versions")):
+        raise ValueError("origin is not what a run is made from")
+    return max(1, data["steps_per_epoch"])
 
 
 def check_history(history: Any) -> None:

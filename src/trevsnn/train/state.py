@@ -20,7 +20,7 @@ from trevsnn.errors import RunError
 from trevsnn.network.encoders import slope_at
 from trevsnn.network.model import TRevSNN
 from trevsnn.reversible.precision import widest
-from trevsnn.run.checkpoint import DamagedError, checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
+from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.run.load import load_weights
 from trevsnn.terminal import say
@@ -179,11 +179,11 @@ class TrainingState:
         for checkpoint in saved:
             try:
                 weights, state = load_checkpoint(checkpoint, numbers)
-                said = self._changes(state, checkpoint)
-            except DamagedError as error:
+                check_state(state, self.data["steps_per_epoch"], checkpoint)
+            except RunError as error:
                 say(console, f"{error} Trying the one before it.")
                 continue
-            for line in said:
+            for line in self._changes(state):
                 say(console, line)
             self._load(weights, state, checkpoint)
             say(console, f"going on from {checkpoint.name}, after {len(self.history)} epochs")
@@ -192,16 +192,10 @@ class TrainingState:
             say(console, "no intact checkpoint: starting from the beginning")
         return {}
 
-    def _changes(self, state: dict[str, Any], checkpoint: Path) -> list[str]:
-        """What has changed since a state was saved; DamagedError where it is none."""
-        try:
-            said = compare_data(state["data"], self.data) if "data" in state else []
-            check_state(state, self.data["steps_per_epoch"])
-            return [*said, *(compare_origin(state["origin"], self.origin) if "origin" in state else [])]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedError(
-                f"the checkpoint {checkpoint} is damaged ({error}): remove it, or use another."
-            ) from error
+    def _changes(self, state: dict[str, Any]) -> list[str]:
+        """What has changed since a state was saved. Earlier versions did not save what it was made from."""
+        data = compare_data(state["data"], self.data) if "data" in state else []
+        return [*data, *(compare_origin(state["origin"], self.origin) if "origin" in state else [])]
 
     def _load(self, weights: dict[str, dict[str, torch.Tensor]], state: dict[str, Any], checkpoint: Path) -> None:
         try:
