@@ -21,7 +21,7 @@ DEEPEST = 20
 #: The name by which parsers of jsonargparse take their values so: ``ArgumentParser(parser_mode=PLAIN)``.
 PLAIN = "plain_yaml"
 
-_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
+_HALVES = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _FLOAT = re.compile(
     r"[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )

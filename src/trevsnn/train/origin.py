@@ -15,6 +15,7 @@ from trevsnn.errors import RunError
 from trevsnn.run.changes import CHANGEABLE
 from trevsnn.run.config import RunConfig, to_dict
 from trevsnn.run.options import flatten
+from trevsnn.terminal import visible
 
 LONGEST = 100  # characters of a value that is said
 
@@ -94,5 +95,5 @@ def config_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = visible(str(value))  # it comes from a file, and goes into the comments of another
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

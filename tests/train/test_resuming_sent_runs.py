@@ -10,6 +10,7 @@ import pytest
 from helpers import folder_of_pictures, metrics
 from trevsnn.cli.main import main
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from trevsnn.train.saved import check_history
 
 TINY = [
     "--model.channels", "[2,4]", "--model.timesteps", "1", "--model.num_classes", "2", "--model.in_chans", "3",
@@ -66,20 +67,22 @@ def test_a_link_or_pipe_that_would_be_read_or_appended_to_is_refused(begun, tmp_
 
 
 def test_a_history_holds_numbers_of_known_names_alone(begun, tmp_path, capsys):
-    _, state = load_checkpoint(checkpoints(begun / "checkpoints", "step")[0])
-    row = state["history"][0]
-    for number, history in enumerate((
-        [row | {"$(touch owned)": 0}], [row | {"lr": "=cmd|'/c calc'!A1"}], [row | {"epoch": 7}], [row | {"lr": True}], "rows",
-        [row, row | {"epoch": 2}], [{"epoch": 1}],
-    )):  # fmt: skip
-        run = shutil.copytree(begun, tmp_path / str(number))
-        change(run, "history", history)
-        assert main(["train", "--resume", str(run)]) == 0
-        out = " ".join(capsys.readouterr().out.split())
-        assert "is damaged" in out
-        assert "no intact checkpoint: starting from the beginning" in out
-        assert [list(row) for row in metrics(run)] == [list(metrics(begun)[0])] * 2
-        shutil.rmtree(run)
+    row = load_checkpoint(checkpoints(begun / "checkpoints", "step")[0])[1]["history"][0]
+    strange = [
+        [row | {"lr": "=cmd|'/c calc'!A1"}], [row | {"epoch": 7}], [row | {"lr": True}], "rows", [row, row], [{"epoch": 1}], [1],
+        [row | {1: 2}], [row | {"rate_level0\nx": 1}],
+    ]  # fmt: skip
+    for history in strange:
+        with pytest.raises(ValueError, match="history"):
+            check_history(history)
+    check_history([row, row | {"epoch": 2}])
+    run = shutil.copytree(begun, tmp_path / "run")
+    change(run, "history", [row | {"$(touch owned)": 0}])
+    assert main(["train", "--resume", str(run)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "is damaged (row 1 of the history holds '$(touch owned)'" in out
+    assert "no intact checkpoint: starting from the beginning" in out
+    assert [list(row) for row in metrics(run)] == [list(metrics(begun)[0])] * 2
 
 
 @pytest.mark.parametrize(
