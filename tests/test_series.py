@@ -5,11 +5,14 @@ import pytest
 from series import Variant, finished, series_parser, train_all
 from trevsnn.run.config import recipe_config
 from trevsnn.run.folder import RunFolder
+from trevsnn.run.lock import RunLock
 
 
 def test_a_series_does_not_report_runs_of_another_config(tmp_path):
     variant, config = Variant("T = 2"), recipe_config("digits")
-    run = RunFolder.create(variant.folder(tmp_path, 0), config, write=True)
+    run = RunFolder(variant.folder(tmp_path, 0))
+    with RunLock() as lock:
+        run.begin(config, lock)
     (run.path / "summary.json").write_text("{}")
     assert finished(tmp_path, variant, recipe_config("digits", ["--data.workers", "2"]), [0, 1]) == [{}]
     other = recipe_config("digits", ["--epochs", "13", "--model.channels", "[8,8]"])

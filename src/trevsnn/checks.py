@@ -13,6 +13,12 @@ def at_least(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name} is {value}; it must be at least {least}.")
 
 
+def at_most(name: str, value: float, most: int) -> None:
+    """What no machine can do ends here in a sentence, not later in want of memory. NaN is refused too."""
+    if not value <= most:
+        raise ValueError(f"{name} is {value}; it must be at most {most:,}.")
+
+
 def within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}; it must lie in {low}..{high}.")

@@ -1,21 +1,40 @@
-"""Writing files so that after a crash at any moment they have their old content or the new one, never part of it."""
+"""Reading and writing the files of runs, exports and configs, which somebody else may have made.
+
+Written is to fresh names that are renamed when they are complete: after a crash at any moment a file has its old content or the
+new one, never part of it, and a link that lies there is replaced, not written through. Read are regular files alone, no links,
+pipes or devices, and no more of them than fits what they are for.
+"""
 
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
+import secrets
+import shutil
+import stat
 from pathlib import Path
+from typing import Any
 
 from trevsnn.errors import RunError
 
+#: Bytes of a file of a few values, such as about.json; and of one with a row for each epoch.
+SMALL, LARGE = 16 * 2**20, 64 * 2**20
+
+_BESIDE = ".trevsnn-{}.part"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without waiting: opening a pipe to read it would last until somebody writes to it.
+_OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write to a file beside ``path`` and rename it: at any moment ``path`` has its old content or the new one.
+    """Write to a file of a new name beside ``path`` and rename it: at any moment ``path`` has its old content or the new one.
 
     Raises:
         RunError: it cannot be written; the old content is still there.
     """
-    beside = path.with_name(f".{path.name}.part")
+    beside = fresh_name(path.parent)
     try:
         write_through(beside, content)
         beside.replace(path)
@@ -23,6 +42,84 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+
+
+def write_picture(figure: Any, path: Path) -> None:
+    """Write a Matplotlib figure in the format that the end of the file's name asks for, or else as PNG.
+
+    Raises:
+        RunError: it cannot be written, or there is no such format.
+    """
+    content = io.BytesIO()
+    try:
+        figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=110)
+    except ValueError as error:
+        raise RunError(f"{path} cannot be drawn ({error}): give a file that ends in .png, .svg or .pdf.") from error
+    write_file(path, content.getvalue())
+
+
+def append_to_file(path: Path, content: bytes) -> None:
+    """Write at the end of a regular file, which is made where it is missing.
+
+    Raises:
+        OSError: it cannot be written, or is none.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _OPEN, 0o666)
+    with os.fdopen(handle, "ab") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        file.write(content)
+
+
+def open_to_lock(path: Path) -> int:
+    """A handle of a regular file that is read and written, and made where it is missing.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | _OPEN, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return handle
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most so many bytes.
+
+    Raises:
+        OSError: it is missing, or cannot be read.
+        ValueError: it is a link, a pipe, a folder or a device, or larger.
+    """
+    if path.is_symlink():
+        raise ValueError("it is a link, which is not followed: put the file itself in its place")
+    handle = os.open(path, os.O_RDONLY | _OPEN)
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_size > most:
+            raise ValueError(f"it has {status.st_size:,} bytes, and {most:,} at most are read")
+        return file.read(status.st_size)
+
+
+def read_json(path: Path, most: int = SMALL) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError, ValueError: as :func:`read_file`; or it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(read_file(path, most))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def refuse_links(*paths: Path) -> None:
+    """Raise RunError where one of some folders is a link: what is written or removed there would be so elsewhere."""
+    for path in paths:
+        if path.is_symlink():
+            raise RunError(f"{path} is a link, and folders of a run are no links: put the folder itself in its place.")
 
 
 def unwritable(path: Path, error: OSError) -> RunError:
@@ -35,11 +132,25 @@ def unwritable(path: Path, error: OSError) -> RunError:
 
 
 def write_through(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
+    """Write a file that there was not and wait until the disk has it."""
+    with os.fdopen(os.open(path, _CREATE, 0o666), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def fresh_name(folder: Path) -> Path:
+    """A name in a folder that nothing has, hidden, for what is renamed when it is complete."""
+    return folder / _BESIDE.format(secrets.token_hex(8))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what was written under a fresh name and never completed. Nobody else may be writing there."""
+    for path in folder.glob(_BESIDE.format("*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trevsnn.checks import at_least
+from trevsnn.checks import at_least, at_most
 
 #: The side of a square, or height and width.
 Size = int | tuple[int, int]
 
+LONGEST = 16_384  # pixels of a side
 _OPTIONS = ("--data.image_size", "--size")
 
 
@@ -16,13 +17,14 @@ def plain_size(name: str, size: int | Sequence[int]) -> Size:
     """A size as configs keep it: an integer where it is square, else (height, width).
 
     Raises:
-        ValueError: it is not one or two integers of at least 1.
+        ValueError: it is not one or two integers from 1 to ``LONGEST``.
     """
     sides = [size] if isinstance(size, int) else list(size) if isinstance(size, Sequence) else []
     if len(sides) not in (1, 2) or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
         raise ValueError(f"{name} is {size!r}; it must be the side of a square, or height and width: 64, or [96, 160].")
     for side in sides:
         at_least(name, side, 1)
+        at_most(name, side, LONGEST)
     height, width = sides[0], sides[-1]
     return height if height == width else (height, width)
 

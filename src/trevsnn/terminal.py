@@ -6,15 +6,23 @@ may hold all of these.
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-# Control characters but for line feeds and tabs, characters that turn the direction of writing, and halves of characters,
-# which Python makes of bytes that are no UTF-8 and cannot print.
-_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, line ends among them; what has no width or turns the direction of writing, so that a name looks like another
+# or a line like two; characters of tags; and halves of characters, which Python makes of bytes that are no UTF-8.
+_COMMANDS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    r"\U000e0000-\U000e007f]"
+)
 
 
 def visible(text: str) -> str:
@@ -32,9 +40,43 @@ class Terminal(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
+    def on_broken_pipe(self) -> None:
+        """Raise the error: nobody reads what is printed any more."""
+        raise BrokenPipeError
+
     def render_str(self, text: str, **options: Any) -> Text:
         """As Rich's."""
         return super().render_str(visible(text), **options)
+
+
+class TrainingTerminal(Terminal):
+    """One on which a training goes on in silence when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        """As Rich's, but ending nothing."""
+        self.quiet = True
+        discard_output()
+
+
+@contextmanager
+def any_encoding() -> Iterator[None]:
+    """A context in which what the output's encoding lacks is spelled as Python spells it, and is no error."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            stream.reconfigure(errors=errors)
+
+
+def discard_output() -> None:
+    """Send what is printed from now on, and what waits to be, nowhere: its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def say(console: Console, text: str) -> None:

@@ -76,9 +76,11 @@ def test_mistakes_are_told_apart(tmp_path):
         recipe_config("letters")
     with pytest.raises(UsageError, match="there is no recipe '_events'"):  # a base only
         recipe_config("_events")
-    for arguments in (["--epoch", "3"], ["--epochs", "x"], ["--config", str(tmp_path / "no.yaml")]):
+    for arguments in (["--epoch", "3"], ["--epochs", "x"]):
         with pytest.raises(ArgumentError):
             parse_config(arguments)
+    with pytest.raises(UsageError, match=r"no\.yaml cannot be read"):
+        parse_config(["--config", str(tmp_path / "no.yaml")])
     with pytest.raises(ValueError, match=r"optim\.lr is -1\.0"):
         parse_config(["--optim.lr", "-1"])
 

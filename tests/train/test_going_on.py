@@ -2,17 +2,21 @@
 
 import json
 import math
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 from rich.console import Console
 
 from helpers import assert_same, folder_of_pictures, metrics
 from trevsnn.cli.main import main
 from trevsnn.errors import UsageError
+from trevsnn.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from trevsnn.run.config import OptimConfig, RunConfig
+from trevsnn.run.folder import resume_command
 from trevsnn.train.optim import rate_of_step
 from trevsnn.train.train import resume
 
@@ -143,3 +147,87 @@ def test_the_rate_of_a_step_is_that_of_the_formula():
     for step in range(12):
         expected = 0.1 + 0.4 * step / 4 if step < 4 else 0.01 + 0.49 * (1 + math.cos(math.pi * (step - 4) / 8)) / 2
         assert rate_of_step(config, step, 4) == pytest.approx(2 * expected, rel=1e-9)
+
+
+def unfinished(ended: Path, to: Path) -> Path:
+    """A copy of the run, without its last epoch."""
+    shutil.copytree(ended, to)
+    (to / "summary.json").unlink()
+    shutil.rmtree(max((to / "checkpoints").glob("step-*")))
+    return to
+
+
+def test_what_was_changed_by_hand_is_said_and_written_down_once(ended, tmp_path, capsys):
+    run = unfinished(ended, tmp_path / "run")
+    file = run / "config.yaml"
+    plain = yaml.safe_load(file.read_text())
+    decay = plain["optim"]["weight_decay"]
+    plain["optim"]["weight_decay"] = 0.5
+    file.write_text(yaml.safe_dump(plain))
+    assert main(["train", "--resume", str(run)]) == 0
+    assert (
+        f"warning: optim.weight_decay {decay} -> 0.5 since the run was saved: it goes on, but not to"
+        in capsys.readouterr().out
+    )
+    note = f"after step 5: optim.weight_decay {decay} -> 0.5, by hand"
+    assert json.loads((run / "summary.json").read_text())["changes"] == [note]
+    assert file.read_text().count(note) == 1
+
+
+def test_versions_processes_and_held_out_items_that_changed_are_said(ended, data, tmp_path, capsys):
+    run = unfinished(ended, tmp_path / "run")
+    checkpoint = checkpoints(run / "checkpoints", "step")[0]
+    weights, state = load_checkpoint(checkpoint)
+    state["origin"]["versions"]["timm"] = "0.1"
+    save_checkpoint(checkpoint, weights, state | {"origin": state["origin"] | {"processes": 4}})
+    fewer = shutil.copytree(data, tmp_path / "fewer")
+    (fewer / "val" / "cat" / "000.png").unlink()
+    assert main(["train", "--resume", str(run), "--data.root", str(fewer)]) == 0
+    out = capsys.readouterr().out
+    assert f"since the run was saved: processes 4 -> 1, timm 0.1 -> {timm.__version__}; weights may differ" in out
+    assert "warning: the held-out data have changed since the run was saved" in out
+    assert "the training data have changed" not in out
+    assert len(list(run.glob("checkpoints/step-*"))) == 2
+
+
+def test_relative_places_are_found_from_any_folder(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, tmp_path / "ds")
+    begin(Path("ds"), Path("run"), "--data.cache", "cache")
+    assert f"in {tmp_path / 'ds'}" in capsys.readouterr().out
+    plain = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]
+    assert (plain["root"], plain["cache"]) == (str(tmp_path / "ds"), str(tmp_path / "cache"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["evaluate", "../run"]) == 0
+    assert main(["train", "--resume", "../run", "--epochs", "3"]) == 0
+    shutil.move(tmp_path / "ds", tmp_path / "moved")
+    assert main(["train", "--resume", "../run", "--epochs", "4", "--data.root", "../moved"]) == 0
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["root"]
+    assert Path(written).resolve() == tmp_path / "moved"
+    assert Path(written).is_absolute()
+
+
+def test_commands_in_messages_can_be_pasted_and_names_stand_as_they_are(ended, tmp_path, capsys):
+    run = unfinished(ended, tmp_path / "my  run [1] 'a'")
+    shutil.rmtree(run / "checkpoints")
+    assert main(["evaluate", str(run)]) == 1
+    said = capsys.readouterr().err
+    command = said.partition("trevsnn train --resume ")[2].rstrip().removesuffix(".")
+    assert shlex.split(command) == [str(run)]
+    assert main(["train", "--run", str(run)]) == 2
+    assert f"{run} exists already" in capsys.readouterr().err
+    assert resume_command(Path("-x")) == "trevsnn train --resume ./-x"
+
+
+def test_a_run_may_be_named_in_bytes_that_are_no_utf_8(data, tmp_path, capsys):
+    odd = tmp_path / "caf\udce9"
+    shutil.copytree(data, odd / "ds")
+    run = begin(odd / "ds", odd / "run", "--epochs", "1", "--optim.warmup_epochs", "0")
+    assert json.loads((run / "summary.json").read_text())["config"]["data"]["root"] == str(odd / "ds")
+    assert main(["train", "--resume", str(run), "--epochs", "2"]) == 0
+    assert main(["evaluate", str(run), "--json", "--confusion", str(odd / "table.csv")]) == 0
+    assert r"caf\udce9" in capsys.readouterr().out
+    assert main(["export", str(run), "--out", str(odd / "out")]) == 0
+    for engine in ("eager", "onnx", "int8", "spikes"):
+        assert main(["evaluate", str(odd / "out"), "--engine", engine]) == 0

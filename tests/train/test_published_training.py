@@ -196,7 +196,7 @@ def test_averaged_weights_follow_at_once_or_after_a_warm_up(device, warmup):
     part = Pictures(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int64), ("0",))
     part.mean, part.std = (0.0,) * 3, (1.0,) * 3
     fabric = Fabric(accelerator=device.type, devices=1)
-    state = TrainingState(config, fabric, model, build_optimizer(model, config), part)
+    state = TrainingState(config, fabric, model, build_optimizer(model, config), part, part)
     gamma, averaged = model.levels[0].steps[0].gamma, state.evaluated.levels[0].steps[0].gamma
     nn.init.constant_(gamma, 2.0)
     expected = 1.0

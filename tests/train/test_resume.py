@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_used(trained, tmp_path,
 
 def test_an_interrupted_writing_leaves_nothing_behind(trained, tmp_path):
     run = unfinish(trained, tmp_path / "half", keep=1)
-    half = run / "checkpoints" / ".step-000000099.part"
+    half = run / "checkpoints" / ".trevsnn-0123456789abcdef.part"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
     assert main(["train", "--resume", str(run)]) == 0

@@ -191,8 +191,8 @@ def test_lines_of_what_is_trained_and_of_the_first_steps(data, tmp_path, capsys)
     train(replace(config(data, batch_size=4), data=oblong), tmp_path / "run", Console())
     lines = capsys.readouterr().out.splitlines()
     parameters = json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"]
-    assert [" ".join(line.split()) for line in lines[:4]] == [
-        "data folder: 40 pictures of 2 classes, 3 x 8 x 12; 40 held out",
+    assert [" ".join(line.split()) for line in lines[:5]] == [
+        "data folder: 40 pictures of 2 classes, 3 x 8 x 12; 40 held out", f"in {data}",
         f"network channels 2 4, T = 2, {parameters:,} parameters, backprop exact",
         "training 2 epochs of 10 steps of 4 items; adamw, 32-true, on cpu", f"run {tmp_path / 'run'}",
     ]  # fmt: skip

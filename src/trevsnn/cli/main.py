@@ -1,6 +1,6 @@
 """The command line: train, evaluate, predict, export, stream, measure, data.
 
-Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM. Errors are one sentence on stderr, or a
+Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted, 141 nobody reads the output, 143 ended by SIGTERM. Errors are one sentence on stderr, or a
 line for each of several mistakes; ``--debug`` adds the traceback. What takes long to load is imported by the functions that
 need it, so that help and errors of usage come at once.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
+import signal
 import sys
 import traceback
 import warnings
@@ -23,7 +25,7 @@ from trevsnn.cli.parser import Parser, with_underscores
 from trevsnn.cli.train import mistakes, run_train, train_parser
 from trevsnn.data.overrides import DataOverrides
 from trevsnn.errors import Interrupted, MistakesError, RunError, UsageError
-from trevsnn.terminal import visible
+from trevsnn.terminal import any_encoding, discard_output, visible
 from trevsnn.train.interrupt import speaks
 
 Commands = Mapping[str, Callable[..., None]]
@@ -71,7 +73,20 @@ def _debug_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    with any_encoding():
+        try:
+            code = _main(argv)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where it can be told that nobody reads it
+        except BrokenPipeError:
+            discard_output()
+            code = 128 + signal.SIGPIPE
+        return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
     debug = False
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of a home folder that it cannot write to
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=UserWarning, module="(torch|lightning|timm)")
     plain, warnings.formatwarning = warnings.formatwarning, _warning_sentence
@@ -83,13 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (ArgumentError, UsageError) as error:
         return _fail(error, 2, debug)
+    except BrokenPipeError:
+        raise
     except (RunError, OSError) as error:
         return _fail(error, 1, debug)
     except SystemExit as exit_:  # --help and --version
         return int(exit_.code or 0)
     except Interrupted as interrupted:
         if speaks():
-            print(f"trevsnn: {interrupted}", file=sys.stderr)
+            print(f"trevsnn: {visible(str(interrupted))}", file=sys.stderr)
         return 128 + interrupted.number
     except KeyboardInterrupt:
         print("trevsnn: interrupted", file=sys.stderr)
@@ -112,7 +129,10 @@ def _fail(error: BaseException, code: int, debug: bool, text: str | None = None)
         lines = [f"{len(error.sentences)} mistakes:", *error.sentences]
     else:
         lines = [text or str(error)]
-    print("trevsnn: error: " + "\n  ".join(visible(" ".join(line.split())) for line in lines), file=sys.stderr)
+    one_line = (
+        re.sub(r"\s*\n\s*", " ", line.strip()) for line in lines
+    )  # libraries have several; names keep their spaces
+    print("trevsnn: error: " + "\n  ".join(map(visible, one_line)), file=sys.stderr)
     return code
 
 

@@ -17,6 +17,7 @@ from trevsnn.cli.tables import add_columns, inference_table, operations_table, r
 from trevsnn.cli.types import OpenUnitInterval, PictureSize, PositiveFloat, PositiveInt
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.errors import UsageError
+from trevsnn.files import write_picture
 from trevsnn.measure import MEASURED_ENGINES, MeasuredEngine, MeasuredPrecision
 from trevsnn.network.config import Alphas, Links, TRevSNNConfig
 from trevsnn.run.folder import Weights
@@ -102,7 +103,7 @@ def memory(
     rows = result["rows"]
     title = f"{model}, {batch} pictures of {size_text(size)}, {precision}, {device}{_keeping(network.keep)}"
     if picture is not None:
-        memory_picture(rows, title).savefig(picture, dpi=110)
+        write_picture(memory_picture(rows, title), picture)
     if json:
         print(dumps({"model": model, **result}))
         return
@@ -192,7 +193,7 @@ def speed(
         threads = f"{rows[0]['threads']} threads"
         title = f"{model}, T = {network.timesteps}, {size_text(size)}, CPU, {threads}, medians"
         if picture is not None:
-            inference_picture(rows, title).savefig(picture, dpi=110)
+            write_picture(inference_picture(rows, title), picture)
         table = inference_table(rows, title, batch)
     else:
         from trevsnn.measure.speed import measure_speed
@@ -237,7 +238,7 @@ def energy(
 
     result = measure_energy(run, weights, count, pj_per_mac, pj_per_synop, data)
     if picture is not None:
-        rates_picture(result["rates_LT"], f"Firing rates of the states, {run.name}").savefig(picture, dpi=110)
+        write_picture(rates_picture(result["rates_LT"], f"Firing rates of the states, {run.name}"), picture)
     if json:
         print(dumps(result))
         return

@@ -13,10 +13,10 @@ from trevsnn.cli.parser import Parser
 from trevsnn.errors import MistakesError, UsageError
 from trevsnn.run.changes import changed, check_changeable
 from trevsnn.run.config import RunConfig, add_config_options, config_of, shorten_warmup, to_yaml
-from trevsnn.run.folder import RunFolder
+from trevsnn.run.folder import RunFolder, resume_command
 from trevsnn.run.recipes import DEFAULT_RECIPE
 from trevsnn.run.sources import brought_by
-from trevsnn.terminal import Terminal, say
+from trevsnn.terminal import Terminal, TrainingTerminal, say, visible
 from trevsnn.train.interrupt import Interruption, speaks
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def train(
         return
     config, facts, lines = _config(given, arguments)
     if print_config:
-        print("".join(f"# {line}\n" for line in lines) + to_yaml(config), end="")
+        print("".join(f"# {visible(line)}\n" for line in lines) + to_yaml(config), end="")
         return
     from trevsnn.run.misfits import facts_of, misfits
 
@@ -128,9 +128,10 @@ def _resume(folder: Path, given: Namespace, unwanted: list[str]) -> None:
     if (summary := run.ended(epochs)) is None:
         _train(folder, None, changes=changes)
     elif speaks():
-        print(
+        say(
+            Terminal(),
             f"{folder} has ended already, after {epochs} epochs, with accuracy {summary['last_accuracy']:.2%}: train it "
-            f"longer with trevsnn train --resume {folder} --epochs N"
+            f"longer with {resume_command(folder)} --epochs N",
         )
 
 
@@ -142,7 +143,7 @@ def _train(
         from trevsnn.train.processes import is_first
         from trevsnn.train.train import resume, train
 
-        console = Terminal(quiet=not is_first())
+        console = TrainingTerminal(quiet=not is_first())
         for line in lines:
             say(console, line)
         summary = train(config, folder, console) if config else resume(folder, console, changes=changes)

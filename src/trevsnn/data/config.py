@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from trevsnn.checks import at_least, finite_at_least, within
+from trevsnn.checks import at_least, at_most, finite_at_least, within
 from trevsnn.data.events.convention import Convention, Polarity, TimeUnit
-from trevsnn.sizes import Size, height_and_width, plain_size
+from trevsnn.sizes import LONGEST, Size, height_and_width, plain_size
 
 DataSet = Literal[
     "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder", "shards",
@@ -22,6 +22,8 @@ Split = Literal["train", "val", "test"]
 SENSORS: dict[str, tuple[int, int]] = {
     "dvs128-gesture": (128, 128), "cifar10-dvs": (128, 128), "n-mnist": (34, 34), "n-caltech101": (240, 180),
 }  # fmt: skip
+
+WORKERS = 1024  # loading processes, at most
 
 #: Options for one kind of data alone.
 _PICTURES = ("rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter", "reduced", "on_device", "grey")
@@ -113,7 +115,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         self.image_size = plain_size("data.image_size", self.image_size)
         at_least("data.crop_padding", self.crop_padding, 0)
+        at_most("data.crop_padding", self.crop_padding, LONGEST)
         at_least("data.workers", self.workers, 0)
+        at_most("data.workers", self.workers, WORKERS)
         for name in ("erasing", "event_drop", "color_jitter"):
             within(f"data.{name}", getattr(self, name), 0, 1)
         for name in ("crop_scale", "crop_share"):
@@ -124,6 +128,7 @@ class DataConfig:
         within("data.shear", self.shear, 0, 80)  # at 90 degrees nothing is left
         for i, pixels in enumerate(self.sensor):
             at_least(f"data.sensor[{i}]", pixels, 1)
+            at_most(f"data.sensor[{i}]", pixels, LONGEST)
         if self.piece_ms is not None:
             finite_at_least("data.piece_ms", self.piece_ms, 0.001)
         self._refuse_options_of_the_other_kind()

@@ -18,11 +18,13 @@ class DataOverrides:
         root: Folder of the data.
         image_size: Side of the input in pixels, or height and width.
         name: Kind of the pictures in ``root``, where it is not that of the run.
+        cache: Folder for what is made of the data, where it is not the one in the home folder.
     """
 
     root: str | None = None
     image_size: Size | None = None
     name: Literal["folder", "shards"] | None = None
+    cache: str | None = None
 
     @property
     def place(self) -> bool:

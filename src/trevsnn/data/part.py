@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from trevsnn.errors import RunError
 
-CACHE = Path.home() / ".cache" / "trevsnn"
+
+def home_folder() -> Path:
+    """The user's; of a user who has none, one below which nothing can be, so that what needs no cache goes on."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/dev/null/there-is-no-home-folder")
+
+
+#: Where downloads and what is made of data are kept, unless ``data.root`` or ``data.cache`` say otherwise.
+CACHE = home_folder() / ".cache" / "trevsnn"
 
 
 class UnreadableError(RunError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from huggingface_hub import ModelCardData
@@ -11,6 +12,7 @@ from trevsnn.deploy.script import script_section
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.run.config import RunConfig
 from trevsnn.sizes import Size, plain_size, size_text
+from trevsnn.terminal import visible
 
 
 def model_card(
@@ -35,7 +37,7 @@ def model_card(
         tags=["spiking-neural-network", "trevsnn"],
     )  # fmt: skip
     model = config.model
-    classes = ", ".join(about.classes[:20]) + (", ..." if len(about.classes) > 20 else "")
+    classes = ", ".join(map(plain_text, about.classes[:20])) + (", ..." if len(about.classes) > 20 else "")
     lines = [
         f"---\n{data.to_yaml()}\n---\n",
         f"# T-RevSNN on {config.data.name}\n",
@@ -55,6 +57,11 @@ def model_card(
         *([script_section(config, onnx_file)] if onnx_file is not None else []),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def plain_text(name: str) -> str:
+    """A name in Markdown that stands for itself: no markup, HTML, link or formula, and :func:`trevsnn.terminal.visible`."""
+    return re.sub(r"([\\`*_{}\[\]()<>#!|~$&@:.])", r"\\\1", visible(name))
 
 
 def folding_sentence(spikes: dict[str, Any]) -> str:

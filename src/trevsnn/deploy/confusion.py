@@ -116,7 +116,7 @@ def confusion_picture(classes: Sequence[str], confusion_KK: NDArray[np.int64], t
     """
     count = len(classes)
     side = min(max(0.45 * count, 3.0) if count <= NUMBERED else 0.16 * count + 6, 26)  # inches
-    names = [visible(name) if len(name) <= LONGEST else f"{visible(name[: LONGEST - 1])}…" for name in classes]
+    names = [visible(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…") for name in classes]
     room = min(0.085 * max(len(name) for name in names), 2.2)
     figure = Figure(figsize=(side + room + 1.6, side + room + 0.8), layout="constrained")
     axes = figure.subplots()

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import warnings
@@ -39,14 +40,17 @@ from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, batch_axis, export_onnx
 from trevsnn.deploy.onnx.properties import properties_of
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
-from trevsnn.errors import UsageError
-from trevsnn.files import write_file
-from trevsnn.network.hub import save_network
+from trevsnn.errors import RunError, UsageError
+from trevsnn.files import fresh_name, read_json, write_file
+from trevsnn.network.hub import save_network, weights_sha256
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.config import RunConfig, to_yaml
-from trevsnn.run.folder import ABOUT
+from trevsnn.run.folder import ABOUT, RunFolder, is_number
 from trevsnn.run.load import Weights, load_run
+from trevsnn.sizes import plain_size
 from trevsnn.zoo.presets import pretrained_folder
+
+FIGURES = ("last_accuracy", "best_accuracy", "test_accuracy", "epochs", "seconds", "parameters")
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def export_run(
         RunError: the run or its data cannot be read, or are missing where ``data`` names them; or their classes are not
             the network's.
     """
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise UsageError(f"{out} exists already: name another folder with --out.")
     model, config, about, checkpoint = load_run(path, weights)
     figures = _figures(path, config)
@@ -109,9 +113,11 @@ def export_run(
     folded = fold(model)
     x = items.x
     logits = model(x)
-    unfinished = out.with_name(f".{out.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    unfinished = fresh_name(out.parent)
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be made ({error.strerror}): name another folder with --out.") from error
     try:
         forms = {
             "folded": folded,
@@ -125,6 +131,7 @@ def export_run(
             "spikes": _compare_spikes(model, folded, x, logits),
         }  # fmt: skip
         save_network(model, stored, unfinished)
+        report["weights_sha256"] = weights_sha256(model)
         _write_about(unfinished, config, about, report, figures)
         unfinished.replace(out)
     finally:
@@ -173,22 +180,27 @@ def _export_torch(folded: FoldedTRevSNN, example: Tensor, path: Path) -> Callabl
     program = torch.export.export(folded, (example,), dynamic_shapes=batch_axis())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(program, path)
-        return torch.export.load(path).module()
+        content = io.BytesIO()
+        torch.export.save(program, content)
+        write_file(path, content.getvalue())
+        content.seek(0)
+        return torch.export.load(content).module()
 
 
 def _figures(path: Path, config: RunConfig) -> dict[str, Any]:
     """The figures of a run's summary, or of an export, with the size they were measured at; empty for a run that has not
     ended."""
     path = pretrained_folder(str(path)) or path
-    if (path / ABOUT).is_file():
-        figures = json.loads((path / ABOUT).read_text()).get("figures", {})
-        return {"image_size": config.data.image_size, **figures} if figures else {}
-    file = path / "summary.json"
-    summary = json.loads(file.read_text()) if file.is_file() else {}
-    names = ("last_accuracy", "best_accuracy", "test_accuracy", "epochs", "seconds", "firing_rates", "parameters")
-    figures = {name: summary[name] for name in names if name in summary}
-    return {"image_size": config.data.image_size, **figures} if figures else {}
+    found = read_json(path / ABOUT).get("figures", {}) if (path / ABOUT).is_file() else RunFolder(path).summary()
+    try:
+        size = plain_size("image_size", found.get("image_size", config.data.image_size))
+        rates = [float(rate) for rate in found["firing_rates"]] if found else []
+        figures = {name: found[name] for name in FIGURES if name in found}
+        if not all(is_number(figures[name]) or (name, figures[name]) == ("test_accuracy", None) for name in figures):
+            raise ValueError("a figure is no number")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"the figures of {path} are damaged ({error}): export the run again.") from error
+    return {"image_size": size, **figures, "firing_rates": rates} if figures else {}
 
 
 def _write_about(

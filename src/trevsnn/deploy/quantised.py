@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from trevsnn.deploy.fingerprint import FINGERPRINT, check_fingerprint
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.errors import RunError
+from trevsnn.files import read_file
 from trevsnn.network.hub import check_finite, save_tensors
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.packing import pack, unpack
+from trevsnn.network.size import HEADER, numbers_of
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -56,14 +60,18 @@ def load_quantised(path: Path, model: TRevSNN) -> FoldedTRevSNN:
     Raises:
         RunError: the file is missing, damaged or of another network, or a number in it is not finite.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            check_fingerprint((file.metadata() or {}).get(FINGERPRINT), model, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dictionary
-        unpacked = unpack(tensors)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RunError(f"{path} is missing or damaged ({error}): export the model again.") from error
     folded = fold(model)
-    folded.load_state_dict(unpacked)
+    try:
+        content = read_file(path, 8 * numbers_of(lambda: model) + HEADER)
+        tensors = load(content)
+        check_fingerprint(_metadata(content).get(FINGERPRINT), model, path)
+        folded.load_state_dict(unpack(tensors))
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path} is missing or damaged ({error}): export the model again.") from error
     check_finite(folded, path)
     return folded
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a sound safetensors file, whose header is JSON after its length in 8 bytes."""
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})

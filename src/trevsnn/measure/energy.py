@@ -14,6 +14,7 @@ from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy.folded import fold
 from trevsnn.measure.operations import Operation, count_operations, energy_joules
 from trevsnn.run.load import Weights, load_run
+from trevsnn.terminal import visible
 
 PJ_PER_MAC, PJ_PER_SYNOP = 4.6, 0.9  # picojoules: 45 nm, 32-bit floating point
 
@@ -98,7 +99,8 @@ def rates_picture(rates_LT: Sequence[Sequence[float]], title: str) -> Figure:
         for t, rate in enumerate(row):
             dark = rate < 0.6 * max(map(max, rates_LT))
             axes.text(t, level, f"{rate:.1%}", ha="center", va="center", color="white" if dark else "black")
-    axes.set(title=title, xlabel="timestep", ylabel="level")
+    axes.set(xlabel="timestep", ylabel="level")
+    axes.set_title(visible(title), parse_math=False)
     axes.set_xticks(range(len(rates_LT[0])))
     axes.set_yticks(range(len(rates_LT)))
     figure.colorbar(image, ax=axes, label="firing rate")

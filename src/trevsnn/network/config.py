@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from trevsnn.backprop import BACKPROP_MODES, Backprop
-from trevsnn.checks import choice, positive
+from trevsnn.checks import at_most, choice, positive
 from trevsnn.network.keep import check_keep
 
 Input = Literal["image", "event"]
@@ -18,6 +18,13 @@ Kernels = Literal["auto", "eager", "triton"]
 
 #: Fields that say how a network is computed, not what: results do not depend on them.
 CIRCUMSTANCES = ("backprop", "slice_bytes", "kernels", "keep")
+
+
+#: The largest values of fields; of ``channels`` those of one level. Sub-networks, levels times timesteps, are ``SUBNETS`` at most.
+LARGEST = {
+    "timesteps": 4096, "kernel_size": 255, "num_classes": 2**20, "in_chans": 65_536, "channels": 65_536, "slice_bytes": 2**50,
+}  # fmt: skip
+LEVELS, SUBNETS = 32, 2**15
 
 
 @dataclass(frozen=True)
@@ -89,12 +96,17 @@ class TRevSNNConfig:
         )
         for i, channels in enumerate(self.channels):
             positive(f"channels[{i}]", channels)
+            at_most(f"channels[{i}]", channels, LARGEST["channels"])
         if len(self.channels) < 2:
             raise ValueError(f"channels is {self.channels}; a network has two levels at least.")
+        at_most("the number of channels, one for each level,", len(self.channels), LEVELS)
         for name in ("timesteps", "kernel_size", "in_chans"):
             positive(name, getattr(self, name))
+            at_most(name, getattr(self, name), LARGEST[name])
+        at_most("levels times timesteps", len(self.channels) * self.timesteps, SUBNETS)
         if self.num_classes != 0:
             positive("num_classes", self.num_classes)
+            at_most("num_classes", self.num_classes, LARGEST["num_classes"])
             if self.num_classes == 1 or self.channels[-1] == 1:
                 one = "num_classes" if self.num_classes == 1 else f"channels[{len(self.channels) - 1}]"
                 raise ValueError(
@@ -102,6 +114,7 @@ class TRevSNNConfig:
                 )
         if self.slice_bytes is not None:
             positive("slice_bytes", self.slice_bytes)
+            at_most("slice_bytes", self.slice_bytes, LARGEST["slice_bytes"])
         if self.keep is not None:
             check_keep(self.keep)
             if self.backprop != "exact":

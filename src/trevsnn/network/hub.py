@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -10,14 +11,15 @@ from typing import Any
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trevsnn.errors import RunError
-from trevsnn.files import write_file
+from trevsnn.files import read_file, read_json, write_file
 from trevsnn.network.config import CIRCUMSTANCES
 from trevsnn.network.encoders import AnnealedLeakyReLU
 from trevsnn.network.packing import unpack
+from trevsnn.network.size import HEADER, check_weights_size, numbers_of
 from trevsnn.network.transfer import TRANSFERABLE, transfer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -62,12 +64,48 @@ class HubModel(
             raise RunError(
                 f"{folder} {wrong}: give a folder that save_pretrained or trevsnn export made (of a run, by trevsnn export RUN)."
             )
+        if folder.is_dir():
+            try:
+                if not isinstance(read_json(_file_of(folder, CONFIG)), dict):
+                    raise ValueError("it is no object")
+            except (OSError, ValueError) as error:
+                raise RunError(f"{folder / CONFIG} is damaged ({error}): export the model again.") from error
         try:
-            if folder.is_dir() and not isinstance(json.loads((folder / CONFIG).read_bytes()), dict):
-                raise RunError(f"{folder / CONFIG} is damaged (it is no object): export the model again.")
             return super().from_pretrained(pretrained_model_name_or_path, **options)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RunError(f"{folder / CONFIG} is damaged ({error}): export the model again.") from error
+            raise RunError(f"{CONFIG} of {folder} is damaged ({error}): it is not of a trevsnn model.") from error
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any
+    ) -> str | None:
+        """Write config.json, model.safetensors and, where there is none, a model card to a folder.
+
+        What lies there stays as it is until its successor is complete, and links are replaced, not written through.
+
+        Args:
+            save_directory: the folder, which is made.
+            repo_id: repository of the Hub; by default that of the folder's name.
+            push_to_hub: upload as well.
+            options: of :meth:`huggingface_hub.ModelHubMixin.push_to_hub`.
+
+        Returns:
+            The address of the upload, if there is one.
+
+        Raises:
+            RunError: a file cannot be written.
+        """
+        folder = Path(save_directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"the folder {folder} cannot be made ({error.strerror}): give another.") from error
+        self._save_pretrained(folder)
+        card = folder / "README.md"
+        if not card.is_file() or card.is_symlink():
+            write_file(card, str(self.generate_model_card(**options.get("model_card_kwargs", {}))).encode())
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.name, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_network(self, self.state_dict(), save_directory)  # type: ignore[attr-defined]
@@ -80,20 +118,21 @@ class HubModel(
         if config is None:
             raise RunError(f"the repository {model_id} holds no {CONFIG}: it is not of a trevsnn model.")
         if Path(model_id).is_dir():
-            file = Path(model_id) / WEIGHTS
+            file = _file_of(Path(model_id), WEIGHTS)
         else:
-            file = Path(
-                hf_hub_download(
-                    model_id,
-                    WEIGHTS,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    token=token,
-                    local_files_only=local_files_only,
-                )
-            )
+            downloaded = hf_hub_download(
+                model_id, WEIGHTS, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
+                local_files_only=local_files_only,
+            )  # fmt: skip
+            file = Path(downloaded).resolve()  # the Hub's cache is made of links
         return load_pretrained(cls, file, config, changes)
+
+
+def _file_of(folder: Path, name: str) -> Path:
+    """A file of a folder; in the Hub's cache, whose folders are links to files two folders above, that file."""
+    path = folder / name
+    blob = path.resolve()
+    return blob if blob.parent == folder.resolve().parents[1] / "blobs" else path
 
 
 def save_network(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -137,7 +176,7 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any], changes: Mapp
         raise RunError(f"{file.parent / CONFIG} is of another kind of model: it has {', '.join(unknown)}.")
     slope = config.get("slope", 1.0)
     try:
-        if not 0 <= slope <= 1:
+        if isinstance(slope, bool) or not 0 <= slope <= 1:
             raise ValueError(f"slope is {slope}")
         trained = kind.config_type(**{name: value for name, value in config.items() if name != "slope"})
     except (TypeError, ValueError) as error:
@@ -146,9 +185,12 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any], changes: Mapp
         has = getattr(trained, name, None)
         if name not in (*CIRCUMSTANCES, *TRANSFERABLE) and (tuple(value) if isinstance(value, list) else value) != has:
             raise ValueError(f"{name} is {value!r}, but {file} was trained with {has!r}: leave it out.")
-    model = kind(replace(trained, **changes))
+    changed = replace(trained, **changes)
     try:
-        tensors = unpack(load_file(file))
+        numbers = numbers_of(lambda: kind(trained))
+        check_weights_size(file, numbers)
+        tensors = unpack(load(read_file(file, 8 * numbers + HEADER)))
+        model = kind(changed)
         if any(getattr(model.config, name) != getattr(trained, name) for name in TRANSFERABLE):
             tensors = transfer(tensors, model, same_classes=model.config.num_classes == trained.num_classes).tensors
         model.load_state_dict(tensors)
@@ -160,6 +202,14 @@ def load_pretrained(kind: Any, file: Path, config: dict[str, Any], changes: Mapp
     check_finite(model, file)
     model.set_slope(slope)
     return model.eval()
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of the names and, in float32, the numbers of a network's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_finite(model: nn.Module, file: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from trevsnn.errors import UsageError
 from trevsnn.run.config import RunConfig
+from trevsnn.run.places import whole_path
 
 #: Options of a run's config that ``--resume`` takes. The others make other weights of the same steps.
 CHANGEABLE = ("epochs", "data.root", "data.cache", "data.workers", "accelerator")
@@ -27,6 +28,7 @@ def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     try:
         data = {name.removeprefix("data."): value for name, value in changes.items() if name.startswith("data.")}
         own = {name: value for name, value in changes.items() if not name.startswith("data.")}
+        data |= {name: whole_path(data[name]) for name in ("root", "cache") if name in data}
         return replace(config, data=replace(config.data, **data), **own)
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +20,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from trevsnn.errors import RunError
-from trevsnn.files import sync_folder, unwritable, write_through
+from trevsnn.files import LARGE, fresh_name, read_file, refuse_links, sync_folder, unwritable, write_through
+from trevsnn.network.size import HEADER
 
-MANIFEST = "manifest.json"
+MANIFEST, STATE = "manifest.json", "state.json"
+WEIGHTS = ("model.safetensors", "ema.safetensors")
+#: The files of a checkpoint, beside its manifest; no other is read.
+FILES = (*WEIGHTS, "state.safetensors", STATE)
+MOMENTS = 3  # numbers of an optimizer for each weight, at most, and one more
+UNKNOWN = 2**31  # numbers of a network that is not known
 Nested = Any  # dicts, lists, tuples, scalars, None and tensors
 
 
@@ -30,7 +37,7 @@ def save_checkpoint(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], s
 
     Args:
         folder: of the checkpoint; an earlier one of that name is replaced.
-        weights: ``{"model": state_dict}`` and the like; each becomes a safetensors file of that name.
+        weights: ``{"model": state_dict}``, and perhaps ``"ema"``; each becomes a safetensors file of that name.
         state: nested dicts and lists of scalars and tensors, for ``state.json`` and ``state.safetensors``.
 
     Raises:
@@ -39,16 +46,18 @@ def save_checkpoint(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], s
     tensors: dict[str, Tensor] = {}
     plain = _pull_tensors(state, "", tensors)
     files = {f"{name}.safetensors": _serialise(part) for name, part in {**weights, "state": tensors}.items()}
-    files["state.json"] = json.dumps(plain).encode()
+    files[STATE] = json.dumps(plain).encode()
     files[MANIFEST] = json.dumps({n: hashlib.sha256(c).hexdigest() for n, c in files.items()}, indent=1).encode()
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = fresh_name(folder.parent)
     try:
-        beside.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
         for name, content in files.items():
             write_through(beside / name, content)
         sync_folder(beside)
-        if folder.exists():
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
             shutil.rmtree(folder)
         beside.rename(folder)
         sync_folder(folder.parent)
@@ -57,34 +66,58 @@ def save_checkpoint(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], s
         raise unwritable(folder, error) from error
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], Nested]:
+def load_checkpoint(folder: Path, numbers: int = UNKNOWN) -> tuple[dict[str, dict[str, Tensor]], Nested]:
     """Read the ``weights`` and the ``state`` of :func:`save_checkpoint`.
 
+    Args:
+        folder: of the checkpoint.
+        numbers: that the weights of its network have. Larger files than such a network's are not read.
+
     Raises:
-        RunError: a file is missing or damaged.
+        RunError: a file is missing or damaged, no regular file, too large, or named otherwise than those of a checkpoint.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        contents = {name: (folder / name).read_bytes() for name in manifest}
-        for name, content in contents.items():
-            if hashlib.sha256(content).hexdigest() != manifest[name]:
+        refuse_links(folder)
+        manifest = json.loads(read_file(folder / MANIFEST, 2**16))
+        if not isinstance(manifest, dict) or not manifest.keys() <= set(FILES):
+            raise ValueError(f"{MANIFEST} names other files than {', '.join(FILES)}")
+        contents: dict[str, bytes] = {}
+        for name, digest in manifest.items():
+            contents[name] = _read(folder / name, numbers)
+            if hashlib.sha256(contents[name]).hexdigest() != digest:
                 raise ValueError(f"{name} is not what was written")
         tensors = {Path(n).stem: load_tensors(c) for n, c in contents.items() if n.endswith(".safetensors")}
-        state = _put_tensors(json.loads(contents["state.json"]), tensors.pop("state"))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
+        state = _put_tensors(json.loads(contents[STATE]), tensors.pop("state"))
+        if not isinstance(state, dict):
+            raise ValueError(f"{STATE} holds no state")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError, RecursionError) as error:
         raise RunError(f"the checkpoint {folder} is damaged ({error}): remove it, or use another.") from error
     return tensors, state
 
 
+def _read(path: Path, numbers: int) -> bytes:
+    most = LARGE if path.name == STATE else HEADER + 8 * numbers * (1 if path.name in WEIGHTS else MOMENTS + 1)
+    try:
+        return read_file(path, most)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
 def checkpoints(folder: Path, prefix: str) -> list[Path]:
-    """The complete checkpoints ``prefix-NUMBER`` in a folder, latest first."""
-    return sorted((p for p in folder.glob(f"{prefix}-*") if p.is_dir()), reverse=True)
+    """The complete checkpoints ``prefix-NUMBER`` in a folder, latest first. Raises RunError where one is a link."""
+    named = re.compile(rf"{prefix}-(\d+)")
+    found = {path: int(match[1]) for path in folder.glob(f"{prefix}-*") if (match := named.fullmatch(path.name))}
+    refuse_links(*found)
+    return sorted((path for path in found if path.is_dir()), key=found.__getitem__, reverse=True)
 
 
 def remove_checkpoints(folder: Path, prefix: str, keep: int) -> None:
-    """Remove all but the latest ``keep`` checkpoints, and what was left of those that were never completed."""
-    for old in [*checkpoints(folder, prefix)[keep:], *folder.glob(f".{prefix}-*.part")]:
-        shutil.rmtree(old)
+    """Remove all but the latest ``keep`` checkpoints. Raises RunError where that fails, or one is a link."""
+    for old in checkpoints(folder, prefix)[keep:]:
+        try:
+            shutil.rmtree(old)
+        except OSError as error:
+            raise unwritable(old, error) from error
 
 
 def _serialise(tensors: Mapping[str, Tensor]) -> bytes:

@@ -5,20 +5,23 @@ Nothing here loads PyTorch, so that a mistake in a config is reported at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
-from trevsnn.checks import at_least, finite_at_least, within
+from trevsnn.checks import at_least, at_most, finite_at_least, within
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError
 from trevsnn.network.config import TRevSNNConfig
-from trevsnn.run.options import flatten, split_options
+from trevsnn.plain_yaml import PLAIN
+from trevsnn.run.config_file import checked_text
+from trevsnn.run.optim_config import OptimConfig
+from trevsnn.run.options import flatten, split_options, types_of
 from trevsnn.run.published import fill_in
 from trevsnn.run.recipes import DEFAULT_RECIPE, read_recipe, recipe_names, recipe_yaml
 from trevsnn.run.warmup import shortened_warmup
@@ -28,59 +31,11 @@ from trevsnn.sizes import join_sizes
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
 
-@dataclass
-class OptimConfig:
-    """The optimizer, and its learning rate over time: a linear warm-up, then a cosine.
-
-    Attributes:
-        name: "adamw", "lamb" or "muon", as timm implements them. Muon (Jordan et al., 2024) makes the updates of
-            matrices orthogonal and as large as AdamW's would be; vectors and depthwise kernels get AdamW's with a fifth
-            of ``lr``.
-        lr: learning rate at the end of the warm-up, where the cosine begins.
-        lr_per: the batch size that the learning rates are meant for: they are scaled by ``batch_size`` over it. None
-            for no scaling.
-        weight_decay: of every weight but vectors, such as biases and gains.
-        decay_gains: decay gains, gammas and alphas too. Null, as in ``RunConfig``: false, or what ``published`` says.
-        warmup_epochs: length of the warm-up, from ``warmup_lr`` to ``lr``; may be a part of an epoch.
-        warmup_lr: learning rate at the first training step.
-        min_lr: learning rate at the last training step.
-        clip: clip gradients above this: the norm of the whole gradient ("norm"), or of each unit's as a share of its
-            weights' norm ("agc"). None for no clipping.
-        clip_mode: "norm", or "agc" for adaptive gradient clipping (Brock et al., ICML 2021), as timm implements it.
-        agc_heads: whether "agc" clips the heads too. Null: no, as its authors advise, or what ``published`` says.
-        layer_decay: factor on the learning rate from one layer to the one below it, for fine-tuning: heads have ``lr``, the highest
-            level ``lr * layer_decay``, and so on down to the encoder. None for no decay.
-        trust_clip: for "lamb", no trust ratio above 1, so that no weight steps further than ``lr`` times Adam's update.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    name: Literal["adamw", "lamb", "muon"] = "adamw"
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    warmup_epochs: float = 2
-    warmup_lr: float = 1e-5
-    min_lr: float = 1e-6
-    lr_per: int | None = None
-    clip: float | None = 5.0
-    clip_mode: Literal["norm", "agc"] = "norm"
-    decay_gains: bool | None = None
-    agc_heads: bool | None = None
-    layer_decay: float | None = None
-    trust_clip: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay", "warmup_lr", "min_lr", "warmup_epochs"):
-            finite_at_least(f"optim.{name}", getattr(self, name), 0)
-        if self.lr_per is not None:
-            at_least("optim.lr_per", self.lr_per, 1)
-        if self.layer_decay is not None:
-            within("optim.layer_decay", self.layer_decay, 0.01, 1)
-        if self.trust_clip and self.name != "lamb":
-            raise ValueError(f"optim.trust_clip is for optim.name lamb; {self.name} has no trust ratio: leave it out.")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"optim.clip is {self.clip}; it must be positive, or null for no clipping.")
+#: The least and the largest values of options. BatchNorm needs two items; a run's history is read up to so many epochs.
+BOUNDS = {
+    "epochs": (1, 100_000), "batch_size": (2, 2**20), "accumulate": (1, 2**20), "max_nonfinite": (1, 10**9),
+    "seed": (0, 2**32 - 1), "slope_epochs": (0, 100_000),
+}  # fmt: skip
 
 
 @dataclass
@@ -150,14 +105,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         fill_in(self)
-        at_least("epochs", self.epochs, 1)
-        at_least("batch_size", self.batch_size, 2)  # BatchNorm needs two values
-        at_least("accumulate", self.accumulate, 1)
-        at_least("max_nonfinite", self.max_nonfinite, 1)
-        at_least("seed", self.seed, 0)
-        at_least("slope_epochs", self.slope_epochs, 0)
+        for name, (least, most) in BOUNDS.items():
+            at_least(name, getattr(self, name), least)
+            at_most(name, getattr(self, name), most)
         within("label_smoothing", self.label_smoothing, 0, 1)
-        within("checkpoint_seconds", self.checkpoint_seconds, 0, math.inf)
+        finite_at_least("checkpoint_seconds", self.checkpoint_seconds, 0)
         if self.ema_decay is not None:
             within("ema_decay", self.ema_decay, 0, 1)
         self._check_beginning()
@@ -211,8 +163,8 @@ class _BeginFrom(ActionConfigFile):
     ) -> None:
         if option_string == "--config" and not value:
             raise UsageError("--config names no file: give --config FILE.")
-        if option_string == "--recipe":
-            value = recipe_yaml(value)
+        recipe = option_string == "--recipe"  # a text in any case: the parser would read a file in its own way
+        value = recipe_yaml(value) if recipe else checked_text(Path(value), types_of(RunConfig))
         super().__call__(parser, namespace, value, option_string)
         namespace[self.dest][-1] = option_string  # to tell the user which of them it was
 
@@ -240,8 +192,8 @@ def parse_config(arguments: Sequence[str]) -> RunConfig:
     With fewer epochs than the recipe or file says its warm-up is shorter, in proportion, unless an option gives its length.
 
     Raises:
-        jsonargparse.ArgumentError: an unknown option, a value of the wrong type, or an unreadable file.
-        UsageError: an unknown recipe.
+        jsonargparse.ArgumentError: an unknown option, or a value of the wrong type.
+        UsageError: an unknown recipe, or a file that cannot be read, or names what is no option.
         ValueError: a value that the config's own checks refuse.
     """
     values = parse_options(arguments)
@@ -275,7 +227,7 @@ def recipe_config(name: str, options: Sequence[str] = ()) -> RunConfig:
 @cache  # making it takes longer than what it does
 def config_parser() -> ArgumentParser:
     """A parser of the options of :func:`add_config_options`, and of nothing else."""
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None, parser_mode=PLAIN)
     add_config_options(parser)
     return parser
 

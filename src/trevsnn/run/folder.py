@@ -8,27 +8,35 @@
     metrics.csv          a line for each epoch
     steps.csv            a line for up to 101 training steps of each epoch
     curves.png  tensorboard/  summary.json
+    .lock                held by the process that trains the run
 """
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentError
+import yaml
+from jsonargparse import ArgumentError, Namespace
 
 from trevsnn.errors import RunError, UsageError
-from trevsnn.files import write_file
-from trevsnn.run.config import RunConfig, parse_config, to_yaml
+from trevsnn.files import read_json, refuse_links, remove_leftovers, write_file
+from trevsnn.plain_yaml import read_yaml
+from trevsnn.run.config import RunConfig, config_of, to_yaml
+from trevsnn.run.config_file import check_names
+from trevsnn.run.lock import RunLock, is_locked
+from trevsnn.run.options import types_of
 
 #: Which weights of a run: those saved last, or those of the epoch that was best on the held-out items.
 Weights = Literal["last", "best"]
 
 #: File in an exported folder: what a network must know of its data, and its figures.
 ABOUT = "about.json"
+
+FIGURES = ("last_accuracy", "best_accuracy", "best_epoch", "seconds", "epochs")  # of a summary, that are printed
 
 
 @dataclass(frozen=True)
@@ -42,42 +50,57 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def config_file(self) -> Path:
         return self.path / "config.yaml"
 
-    @classmethod
-    def create(cls, path: Path, config: RunConfig, *, write: bool) -> RunFolder:
-        """Make the folder of a new run and write its config, in the one of several processes that has ``write``.
+    @property
+    def lock_file(self) -> Path:
+        return self.path / ".lock"
+
+    @staticmethod
+    def check_new(path: Path) -> None:
+        """Raise UsageError where a folder cannot be that of a new run: it is none, or not empty."""
+        if path.exists() and (not path.is_dir() or any(other.name != ".lock" for other in path.iterdir())):
+            if is_locked(path / ".lock"):
+                raise UsageError(
+                    f"{path} is being trained already, by another process: name another folder with --run."
+                )
+            raise UsageError(
+                f"{path} exists already: go on with {resume_command(path)}, or name another folder with --run."
+            )
+
+    def begin(self, config: RunConfig, lock: RunLock) -> None:
+        """Make the folder of a new run, take its lock and write its config.
 
         Raises:
-            UsageError: the folder exists and is not empty.
-            RunError: it cannot be written.
+            UsageError: as :meth:`check_new`.
+            RunError: it cannot be written, or another process has begun a run there.
         """
-        if not write:
-            return cls(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(
-                f"{path} exists already: go on with trevsnn train --resume {path}, or name another folder with --run."
-            )
-        run = cls(path)
+        self.check_new(self.path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_file(run.config_file, to_yaml(config).encode())  # first: with it a run can be resumed
-            run.checkpoints.mkdir()
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.take(self.lock_file, self.path)
+            self.check_new(self.path)  # another process may have been quicker, and be done
+            write_file(self.config_file, to_yaml(config).encode())  # first: with it a run can be resumed
+            self.checkpoints.mkdir()
         except OSError as error:
             raise RunError(
-                f"the run folder {path} cannot be written ({error.strerror}): name another with --run."
+                f"the run folder {self.path} cannot be written ({error.strerror}): name another with --run."
             ) from error
-        return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """The folder of an existing run. Raises RunError where it is none."""
+        """The folder of an existing run. Raises RunError where it is none, or holds links in the place of folders."""
         run = cls(path)
         if not run.config_file.is_file():
             saved = (path / "config.json").is_file()
             what = ", only a network without classes and data, from which trevsnn train --init begins" if saved else ""
             raise RunError(f"{path} is no run: it holds no config.yaml{what}; give a folder that trevsnn train made.")
+        refuse_links(run.checkpoints, run.tensorboard, run.tensorboard / "steps")
         return run
 
     @staticmethod
@@ -92,9 +115,11 @@ class RunFolder:
     def read_config(self) -> RunConfig:
         """The run's config. Raises RunError where its file is damaged."""
         try:
-            return parse_config([f"--config={self.config_file}"])
-        except (ArgumentError, ValueError, TypeError, OSError) as error:
-            first = str(error).splitlines()[0]
+            text, content = read_yaml(self.config_file)
+            check_names(content, types_of(RunConfig))
+            return config_of(Namespace(), text)
+        except (ArgumentError, ValueError, TypeError, OSError, yaml.YAMLError) as error:
+            first = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else str(error).splitlines()[0]
             raise RunError(f"{self.config_file} is damaged ({first}): mend it, or train anew.") from error
 
     def change_config(self, config: RunConfig, notes: Sequence[str]) -> None:
@@ -103,14 +128,39 @@ class RunFolder:
         write_file(self.config_file, (comments + to_yaml(config)).encode())
 
     def notes(self) -> list[str]:
-        """What was changed in the run's config since it was begun."""
-        lines = self.config_file.read_text().splitlines()
-        return [line[2:] for line in lines if line.startswith("# after step ")]
+        """What was changed in the run's config since it was begun. Raises RunError where its file is damaged."""
+        try:
+            text, _ = read_yaml(self.config_file)
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            raise RunError(f"{self.config_file} is damaged ({error}): mend it, or train anew.") from error
+        return [line[2:] for line in text.splitlines() if line.startswith("# after step ")]
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written. For the process that trains the run."""
+        for folder in (self.path, self.checkpoints):
+            remove_leftovers(folder)
 
     def ended(self, epochs: int) -> dict[str, Any] | None:
         """The content of summary.json, if the run has ended after so many epochs; None otherwise."""
-        try:
-            summary = json.loads((self.path / "summary.json").read_text())
-        except (OSError, ValueError):
-            return None
+        summary = self.summary()
         return summary if summary.get("epochs") == epochs else None
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json; nothing where there is none, or one that is damaged."""
+        try:
+            summary = read_json(self.path / "summary.json")
+        except (OSError, ValueError):
+            return {}
+        sound = isinstance(summary, dict) and all(is_number(summary.get(name)) for name in FIGURES)
+        return summary if sound else {}
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a JSON file is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def resume_command(path: Path) -> str:
+    """The command that goes on with a run, as it is typed into a shell."""
+    text = str(path)
+    return f"trevsnn train --resume {shlex.quote(f'./{text}' if text.startswith('-') else text)}"

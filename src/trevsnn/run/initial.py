@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from textwrap import shorten
 from typing import NamedTuple
 
 from huggingface_hub import file_exists, hf_hub_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from trevsnn.errors import RunError, UsageError
+from trevsnn.files import read_file, read_json
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.hub import check_finite
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.packing import unpack
 from trevsnn.network.transfer import refuse_other_networks, transfer
+from trevsnn.run.about import read_classes
 from trevsnn.run.folder import ABOUT
 from trevsnn.run.load import load_run
 from trevsnn.run.sources import HUB, folder_of, from_hub, repository_of
 from trevsnn.zoo.published import from_published
+
+LARGEST = 2**36  # bytes of a file of weights that a user names
 
 
 class Trained(NamedTuple):
@@ -103,7 +106,7 @@ def load_trained(source: str) -> Trained:
 
 def _of_file(path: Path) -> Trained:
     try:
-        tensors = unpack(load_file(path))
+        tensors = unpack(load(read_file(path.resolve(), LARGEST)))  # a link of the user's own is followed
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path} is damaged, or no safetensors file ({error}): give other weights with init.") from error
     if not any(name.startswith("subnet0.") for name in tensors):
@@ -119,6 +122,6 @@ def _classes(about: Path | None) -> tuple[str, ...] | None:
     if about is None or not about.is_file():
         return None
     try:
-        return tuple(json.loads(about.read_text())["about"]["classes"])
-    except (ValueError, KeyError, TypeError) as error:
+        return read_classes(read_json(about.resolve())["about"]["classes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{about} is damaged ({error}): export the model again.") from error

@@ -12,10 +12,9 @@ from jsonargparse import ArgumentError
 
 from trevsnn.errors import UsageError
 from trevsnn.run.config import RunConfig, config_parser
+from trevsnn.run.config_file import SECTIONS, read_content
 from trevsnn.run.options import Option, flatten, nearest, nest, types_of, unknown_option, wrong_value
 from trevsnn.run.recipes import recipe_yaml
-
-SECTIONS = ("model", "data", "optim")
 
 
 @dataclass
@@ -126,13 +125,4 @@ def _content(option: Option) -> dict[str, Any]:
         return yaml.safe_load(recipe_yaml(option.value or ""))
     if option.value is None:
         raise UsageError("--config names no file: give --config FILE.")
-    try:
-        content = yaml.safe_load(Path(option.value).read_text())
-    except OSError as error:
-        raise UsageError(f"--config {option.value} cannot be read ({error.strerror}): give a YAML file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        what = " ".join(str(error).split())
-        raise UsageError(f"--config {option.value} is no YAML ({what}): mend it.") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"--config {option.value} holds no options: write NAME: VALUE, one a line.")
-    return content
+    return read_content(Path(option.value))[1]

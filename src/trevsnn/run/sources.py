@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from trevsnn.errors import UsageError
+from trevsnn.files import read_json
 from trevsnn.run.config import to_dict
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.options import flatten
@@ -103,7 +103,7 @@ def brought_by(options: Mapping[str, Any], *, own_pictures: bool) -> dict[str, A
 
 def _network(file: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(file.read_bytes())
+        plain = read_json(file.resolve())  # the Hub's cache is made of links
         return {name: value for name, value in plain.items() if name != "slope"}
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f"{file} is damaged ({error}): give other weights with init.") from error

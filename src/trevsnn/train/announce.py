@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -15,7 +16,7 @@ from trevsnn.terminal import say
 
 
 def announce(
-    console: Console, config: RunConfig, fabric: Fabric, model: nn.Module, train: Part, val: Part, run: Path
+    console: Console, config: RunConfig, fabric: Fabric, model: nn.Module, data: Mapping[str, Part], run: Path
 ) -> None:
     """Print lines on data, network, how it is trained, and the run's folder.
 
@@ -24,9 +25,10 @@ def announce(
         config: of the run.
         fabric: its processes.
         model: the network.
-        train, val: parts of the data.
+        data: its parts.
         run: the folder.
     """
+    train = data["train"]
     net, (height, width) = config.model, config.data.size_HW
     kind = "recordings" if is_event(config.data) else "pictures"
     parameters = sum(p.numel() for p in model.parameters())
@@ -36,7 +38,8 @@ def announce(
     frozen = f", encoder and {config.freeze} levels frozen" if config.freeze else ""
     lines = [
         f"data      {config.data.name}: {len(train):,} {kind} of {len(train.classes)} classes, {train.channels} x {height} x {width}; "
-        f"{len(val):,} held out",
+        f"{len(data['val']):,} held out" + (f", {len(data['test']):,} to test" if "test" in data else ""),
+        *([f"          in {config.data.root}"] if config.data.root is not None else []),
         f"network   channels {' '.join(map(str, net.channels))}, T = {net.timesteps}, {parameters:,} parameters, "
         f"backprop {net.backprop}{frozen}",
         f"training  {config.epochs} epochs of {steps:,} steps of {config.batch_size:,} items{parts}; {config.optim.name}, "

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from rich.console import Console
 
 from trevsnn.errors import UsageError
@@ -10,16 +14,20 @@ from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.terminal import say
 from trevsnn.train.optim import rate_of_step
+from trevsnn.train.origin import config_changes, origin_of
 
 
 def take_changes(
-    folder: RunFolder, config: RunConfig, step: int, steps_per_epoch: int, console: Console, *, write: bool
-) -> None:
-    """Say what differs between a run's config.yaml and the config that it goes on with, and write that down in config.yaml.
+    folder: RunFolder, config: RunConfig, saved: Mapping[str, Any], step: int, steps_per_epoch: int, console: Console,
+    write: bool,
+) -> None:  # fmt: skip
+    """Say what differs between a run's config.yaml and the config that it goes on with, and write that down in config.yaml; what
+    was changed by hand in config.yaml since the run was saved, too.
 
     Args:
         folder: of the run.
         config: that it goes on with.
+        saved: origin of the checkpoint that it goes on from (:func:`trevsnn.train.origin.origin_of`); empty for none.
         step: training steps so far.
         steps_per_epoch: of the run.
         console: is told.
@@ -29,11 +37,12 @@ def take_changes(
         UsageError: more epochs are done, or begun, than the run is to have.
         RunError: config.yaml cannot be written.
     """
-    before = folder.read_config()
+    before = _epochs_of(saved, folder.read_config())
     begun = -(-step // steps_per_epoch)
     if config.epochs < begun:
         raise UsageError(f"epochs is {config.epochs}, but the run is in epoch {begun} already: give {begun} at least.")
-    notes = []
+    by_hand = config_changes(saved, origin_of(config, 1)) if saved else []
+    notes = [note for change in by_hand if (note := f"after step {step}: {change}, by hand") not in folder.notes()]
     for name, (old, new) in differences(before, config).items():
         note = f"after step {step}: {name} {old} -> {new}"
         if name == "epochs":
@@ -47,3 +56,12 @@ def take_changes(
         notes.append(note)
     if notes and write:
         folder.change_config(config, notes)
+
+
+def _epochs_of(saved: Mapping[str, Any], config: RunConfig) -> RunConfig:
+    """The config with the epochs of a checkpoint's, which somebody may have changed by hand since."""
+    epochs = saved.get("config", {}).get("epochs", config.epochs)
+    try:
+        return config if epochs == config.epochs else replace(config, epochs=epochs)
+    except (ValueError, TypeError):  # no epochs of a run
+        return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
-from trevsnn.errors import UsageError
+from trevsnn.errors import RunError, UsageError
 from trevsnn.run.config import RunConfig
 
 
@@ -41,6 +42,23 @@ def make_fabric(config: RunConfig) -> Fabric:
             f"accelerator {config.accelerator!r} cannot be used here ({error}): try accelerator=auto."
         ) from error
     return fabric
+
+
+def in_first(fabric: Fabric, act: Callable[[], object]) -> None:
+    """Do something in the first process alone; where it is refused there, all processes are, with the same sentence.
+
+    Raises:
+        RunError, UsageError: as ``act``.
+    """
+    refusal: RunError | UsageError | None = None
+    if fabric.is_global_zero:
+        try:
+            act()
+        except (RunError, UsageError) as error:
+            refusal = error
+    refusal = fabric.broadcast(refusal)
+    if refusal is not None:
+        raise refusal
 
 
 def make_deterministic(seed: int) -> None:

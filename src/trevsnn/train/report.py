@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from trevsnn.files import unwritable
+from trevsnn.files import append_to_file, unwritable
 
 History = list[dict[str, float]]  # a row of metrics for each epoch
 
@@ -48,7 +49,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, first: int) -> None:
-        self.path = folder / f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
+        self.path = (
+            folder / f"events.out.tfevents.{time.time():.6f}.{os.getpid()}.{secrets.token_hex(4)}"
+        )  # nobody foresees it
         self.head = [
             Event(wall_time=time.time(), file_version="brain.Event:2"),
             Event(wall_time=time.time(), step=first, session_log=SessionLog(status=SessionLog.START)),
@@ -63,10 +66,11 @@ class TensorBoard:
         events = [Event(wall_time=time.time(), step=step, summary=_summary(row)) for step, row in rows]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                records = RecordWriter(file)
-                for part in (*self.head, *events):
-                    records.write(part.SerializeToString())
+            content = io.BytesIO()
+            records = RecordWriter(content)
+            for part in (*self.head, *events):
+                records.write(part.SerializeToString())
+            append_to_file(self.path, content.getvalue())
         except OSError as error:
             raise unwritable(self.path, error) from error
         self.head = []

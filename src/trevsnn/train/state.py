@@ -25,7 +25,9 @@ from trevsnn.run.config import RunConfig
 from trevsnn.run.load import load_weights
 from trevsnn.terminal import say
 from trevsnn.train.guard import StepGuard
+from trevsnn.train.origin import compare_data, compare_origin, data_of, origin_of
 from trevsnn.train.report import History
+from trevsnn.train.saved import check_state
 
 STEP_CHECKPOINTS = 2  # the one before the latest serves when the latest is damaged
 
@@ -39,6 +41,7 @@ class TrainingState:
         model: the network, without Fabric's wrapper.
         optimizer: of its parameters.
         part: the training part; checkpoints hold what an evaluation must know of it, and by what it is known again.
+        val: the held-out part, which is known again likewise.
 
     Attributes:
         ema: the averaged weights, None without ``ema_decay``.
@@ -54,9 +57,11 @@ class TrainingState:
         saved_at: when the latest checkpoint was written, ``time.monotonic()``.
     """
 
-    def __init__(self, config: RunConfig, fabric: Fabric, model: TRevSNN, optimizer: Optimizer, part: Part) -> None:
+    def __init__(
+        self, config: RunConfig, fabric: Fabric, model: TRevSNN, optimizer: Optimizer, part: Part, val: Part
+    ) -> None:
         self.config, self.fabric, self.model, self.optimizer = config, fabric, model, optimizer
-        self.part, self.about = part, part.about
+        self.part, self.val, self.about = part, val, part.about
         self.ema = None if config.ema_decay is None else ModelEmaV3(model, config.ema_decay, use_warmup=True)
         precision = fabric.strategy.precision
         self.scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
@@ -73,8 +78,13 @@ class TrainingState:
 
     @cached_property  # not needed before the first checkpoint, and the pixels of a set in memory take a while
     def data(self) -> dict[str, Any]:
-        """By what the training data are known again."""
-        return {"sha256": self.part.digest(), "steps_per_epoch": len(self.part) // self.config.batch_size}
+        """By what the data are known again."""
+        return data_of(self.config, self.part, self.val)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What else the weights depend on."""
+        return origin_of(self.config, self.fabric.world_size)
 
     @property
     def evaluated(self) -> TRevSNN:
@@ -133,7 +143,7 @@ class TrainingState:
             "step": self.step, "loss_sum": self.loss_sum, "skipped": self.guard.skipped, "in_a_row": self.guard.in_a_row,
             "unreadable": self.unreadable, "history": self.history, "seconds": self.seconds,
             "ce_sum": self.ce_sum, "since": self.since, "since_taken": self.since_taken,
-            "optimizer": self.optimizer.state_dict(), "random": random, "data": self.data, **self._for_evaluation(),
+            "optimizer": self.optimizer.state_dict(), "random": random, "data": self.data, "origin": self.origin, **self._for_evaluation(),
         }  # fmt: skip
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
@@ -152,35 +162,56 @@ class TrainingState:
         )
         remove_checkpoints(folder, "best", keep=1)
 
-    def restore(self, folder: Path, console: Console) -> None:
+    def restore(self, folder: Path, console: Console) -> dict[str, Any]:
         """Load the latest intact checkpoint of ``folder``; where there is none, leave everything as it is.
 
-        The console is told of damaged checkpoints, which one is used, and if the training data are no longer the same.
+        The console is told of damaged checkpoints, which one is used, and what of data, config, versions and processes is no
+        longer the same.
+
+        Returns:
+            The ``origin`` that it was saved with; empty where that is not known.
 
         Raises:
             RunError: a checkpoint is of another model, or of another number of steps in an epoch.
         """
         saved = checkpoints(folder, "step")
+        numbers = sum(tensor.numel() for tensor in self.model.state_dict().values())
         for checkpoint in saved:
             try:
-                weights, state = load_checkpoint(checkpoint)
+                weights, state = load_checkpoint(checkpoint, numbers)
+                check_state(state, self.data["steps_per_epoch"], checkpoint)
             except RunError as error:
                 say(console, f"{error} Trying the one before it.")
                 continue
-            if "data" in state:
-                self._compare_data(state["data"], console)
+            for line in self._changes(state):
+                say(console, line)
             self._load(weights, state, checkpoint)
             say(console, f"going on from {checkpoint.name}, after {len(self.history)} epochs")
-            return
+            return state.get("origin", {})
         if saved:
             say(console, "no intact checkpoint: starting from the beginning")
+        return {}
+
+    def _changes(self, state: dict[str, Any]) -> list[str]:
+        """What has changed since a state was saved. Earlier versions did not save what it was made from."""
+        data = compare_data(state["data"], self.data) if "data" in state else []
+        return [*data, *(compare_origin(state["origin"], self.origin) if "origin" in state else [])]
 
     def _load(self, weights: dict[str, dict[str, torch.Tensor]], state: dict[str, Any], checkpoint: Path) -> None:
-        load_weights(self.model, weights["model"], checkpoint)
-        if self.ema is not None:
-            load_weights(self.ema.module, weights["ema"], checkpoint)
-        self.optimizer.load_state_dict(state["optimizer"])
-        _as_weights_lie(self.optimizer)
+        try:
+            load_weights(self.model, weights["model"], checkpoint)
+            if self.ema is not None:
+                load_weights(self.ema.module, weights["ema"], checkpoint)
+            self.optimizer.load_state_dict(state["optimizer"])
+            _as_weights_lie(self.optimizer)
+            self._load_random(state["random"])
+            if self.scaler is not None and "scaler" in state:
+                self.scaler.load_state_dict(state["scaler"])
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise RunError(
+                f"the checkpoint {checkpoint} is not of this run ({first}): remove it, or begin a new run."
+            ) from error
         self.step, self.history, self._seconds = state["step"], state["history"], state["seconds"]
         self.loss_sum.copy_(state["loss_sum"])
         # Earlier versions did not count it: what is left of such an epoch has none.
@@ -189,26 +220,13 @@ class TrainingState:
         self.since.copy_(state.get("since", began))
         self.since_taken = state.get("since_taken", 0)
         self.guard.skipped, self.guard.in_a_row = state["skipped"], state["in_a_row"]
-        if self.scaler is not None and "scaler" in state:
-            self.scaler.load_state_dict(state["scaler"])
         self.unreadable = state["unreadable"]
-        random, device = state["random"], self.fabric.device.type
+
+    def _load_random(self, random: dict[str, Any]) -> None:
+        device = self.fabric.device.type
         torch.set_rng_state(random["cpu"])
         if device != "cpu" and device in random:
             torch.get_device_module(device).set_rng_state(random[device])
-
-    def _compare_data(self, saved: dict[str, Any], console: Console) -> None:
-        if saved["steps_per_epoch"] != self.data["steps_per_epoch"]:
-            raise RunError(
-                f"the training data make {self.data['steps_per_epoch']} steps an epoch, but made {saved['steps_per_epoch']} when the "
-                "run was saved: put them back as they were, or begin a new run."
-            )
-        if saved["sha256"] != self.data["sha256"]:
-            say(
-                console,
-                "warning: the training data have changed since the run was saved: it goes on, but not to the weights that it "
-                "would have had.",
-            )  # fmt: skip
 
     def _for_evaluation(self) -> dict[str, Any]:
         """What evaluating the weights needs besides the config."""

@@ -14,12 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trevsnn.files import unwritable, write_file
+from trevsnn.errors import RunError
+from trevsnn.files import append_to_file, read_file, unwritable, write_file
 from trevsnn.train.report import TensorBoard
 
 POINTS = 100  # an epoch, at most, besides its last step
 FLUSH_SECONDS = 5.0
+MOST = 2**31  # bytes of the file; a row has about a hundred
 COLUMNS = ("step", "epoch", "loss", "train_ce", "lr", "gradient_norm")
+_HEADER = (",".join(COLUMNS) + "\r\n").encode()
 
 
 class StepLog:
@@ -80,23 +83,32 @@ class StepLog:
         table = csv.DictWriter(text, COLUMNS)
         try:
             if not self.path.exists():
-                table.writeheader()
+                text.write(_HEADER.decode())
             table.writerows(rows)
-            with self.path.open("a", newline="") as file:
-                file.write(text.getvalue())
+            append_to_file(self.path, text.getvalue().encode())
         except OSError as error:
             raise unwritable(self.path, error) from error
         self.tensorboard.write([(row["step"], {name: row[name] for name in COLUMNS[2:]}) for row in rows])
 
     def _drop_after(self, step: int) -> None:
-        """Leave only whole lines of steps up to ``step``."""
-        if not self.path.exists():
+        """Leave only whole lines of numbers, of steps up to ``step``, in a new file: to this one is appended."""
+        if not self.path.exists() and not self.path.is_symlink():
             return
-        before = self.path.read_bytes()
-        header, *lines = before.splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"\n") and int(line.partition(b",")[0]) <= step]
-        after = b"".join([header, *kept]) if header.endswith(b"\n") else b""
-        if not after:
+        try:
+            before = read_file(self.path, MOST)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path} cannot be read ({error}): remove it, and go on.") from error
+        kept = [line for line in before.splitlines(keepends=True) if _step_of(line) <= step]
+        if kept:
+            write_file(self.path, b"".join([_HEADER, *kept]))
+        else:
             self.path.unlink()
-        elif after != before:
-            write_file(self.path, after)
+
+
+def _step_of(line: bytes) -> float:
+    """The training step of a row; infinite for what is no whole row of numbers."""
+    try:
+        numbers = [float(number) for number in line.split(b",")]
+    except ValueError:
+        return math.inf
+    return numbers[0] if line.endswith(b"\n") and len(numbers) == len(COLUMNS) else math.inf

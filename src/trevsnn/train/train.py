@@ -12,18 +12,17 @@ from rich.console import Console
 from timm.utils.distributed import distribute_bn
 from torch import Tensor
 
-from trevsnn.data.config import Split
 from trevsnn.data.loading import TensorDataset, batches, loading_deaths, make_loader
-from trevsnn.data.part import Part
 from trevsnn.data.pictures.shown import size_warning
 from trevsnn.data.sampling import EpochSampler
-from trevsnn.data.sets import load, splits
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.changes import changed
 from trevsnn.run.checkpoint import checkpoints
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.initial import begin_from
+from trevsnn.run.lock import RunLock
+from trevsnn.run.places import with_whole_paths
 from trevsnn.terminal import say
 from trevsnn.train.announce import announce
 from trevsnn.train.build import Build, build_network
@@ -33,7 +32,8 @@ from trevsnn.train.fit import check_device, check_fit
 from trevsnn.train.going_on import take_changes
 from trevsnn.train.interrupt import Interruption
 from trevsnn.train.optim import build_optimizer
-from trevsnn.train.processes import local_batch, make_deterministic, make_fabric
+from trevsnn.train.parts import load_parts
+from trevsnn.train.processes import in_first, local_batch, make_deterministic, make_fabric
 from trevsnn.train.progress import RunProgress
 from trevsnn.train.rates import RateWatch
 from trevsnn.train.report import TensorBoard, epoch_line
@@ -61,13 +61,14 @@ def train(config: RunConfig, run: Path, console: Console, build: Build = TRevSNN
 
     Raises:
         UsageError: model, batch size and data do not fit together, the folder is in use, or the accelerator is missing.
-        RunError: files are missing or damaged, a file cannot be written, a loading process died, or gradients stayed
-            not finite.
+        RunError: files are missing or damaged, parts of the data have different classes, a file cannot be written, a
+            loading process died, or gradients stayed not finite.
         Interrupted: by Ctrl-C or SIGTERM, after the training step and a checkpoint. It is a KeyboardInterrupt. In another
             thread than the main one signals are left alone.
     """
-    with Interruption() as interruption:
-        return _Training(config, run, console, build, interruption, new=True).run_to_end()
+    RunFolder.check_new(run)
+    with Interruption() as interruption, RunLock() as lock:
+        return _Training(with_whole_paths(config), run, console, build, interruption, lock, new=True).run_to_end()
 
 
 def resume(
@@ -91,8 +92,8 @@ def resume(
         The content of summary.json.
 
     Raises:
-        UsageError, RunError, Interrupted: as :func:`train`; and RunError if there is no such run, UsageError if ``changes``
-            cannot be made, or more epochs are done.
+        UsageError, RunError, Interrupted: as :func:`train`; and RunError if there is no such run, or another process trains
+            it, UsageError if ``changes`` cannot be made, or more epochs are done.
     """
     folder = RunFolder.open(run)
     config = changed(folder.read_config(), changes or {})
@@ -101,22 +102,28 @@ def resume(
     folder.checkpoints.mkdir(exist_ok=True)
     if not checkpoints(folder.checkpoints, "step"):
         say(console, "no checkpoint yet: starting from the beginning")
-    with Interruption(run) as interruption:
-        return _Training(config, run, console, build, interruption, new=False).run_to_end()
+    with Interruption(run) as interruption, RunLock() as lock:
+        return _Training(config, run, console, build, interruption, lock, new=False).run_to_end()
 
 
 class _Training:
     """A run in progress: data, network, and the loop over epochs."""
 
     def __init__(
-        self, config: RunConfig, path: Path, console: Console, build: Build, interruption: Interruption, *, new: bool
-    ) -> None:
+        self, config: RunConfig, path: Path, console: Console, build: Build, interruption: Interruption, lock: RunLock,
+        *, new: bool,
+    ) -> None:  # fmt: skip
         self.config, self.console, self.interruption = config, console, interruption
         self.fabric = fabric = make_fabric(config)
         interruption.join(fabric.world_size)
         check_device(config, fabric)
         size = local_batch(config, fabric.world_size)
-        self.part = self._load("train")
+        path = fabric.broadcast(path)
+        self.run = RunFolder(path)
+        if not new:
+            in_first(fabric, lambda: lock.take(self.run.lock_file, path))
+        self.parts = load_parts(config, fabric)
+        self.part = self.parts["train"]
         check_fit(config, self.part)
         if new and (warning := size_warning(self.part, config.data)) is not None:
             say(console, f"warning: {warning}")
@@ -131,21 +138,17 @@ class _Training:
             world=fabric.world_size, of=len(dataset), shards_N=self.part.shards_N,
         )  # fmt: skip
         self.loader = make_loader(dataset, self.sampler, size, config.data, fabric.device)
-        self.validation = evaluation_loader(self._load("val"), config, fabric)
+        self.validation = evaluation_loader(self.parts["val"], config, fabric)
         self.wrapped, optimizer = fabric.setup(model, build_optimizer(model, config))
         self.wrapped.mark_forward_method("forward_time")
-        self.state = TrainingState(config, fabric, model, optimizer, self.part)  # type: ignore[arg-type]
+        self.state = TrainingState(config, fabric, model, optimizer, self.part, self.parts["val"])  # type: ignore[arg-type]
         self.stepper = Stepper(self.state, self.wrapped, self.steps_per_epoch)
-        path = fabric.broadcast(path)
         self.rate_watch = RateWatch(config.start)
         items, held_out = self.steps_per_epoch * config.batch_size, len(self.validation.dataset)  # type: ignore[arg-type]
         self.progress = RunProgress(console, config.epochs, self.steps_per_epoch, config.batch_size, held_out / items)
-        self.run = RunFolder.create(path, config, write=self._first) if new else RunFolder.open(path)
+        if new:
+            in_first(fabric, lambda: self.run.begin(config, lock))
         interruption.run, interruption.epochs, interruption.steps_per_epoch = path, config.epochs, self.steps_per_epoch
-
-    def _load(self, split: Split) -> Part:
-        with self.fabric.rank_zero_first():  # which downloads the data, and fills the cache of frames
-            return load(self.config.data, split, self.config.model.timesteps)
 
     @property
     def _first(self) -> bool:
@@ -155,19 +158,19 @@ class _Training:
     @loading_deaths()
     def run_to_end(self) -> dict[str, Any]:
         """Train the epochs that are left and write the summary."""
-        self.state.restore(self.run.checkpoints, self.console)
+        saved = self.state.restore(self.run.checkpoints, self.console)
         self.fabric.barrier()  # config.yaml is there, and all have the same checkpoint before there is another
         if self.config.init is not None and self.state.step == 0 and self._first:
             self.state.save(self.run.checkpoints)  # what it began with may not lie there any more when it is resumed
-        take_changes(self.run, self.config, self.state.step, self.steps_per_epoch, self.console, write=self._first)
-        val = self.validation.dataset.part  # type: ignore[attr-defined]
-        announce(self.console, self.config, self.fabric, self.state.model, self.part, val, self.run.path)
+        take_changes(self.run, self.config, saved, self.state.step, self.steps_per_epoch, self.console, self._first)
+        announce(self.console, self.config, self.fabric, self.state.model, self.parts, self.run.path)
         if self._first:
+            self.run.clean()
             self.steps = StepLog(self.run.path, self.steps_per_epoch, self.state.step)
             self.files = EpochFiles(self.run.path)
             if self.state.history:  # a kill may have come between a checkpoint and its row
                 self.files.write(self.state.history)
-        self.tensorboard = TensorBoard(self.run.path / "tensorboard", len(self.state.history) + 1)
+        self.tensorboard = TensorBoard(self.run.tensorboard, len(self.state.history) + 1)
         with self.interruption.deferring(self._stop):
             for epoch in range(len(self.state.history), self.config.epochs):
                 self.interruption.check()
@@ -287,11 +290,9 @@ class _Training:
         """Evaluate on the test part, if there is one, and put the run's figures together."""
         state = self.state
         state.set_slope(self.config.epochs - 1)
-        parts = {"train": self.part, "val": self.validation.dataset.part}  # type: ignore[attr-defined]
         test = None
-        if "test" in splits(self.config.data):
-            parts["test"] = self._load("test")
-            loader = evaluation_loader(parts["test"], self.config, self.fabric)
+        if "test" in self.parts:
+            loader = evaluation_loader(self.parts["test"], self.config, self.fabric)
             test = evaluate(state.evaluated, loader, self.fabric).accuracy
-        summary = summarise(self.config, self.fabric, state.model, parts, state.history, test)
+        summary = summarise(self.config, self.fabric, state.model, self.parts, state.history, test)
         return summary | {"steps": state.step, "seconds": state.seconds, "changes": self.run.notes()}

@@ -15,7 +15,7 @@ from trevsnn.deploy.int8.layers import IntegerConv
 from trevsnn.deploy.int8.loops import set_threads
 from trevsnn.deploy.int8.maps import channels_last
 from trevsnn.deploy.int8.reader import Operator, Reader
-from trevsnn.deploy.onnx.model import check_input, reading
+from trevsnn.deploy.onnx.model import check_input, read_onnx, reading
 from trevsnn.deploy.onnx.roles import read_loops
 from trevsnn.network.model import TRevSNN
 
@@ -46,21 +46,25 @@ class SpikeDriven:
     def __init__(self, path: Path, model: TRevSNN | None = None, crossover: float = CROSSOVER) -> None:
         onnx = require("onnx")
         with reading(path):
-            file = onnx.load(path)
+            file = onnx.load_model_from_string(read_onnx(path))
             onnx.checker.check_model(file)
+            if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in file.graph.initializer):
+                raise ValueError("its numbers lie in other files")
         if model is not None:
             metadata = {entry.key: entry.value for entry in file.metadata_props}
             check_fingerprint(metadata.get(FINGERPRINT), model, path)
-        self.shape = [axis.dim_value for axis in file.graph.input[0].type.tensor_type.shape.dim[1:]]
-        loops = read_loops(file.graph.node)
+        with reading(path):
+            self.shape = [axis.dim_value for axis in file.graph.input[0].type.tensor_type.shape.dim[1:]]
+            loops = read_loops(file.graph.node)
         if loops is None:
             warnings.warn(
                 f"{path} does not say which of its operators belong together, as files of version 0.1.0 do not: the "
                 "spike-driven engine is dense and slow, with the same results; export the model again.", stacklevel=2,
             )  # fmt: skip
             loops = [{"plain": node} for node in file.graph.node]
-        reader = Reader(file.graph.initializer, crossover)
-        self.operators = [reader.operator(loop) for loop in loops]
+        with reading(path):
+            reader = Reader(file.graph.initializer, crossover)
+            self.operators = [reader.operator(loop) for loop in loops]
         _find_last_uses(self.operators)
 
     @property

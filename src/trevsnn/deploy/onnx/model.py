@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,11 @@ from trevsnn.deploy.extras import require
 from trevsnn.deploy.fingerprint import FINGERPRINT, check_fingerprint
 from trevsnn.deploy.folded import FoldedTRevSNN
 from trevsnn.errors import RunError
+from trevsnn.files import read_file, write_file
 from trevsnn.network.model import TRevSNN
+
+MOST = 2**31  # bytes of a file, which Protobuf does not exceed either
+NO_OTHER_FILES = "session.model_external_initializers_file_folder_path"  # where numbers outside of a file would lie
 
 
 def batch_axis() -> tuple[dict[int, torch.export.Dim]]:
@@ -52,6 +57,7 @@ def export_onnx(
 
     Raises:
         UsageError: onnx and onnxscript are not installed.
+        RunError: the file cannot be written.
     """
     require("onnx")
     require("onnxscript")
@@ -74,7 +80,7 @@ def export_onnx(
     if fingerprint is not None:
         program.model.metadata_props[FINGERPRINT] = fingerprint
     program.model.metadata_props.update(properties or {})
-    program.save(str(path))
+    write_file(path, program.model_proto.SerializeToString())
 
 
 class OnnxModel:
@@ -96,8 +102,10 @@ class OnnxModel:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4
-        with reading(path):
-            self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        options.add_session_config_entry(NO_OTHER_FILES, os.devnull)
+        with reading(path):  # from its bytes: by a path it may name other files, of whose numbers it would be made
+            content = read_onnx(path)
+            self.session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.shape = self.session.get_inputs()[0].shape[1:]  # an axis of any size by a name
         if model is not None:
             check_fingerprint(self.session.get_modelmeta().custom_metadata_map.get(FINGERPRINT), model, path)
@@ -113,11 +121,18 @@ class OnnxModel:
         return torch.from_numpy(logits)
 
 
+def read_onnx(path: Path) -> bytes:
+    """The content of an ONNX file. Raises OSError or ValueError as :func:`trevsnn.files.read_file`."""
+    return read_file(path, MOST)
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever fails within into a RunError about the file at ``path``."""
     try:
         yield
+    except RunError:
+        raise
     except Exception as error:  # those of ONNX, protobuf and ONNX Runtime have no common class of their own
         first = (str(error).splitlines() or [""])[0]
         raise RunError(f"{path} is missing or no ONNX file ({first}): export the model again.") from error

@@ -1,0 +1,265 @@
+"""Runs, exports and configs that somebody sent: what they hold does no harm."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers import picture
+from trevsnn.cli.main import main
+from trevsnn.errors import RunError, UsageError
+from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints
+from trevsnn.run.config import parse_config
+from trevsnn.run.load import load_run
+from trevsnn.zoo.presets import pretrained_folder
+
+BOMB = "\n".join(
+    ["a0: &a0 [" + ",".join("x" * 9) + "]"]
+    + [f"a{i}: &a{i} [" + ",".join([f"*a{i - 1}"] * 9) + "]" for i in range(1, 9)]
+    + ["model: *a8"]
+)
+
+
+@pytest.fixture
+def sent(finished, tmp_path) -> Path:
+    """A run."""
+    return shutil.copytree(finished, tmp_path / "sent")
+
+
+@pytest.fixture
+def sent_export(tmp_path) -> Path:
+    """An export."""
+    return shutil.copytree(pretrained_folder("digits"), tmp_path / "exported")
+
+
+def latest(run: Path) -> Path:
+    return checkpoints(run / "checkpoints", "step")[0]
+
+
+def sign(checkpoint: Path, **more: str) -> None:
+    """Write the manifest anew, as a sender would who changed a file."""
+    names = [path.name for path in checkpoint.iterdir() if path.name != "manifest.json" and path.is_file()]
+    hashes = {name: hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() for name in names}
+    (checkpoint / "manifest.json").write_text(json.dumps(hashes | more))
+
+
+def change_state(run: Path, name: str, value: object) -> None:
+    checkpoint = latest(run)
+    plain = json.loads((checkpoint / "state.json").read_text())
+    plain["__pairs__"] = [[key, value if key == name else old] for key, old in plain["__pairs__"]]
+    (checkpoint / "state.json").write_text(json.dumps(plain))
+    sign(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/dev/zero", "sub/model.safetensors", "optimizer.pt"])
+def test_a_manifest_names_the_files_of_a_checkpoint_alone(sent, name):
+    sign(latest(sent), **{name: "0" * 64})
+    with pytest.raises(RunError, match=r"is damaged .manifest\.json names other files than model.safetensors, ema"):
+        load_run(sent, "last")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "model.safetensors", "state.safetensors"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "sparse"])
+def test_a_checkpoint_holds_regular_files_of_its_size(sent, tmp_path, name, kind):
+    path = latest(sent) / name
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "link":
+        (tmp_path / "outside").write_bytes(content)
+        path.symlink_to(tmp_path / "outside")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    said = {"link": "is a link", "pipe": "no regular file", "sparse": "1,099,511,627,776 bytes"}[kind]
+    with pytest.raises(RunError, match=rf"is damaged \(({name}: )?it .*{said}|is damaged \(.*{said}"):
+        load_run(sent, "last")
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", "checkpoints/step-000000099", "tensorboard", "tensorboard/steps"])
+def test_folders_of_a_run_that_are_links_are_refused_and_nothing_behind_them_is_touched(
+    sent, finished, tmp_path, folder, capsys
+):
+    other = shutil.copytree(finished, tmp_path / "other")
+    before = sorted(other.rglob("*"))
+    shutil.rmtree(sent / folder, ignore_errors=True)
+    (sent / folder).symlink_to(other / "checkpoints")
+    (sent / "summary.json").unlink()
+    assert main(["train", "--resume", str(sent)]) == 1
+    assert main(["evaluate", str(sent)]) == 1
+    assert capsys.readouterr().err.count(f"{sent / folder} is a link, and folders of a run are no links") == 2
+    assert sorted(other.rglob("*")) == before
+
+
+def test_a_run_behind_a_link_of_the_user_s_is_a_run(finished, tmp_path):
+    (tmp_path / "runs").symlink_to(finished.parent)
+    assert load_run(tmp_path / "runs" / finished.name, "best").checkpoint.startswith("best-")
+
+
+def test_no_checkpoint_is_removed_through_a_link_and_names_of_others_are_left(tmp_path):
+    for name in ("step-000000001", "step-000000002", "step-x", "step-3.old", "mine"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    remove_checkpoints(tmp_path / "checkpoints", "step", keep=1)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "mine",
+        "step-000000002",
+        "step-3.old",
+        "step-x",
+    ]
+    (tmp_path / "checkpoints" / "step-000000001").symlink_to(tmp_path / "checkpoints" / "mine")
+    with pytest.raises(RunError, match="is a link"):
+        remove_checkpoints(tmp_path / "checkpoints", "step", keep=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("slope", "0.5", "slope is '0.5'"), ("slope", float("nan"), "slope is nan"), ("about", 1, "does not give classes"),
+        ("about", {"__pairs__": [["classes", ["a"] * 10], ["channels", 1], ["mean", [0]], ["std", [1]]]}, "no different names"),
+        ("about", {"__pairs__": [["classes", list("abcdefghij")], ["channels", 3], ["mean", [0]], ["std", [1]]]}, "channels is 3"),
+        ("about", {"__pairs__": [["classes", list("abcdefghij")], ["channels", 1], ["mean", ["x"]], ["std", [1]]]}, "mean is not"),
+        ("about", {"__pairs__": [["classes", list("abcdefghij")], ["channels", 1], ["mean", [0]], ["std", [0]]]}, "std is not"),
+    ],
+)  # fmt: skip
+def test_values_of_a_state_are_of_their_types(sent, name, value, said):
+    change_state(sent, name, value)
+    with pytest.raises(RunError, match=rf"is damaged \(.*{said}"):
+        load_run(sent, "last")
+
+
+def test_a_network_that_its_file_cannot_hold_takes_no_memory(sent_export):
+    for file in ("config.yaml", "config.json"):
+        path = sent_export / file
+        text = path.read_text()
+        assert "96" in text
+        path.write_text(text.replace("96", "65536", 1))
+    with pytest.raises(
+        RunError, match=r"missing or damaged \(it has [\d,]+ bytes, and the network of its config [\d,]{13,} numbers"
+    ):
+        load_run(sent_export, "last")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": ["x"] * 10}, "no different names"), ({"mean": [float("inf")]}, "mean is not"), ({"std": []}, "std is not"),
+        ({"classes": list(range(10))}, "no different names"), ({"more": 1}, "does not give classes, channels, mean and std"),
+    ],
+)  # fmt: skip
+def test_about_json_is_checked(sent_export, change, said):
+    plain = json.loads((sent_export / "about.json").read_text())
+    (sent_export / "about.json").write_text(json.dumps(plain | {"about": plain["about"] | change}))
+    with pytest.raises(RunError, match=rf"about.json is damaged \(.*{said}"):
+        load_run(sent_export, "last")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB, "[" * 90_000, "model: other.yaml", "data: {class_path: planted.Evil}", "model: planted.Evil", "config: other.yaml",
+        "model: {class_path: planted.Evil, init_args: {}}", "epochs: 1\nepochs: 2", "seed: !!python/name:os.system",
+    ],
+)  # fmt: skip
+def test_a_config_that_never_ends_or_names_other_files_or_classes_is_refused(sent, tmp_path, monkeypatch, text):
+    (tmp_path / "planted.py").write_text("raise SystemExit('the code of a stranger runs')")
+    (tmp_path / "other.yaml").write_text("channels: [2, 2]")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (sent / "config.yaml").write_text(text)
+    with pytest.raises(RunError, match=r"config\.yaml is damaged"):
+        load_run(sent, "last")
+    (tmp_path / "given.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"given\.yaml"):
+        parse_config(["--config", "given.yaml"])
+    assert main(["train", "--config", "given.yaml"]) == 2
+    assert "planted" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "large"])
+def test_a_config_is_a_regular_file_of_its_size(sent, tmp_path, kind):
+    path = sent / "config.yaml"
+    text = path.read_text()
+    path.unlink()
+    if kind == "link":
+        (tmp_path / "outside").write_text(text)
+        path.symlink_to(tmp_path / "outside")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text(text + "#" * 500_000)
+    with pytest.raises(RunError, match=r"config\.yaml is damaged|is no run: it holds no config.yaml"):
+        load_run(sent, "last")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data.workers", "1025"], "data.workers is 1025; it must be at most 1,024"),
+        (["--model.timesteps", "4097"], "timesteps is 4097; it must be at most 4,096"),
+        (["--model.channels", "[8,65537]"], r"channels\[1\] is 65537; it must be at most 65,536"),
+        (["--model.channels", str([8] * 33)], "is 33; it must be at most 32"),
+        (["--model.channels", str([8] * 16), "--model.timesteps", "4096"], "levels times timesteps is 65536; it must be at most 32,768"),
+        (["--model.num_classes", "1048577"], "num_classes is 1048577; it must be at most 1,048,576"),
+        (["--data.image_size", "16385"], "data.image_size is 16385; it must be at most 16,384"),
+        (["--batch_size", "1048577"], "batch_size is 1048577; it must be at most 1,048,576"),
+        (["--epochs", "100001"], "epochs is 100001; it must be at most 100,000"),
+        (["--accumulate", "1048577"], "accumulate is 1048577; it must be at most"),
+        (["--checkpoint_seconds", ".inf"], "checkpoint_seconds is inf"), (["--optim.lr", ".nan"], "optim.lr is nan"),
+        (["--optim.clip", ".inf"], "optim.clip is inf"), (["--label_smoothing", ".nan"], "label_smoothing is nan"),
+        (["--seed", str(2**32)], "seed is 4294967296; it must be at most"), (["--ema_decay", ".nan"], "ema_decay is nan"),
+    ],
+)  # fmt: skip
+def test_numbers_are_bounded_by_what_a_machine_can_do(options, said):
+    with pytest.raises(ValueError, match=said):
+        parse_config(options)
+
+
+def test_what_only_uses_a_run_downloads_nothing_and_writes_to_no_cache_of_its_config(sent, tmp_path):
+    plain = yaml.safe_load((sent / "config.yaml").read_text())
+    plain["data"] |= {
+        "name": "fashion-mnist",
+        "root": str(tmp_path / "nowhere"),
+        "cache": str(tmp_path / "cache"),
+        "workers": 1000,
+    }
+    (sent / "config.yaml").write_text(yaml.safe_dump(plain))
+    data = load_run(sent, "last").config.data
+    assert (data.download, data.cache, data.workers <= (os.cpu_count() or 1)) == (False, None, True)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["evaluate", str(sent)]) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    assert load_run(Path("cifar-10"), "last").config.data.download  # the package's own config
+
+
+def test_predicting_with_an_export_changes_nothing_in_its_folder(sent_export, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    picture(0, (8, 8), "L").save("p.png")
+    state = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert main(["predict", str(sent_export), "p.png"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == state
+
+
+def test_class_names_command_no_terminal(sent_export, tmp_path, capsys):
+    plain = json.loads((sent_export / "about.json").read_text())
+    plain["about"]["classes"] = [f"\x1b]0;owned\x07\x1b[2J[red]{i}\u202e\u200b\n" for i in range(10)]
+    (sent_export / "about.json").write_text(json.dumps(plain))
+    picture(0, (8, 8), "L").save(tmp_path / "p.png")
+    for more in ([], ["--json"]):
+        assert main(["predict", str(sent_export), str(tmp_path / "p.png"), *more]) == 0
+        out = capsys.readouterr().out
+        assert (
+            r"\x1b]0;owned\x07" in out.replace("u00", "x").replace("\n", "").replace("│", "").replace(" ", "")
+            or not more
+        )
+        assert not set(out) & set("\x1b\x07\u202e\u200b")
+
+
+def test_files_of_a_checkpoint_are_bounded_by_its_network(finished):
+    with pytest.raises(RunError, match=r"model.safetensors: it has [\d,]+ bytes, and [\d,]+ at most"):
+        load_checkpoint(latest(finished), numbers=-(2**20) * 2)
