@@ -12,6 +12,7 @@ from rich.table import Table
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Format
 from trevsnn.errors import UsageError
+from trevsnn.files import write_picture
 from trevsnn.run.folder import Weights
 from trevsnn.terminal import Terminal, say
 
@@ -96,7 +97,7 @@ def _stream_clip(run: Path, recording: Path, weights: Weights, picture: Path | N
             soft_wrap=True,
         )
     if picture is not None:
-        play_picture(rows, recording.name).savefig(picture, dpi=110)
+        write_picture(play_picture(rows, recording.name), picture)
     if json:
         print(dumps(rows))
 
@@ -130,7 +131,7 @@ def _stream_windows(
         )  # fmt: skip
     say(told, live.told())
     if picture is not None:
-        play_picture(rows, recording.name).savefig(picture, dpi=110)
+        write_picture(play_picture(rows, recording.name), picture)
 
 
 def _likeliest(row: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple
@@ -22,6 +21,7 @@ from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.frames import Binned, Binning, Counts
 from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
+from trevsnn.files import LARGE, fresh_name, read_json
 from trevsnn.terminal import Terminal
 
 CACHE_VERSION = 2  # raise it when the same parameters come to give other frames
@@ -112,7 +112,7 @@ class EventFrames(FileList):
     def _checked(self) -> dict[str, Any] | None:
         """What the file of JSON says of that of frames; None where one is missing or the two do not belong together."""
         try:
-            about = json.loads(self._about.read_bytes())
+            about = read_json(self._about, LARGE)
             with self.cache.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != about["sha256"]:
                     raise ValueError("it has another SHA-256")
@@ -187,7 +187,7 @@ class _Hashed:
 @contextlib.contextmanager
 def _fresh(path: Path) -> Iterator[BinaryIO]:
     """A new file beside ``path``, under a name that nothing has; if no error comes it is renamed to ``path``."""
-    beside = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part")
+    beside = fresh_name(path.parent)
     try:
         with beside.open("xb") as file:  # never one that is there, nor what a link leads to
             yield file
