@@ -27,26 +27,30 @@ def prepare(set: Literal["imagenet"], *, archives: Path, out: Path, no_hashes: b
     console.print(f"done: {out}  {counts['train']} train and {counts['val']} val pictures", soft_wrap=True)
 
 
-def check(root: Path, *, workers: NonNegativeInt = 2, json: bool = False) -> None:
+def check(root: Path, *, workers: NonNegativeInt = 2, all: bool = False, json: bool = False) -> None:
     """Read every file of a data set and name those that are unreadable or odd.
 
     Args:
         root: Folder with train, val or test, or with the class folders.
         workers: Reading processes.
-        json: Print JSON.
+        all: Name all of them, and not the first of each kind alone.
+        json: Print JSON, which has all.
 
     Raises:
-        RunError: a file cannot be read.
+        RunError: a file cannot be read, or a training on the pictures would not begin.
     """
-    from trevsnn.data.check import check_folder, print_check
+    from trevsnn.data.check import SHOWN, check_folder, print_check
 
     result = check_folder(root, workers)
     if json:
         print(dumps(result))
     else:
-        print_check(result, Terminal())
+        print_check(result, Terminal(), None if all else SHOWN)
+    faults = [result["problem"]] * (result["problem"] is not None)
     if result["unreadable"]:
-        raise RunError(
+        faults.append(
             f"{len(result['unreadable'])} files below {root} cannot be read: replace them, or train with "
             "--data.on_unreadable skip."
         )
+    if faults:
+        raise RunError("\n".join(faults))
