@@ -18,7 +18,18 @@ Task = Literal["class", "direction"]
 Split = Literal["train", "val", "test"]
 
 #: Options for one kind of data alone.
-_PICTURES = ("rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter", "reduced", "on_device", "grey", "exif_orientation")
+_PICTURES = (
+    "rows",
+    "crop",
+    "crop_scale",
+    "crop_share",
+    "auto_augment",
+    "color_jitter",
+    "reduced",
+    "on_device",
+    "grey",
+    "exif_orientation",
+)
 PICTURE_FOLDERS: tuple[DataSet, ...] = ("imagenet", "tiny-imagenet", "folder")
 _EVENTS = ("task", "piece_ms", "event_mix", "bin_by", "event_drop", "sensor")
 

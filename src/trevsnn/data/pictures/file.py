@@ -169,7 +169,9 @@ def _naming(path: Path | str) -> Iterator[None]:
             if Path(path).is_symlink():
                 raise UnreadableError(f"{path} is a link that leads nowhere: mend it, or remove it.") from error
             raise UnreadableError(f"{path} does not exist: has the data folder moved?") from error
-        raise UnreadableError(f"{path} cannot be read as a picture ({_reason(error)}): replace it, or remove it.") from error
+        raise UnreadableError(
+            f"{path} cannot be read as a picture ({_reason(error)}): replace it, or remove it."
+        ) from error
 
 
 def _reason(error: Exception) -> str:

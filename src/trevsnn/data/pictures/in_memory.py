@@ -112,7 +112,9 @@ def _read_idx_pair(folder: Path, split: str) -> Arrays:
     if images.ndim != 3 or images.shape[:1] != labels.shape:
         raise RunError(f"{folder}: pictures {images.shape} and labels {labels.shape} do not belong together.")
     if len(labels) and labels.max() >= IDX_CLASSES:
-        raise RunError(f"{folder} has a label {labels.max()}, and there are {IDX_CLASSES} classes: fetch its files again.")
+        raise RunError(
+            f"{folder} has a label {labels.max()}, and there are {IDX_CLASSES} classes: fetch its files again."
+        )
     return images, labels.astype(np.int64)
 
 
@@ -149,10 +151,10 @@ def _read_cifar(kind: type[CIFAR10], config: DataConfig) -> tuple[tuple[str, ...
         try:
             dataset = kind(str(root), train=split == "train", download=download)
         except (OSError, RuntimeError) as error:
-            first = str(error).splitlines()[0].rstrip(".")
-            kind_of_error = RunError if (root / kind.base_folder).exists() else MissingDataError
-            raise kind_of_error(
-                f"{config.name} is not in {root} ({first}): set data.root to a folder with {kind.base_folder}, or with "
+            there = (root / kind.base_folder).exists()
+            why = f" ({str(error).splitlines()[0].rstrip('.')})" if there or download else ""
+            raise (RunError if there else MissingDataError)(
+                f"{config.name} is not in {root}{why}: set data.root to a folder with {kind.base_folder}, or with "
                 "train/CLASS and test/CLASS folders of pictures."
             ) from error
         return np.asarray(dataset.data, np.uint8), np.asarray(dataset.targets, np.int64)
@@ -227,7 +229,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
                 raise ValueError(f"its header says {size:,} bytes, more than the {MOST_IDX:,} that are read")
             content = _read_up_to(file, size)
             if len(content) < size or file.read(1):
-                raise ValueError(f"its header says {size:,} bytes, and it has {'fewer' if len(content) < size else 'more'}")
+                raise ValueError(
+                    f"its header says {size:,} bytes, and it has {'fewer' if len(content) < size else 'more'}"
+                )
         return np.frombuffer(content, np.uint8).reshape(shape)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise RunError(f"{path} is damaged ({error}): fetch it again.") from error

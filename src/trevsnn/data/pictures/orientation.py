@@ -38,7 +38,10 @@ def orientation_of(picture: Image.Image, content: bytes) -> int:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
-            value = picture.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+            own = Image.Exif()
+            own.load(picture.info.get("exif", b""))  # Pillow forgets that it could not, if it has tried before
+            # Or else as ImageMagick writes it to a PNG, or of XMP.
+            value = own.get(ExifTags.Base.Orientation) or picture.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
         except MemoryError:
             raise
         except Exception:  # of whatever class: it is a stranger's data
