@@ -1,12 +1,20 @@
 """The check of a data set."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
 
 from helpers import folder_config, folder_of_pictures, picture, write_tar
 from trevsnn.cli.main import main
-from trevsnn.data.pictures.folders import load_folder
+from trevsnn.data.pictures.folders import folder_splits, load_folder
+from trevsnn.data.pictures.look import look_at
+from trevsnn.errors import RunError
 
 
 def test_the_check_names_what_is_odd(tmp_path, capsys):
@@ -70,5 +78,117 @@ def test_what_training_would_refuse_is_said(tmp_path, capsys):
     assert main(["data", "check", str(tmp_path)]) == 1
     assert "training is no part by its name: rename it to train" in capsys.readouterr().err
     folder_of_pictures(tmp_path / "few", ("train",), n=1)
-    assert main(["data", "check", str(tmp_path / "few")]) == 0
-    assert "class 'cat' has one picture alone" in capsys.readouterr().out
+    assert main(["data", "check", str(tmp_path / "few")]) == 1
+    assert "class 'cat' has one picture alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("val", "missing", "val/dog holds no file that ends in .jpg, .*: every class needs one"),
+        ("test", "missing", "test/dog holds no file that ends in"),
+        ("val", "strange", "val has a folder 'emu' that is no class of the training part"),
+        ("test", "strange", "test has a folder 'emu' that is no class of the training part"),
+        ("train", "empty", "train/emu holds no file that ends in"),
+        ("train", "missing", "train holds one class alone, cat: two at least are needed"),
+        ("train", "no part", "holds .* and .*, but no train: it needs train/CLASS"),
+    ],
+)
+def test_every_part_that_training_reads_is_compared(tmp_path, capsys, part, change, message):
+    """What ``trevsnn train`` refuses before its first step, the check does not pass."""
+    folder_of_pictures(tmp_path, ("train", "val", "test"), n=2)
+    if change == "missing":
+        shutil.rmtree(tmp_path / part / "dog")
+    elif change == "no part":
+        shutil.rmtree(tmp_path / part)
+    else:
+        (tmp_path / part / "emu").mkdir()
+    if change == "strange":
+        picture(1).save(tmp_path / part / "emu" / "000.png")
+    assert main(["data", "check", str(tmp_path), "--json"]) == 1
+    captured = capsys.readouterr()
+    assert re.search(message, json.loads(captured.out)["problem"])
+    assert re.search(message, captured.err)
+    with pytest.raises(RunError, match=message):
+        begin_training(tmp_path)
+
+
+def begin_training(root: Path) -> None:
+    """What a training reads of a folder before its first step."""
+    look_at(root)
+    config = folder_config(root)
+    for split in folder_splits(config):
+        load_folder(config, split)
+
+
+def test_oddities_of_folders_and_files_are_counted(tmp_path, capsys):
+    """Each kind of oddity, on real files; none is a fault."""
+    root = tmp_path / "set"
+    folder_of_pictures(root, ("train", "val"), n=2)
+    cat = root / "train" / "cat"
+    for name in (".ipynb_checkpoints", "__MACOSX", "more"):
+        (cat / name).mkdir()
+        picture(1).save(cat / name / "x.png")
+    (cat / "._000.png").write_bytes(b"x")
+    (cat / "Thumbs.db").write_bytes(b"x")
+    (root / "__MACOSX").mkdir()
+    (root / "train" / "$RECYCLE.BIN").mkdir()
+    folder_of_pictures(tmp_path / "elsewhere", ("",), n=1)
+    (cat / "linked").symlink_to(tmp_path / "elsewhere" / "dog")
+    (cat / "once more").symlink_to(cat / "more")
+    (cat / "back").symlink_to(root)
+    (root / "train" / "self").symlink_to(root / "train")
+    shutil.copy(cat / "000.png", os.fsencode(cat) + b"/caf\xe9.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture(1).save(cat / "turned.jpg", exif=exif)
+    picture(1).save(cat / "damaged.jpg", exif=b"Exif\0\0not an EXIF block")
+    picture(1).save(cat / "moving.webp", save_all=True, append_images=[picture(2)])
+    picture(1).save(cat / "pages.tif", save_all=True, append_images=[picture(2)])
+    picture(1, mode="L").save(cat / "clear.png", transparency=3)
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(cat / "deep.png")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(cat / "float.tif")
+    picture(1, mode="LAB").save(cat / "lab.tif")
+    assert main(["data", "check", str(root), "--json"]) == 0
+    odd = json.loads(capsys.readouterr().out)["odd"]
+    assert {kind: sorted(Path(f).name for f in files) for kind, files in odd.items()} == {
+        "hidden": ["._000.png", ".ipynb_checkpoints"],
+        "left behind by a system": ["$RECYCLE.BIN", "Thumbs.db", "__MACOSX", "__MACOSX"],
+        "links to folders, which are followed": ["linked"],
+        "links back to a folder that they lie in": ["back", "self"],
+        "folders that are taken already under another name": ["once more"],
+        "names that are no UTF-8": ["caf\udce9.png"],
+        "turned by EXIF": ["turned.jpg"],
+        "EXIF that cannot be read, and is ignored": ["damaged.jpg"],
+        "animated or of many pages: the first is taken": ["moving.webp", "pages.tif"],
+        "grey": ["clear.png", "deep.png", "float.tif"],
+        "transparency": ["clear.png"],
+        "16 bits a channel": ["deep.png"],
+        "levels in floats": ["float.tif"],
+        "LAB": ["lab.tif"],
+    }
+    assert main(["data", "check", str(root)]) == 0
+    assert "caf\\udce9.png" in capsys.readouterr().out
+
+
+def test_all_lists_all(tmp_path, capsys):
+    folder_of_pictures(tmp_path, ("train", "val"), n=2)
+    for i in range(25):
+        (tmp_path / "train" / "cat" / f"note{i:02}.txt").write_text("x")
+    assert main(["data", "check", str(tmp_path)]) == 0
+    short = capsys.readouterr().out
+    assert (short.count("note"), "--all lists them all" in short) == (20, True)
+    assert main(["data", "check", str(tmp_path), "--all"]) == 0
+    whole = capsys.readouterr().out
+    assert (whole.count("note"), "--all lists them all" in whole) == (25, False)
+
+
+def test_previews_beside_recordings_are_no_set_of_pictures(tmp_path, capsys):
+    for part in ("Train", "Test"):
+        for name in ("0", "1"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(2):
+                (tmp_path / part / name / f"{i}.bin").write_bytes(bytes([1, 2, 0, 0, 1]) * 9)
+    picture(1).save(tmp_path / "Train" / "0" / "preview.png")
+    assert main(["data", "check", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["problem"] is None

@@ -12,7 +12,7 @@ import pytest
 import sklearn.datasets
 import torch
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 
 from trevsnn.cli.main import main
 from trevsnn.data.files import read_inputs
@@ -81,7 +81,7 @@ def predicted(folder: Path, files: list[Path], capsys, engine: str) -> list[dict
 def test_the_script_classifies_as_predict_does(wide_export, pictures, capsys):
     """Pillow resizes for torchvision too, so both give the network the same numbers."""
     script = script_of(wide_export)
-    assert [line.startswith(("import", "from")) for line in script.splitlines()[1:]].count(False) == 10
+    assert [line.startswith(("import", "from")) for line in script.splitlines()[1:]].count(False) == 14
     engines = {engine: predicted(wide_export, pictures, capsys, engine) for engine in ("onnx", "eager")}
     for number, file in enumerate(pictures):
         name = classify(script, wide_export, file)
@@ -188,19 +188,27 @@ def inputs_of(config, about, file, monkeypatch) -> np.ndarray:
     return given[0]
 
 
+@pytest.mark.parametrize("exif_orientation", [True, False])
 @pytest.mark.parametrize("reduced", [False, True])
 @pytest.mark.parametrize(("channels", "size"), [(3, (9, 14)), (1, (28, 28)), (3, (160, 96))])
 def test_the_script_gives_the_network_the_numbers_that_predict_gives_it(
-    pictures, tmp_path, monkeypatch, reduced, channels, size
+    pictures, tmp_path, monkeypatch, exif_orientation, reduced, channels, size
 ):
     """Bit for bit, of pictures of every kind and shape."""
-    config = recipe_config("cifar-10", ["--data.name", "folder", "--data.root", ".", "--data.image_size", *map(str, size), "--data.crop_share", "0.9", "--data.reduced", str(reduced).lower()])  # fmt: skip
+    config = recipe_config("cifar-10", ["--data.name", "folder", "--data.root", ".", "--data.image_size", *map(str, size), "--data.crop_share", "0.9", "--data.reduced", str(reduced).lower(), "--data.exif_orientation", str(exif_orientation).lower()])  # fmt: skip
     about = About(("a", "b"), channels, (0.4, 0.5, 0.3)[:channels], (0.2, 0.3, 0.25)[:channels])
     with Image.open(PHOTOGRAPHS / "china.jpg") as china:
         china.convert("CMYK").resize((303, 181)).save(tmp_path / "cmyk.jpg")
         china.convert("P").save(tmp_path / "palette.png")
         china.resize((3, 500)).save(tmp_path / "thin.jpg")
         china.resize((1201, 903)).convert("L").save(tmp_path / "grey.jpg")
+        china.quantize(17).save(tmp_path / "index.png", transparency=3)
+        small, exif = china.resize((41, 27)), Image.Exif()
+        for orientation in range(1, 9):
+            exif[ExifTags.Base.Orientation] = orientation
+            china.resize((1203, 905)).save(tmp_path / f"turned{orientation}.jpg", exif=exif)
+            for ending in ("png", "webp", "tif"):
+                small.save(tmp_path / f"turned{orientation}.{ending}", exif=exif)
     for file in [*pictures, *tmp_path.iterdir()]:
         expected = read_inputs([file], config.data, about, 4)[0]
         assert np.array_equal(inputs_of(config, about, file, monkeypatch), expected.numpy()), file

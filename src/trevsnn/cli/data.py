@@ -6,7 +6,8 @@ from json import dumps
 from pathlib import Path
 from typing import Literal
 
-from trevsnn.cli.types import NonNegativeInt
+from trevsnn.cli.types import NonNegativeInt, PositiveInt
+from trevsnn.data.events.convention import Convention, Polarity, TimeUnit
 from trevsnn.errors import RunError
 from trevsnn.terminal import Terminal
 
@@ -27,26 +28,42 @@ def prepare(set: Literal["imagenet"], *, archives: Path, out: Path, no_hashes: b
     console.print(f"done: {out}  {counts['train']} train and {counts['val']} val pictures", soft_wrap=True)
 
 
-def check(root: Path, *, workers: NonNegativeInt = 2, json: bool = False) -> None:
+def check(
+    root: Path,
+    *,
+    workers: NonNegativeInt = 2,
+    sensor: tuple[PositiveInt, PositiveInt] | None = None,
+    time_unit: TimeUnit | None = None,
+    polarity: Polarity | None = None,
+    all: bool = False,
+    json: bool = False,
+) -> None:
     """Read every file of a data set and name those that are unreadable or odd.
 
     Args:
         root: Folder with train, val or test, or with the class folders.
         workers: Reading processes.
-        json: Print JSON.
+        sensor: Of recordings, width and height of the sensor in pixels, where files do not state them.
+        time_unit: Of the times in .csv, .npz and HDF5, where the file does not state it.
+        polarity: In these, binary for 0 and 1, signed for -1 and 1.
+        all: Name all of them, and not the first of each kind alone.
+        json: Print JSON, which has all.
 
     Raises:
-        RunError: a file cannot be read.
+        RunError: a file cannot be read, or a training would not begin.
     """
-    from trevsnn.data.check import check_folder, print_check
+    from trevsnn.data.check import SHOWN, Told, check_folder, print_check
 
-    result = check_folder(root, workers)
+    result = check_folder(root, workers, Told(sensor, Convention(time_unit, polarity)))
     if json:
         print(dumps(result))
     else:
-        print_check(result, Terminal())
+        print_check(result, Terminal(), None if all else SHOWN)
+    faults = [result["problem"]] * (result["problem"] is not None)
     if result["unreadable"]:
-        raise RunError(
+        faults.append(
             f"{len(result['unreadable'])} files below {root} cannot be read: replace them, or train with "
             "--data.on_unreadable skip."
         )
+    if faults:
+        raise RunError("\n".join(faults))

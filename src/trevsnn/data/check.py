@@ -3,50 +3,58 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from rich.progress import track
 from rich.table import Table
 
-from trevsnn.data.events.recordings import READERS, read_recording
-from trevsnn.data.held_out import hashed_split
-from trevsnn.data.listing import SPLITS, find_parts, is_hidden, list_classes, list_files
+from trevsnn.data.config import DataConfig
+from trevsnn.data.events.convention import Convention
+from trevsnn.data.events.look import look_at_file
+from trevsnn.data.events.recordings import READERS, UNSTATED
+from trevsnn.data.events.sets import TRIALS, list_recordings, recording_splits
+from trevsnn.data.events.table import has_table, read_table
+from trevsnn.data.listing import SPLITS, find_parts, list_classes
 from trevsnn.data.part import UnreadableError
-from trevsnn.data.pictures.file import PICTURE_ENDINGS, read_rgb
-from trevsnn.data.pictures.layout import refuse_other_names
+from trevsnn.data.pictures.file import PICTURE_ENDINGS
+from trevsnn.data.pictures.folders import folder_splits, load_folder
+from trevsnn.data.pictures.layout import own_parts, refuse_other_names, several_classes
+from trevsnn.data.pictures.oddities import oddities
+from trevsnn.data.walk import Walk, is_hidden, leads_back, walk
 from trevsnn.errors import RunError, listed
 from trevsnn.terminal import Terminal
 
-#: Pillow's modes other than RGB, as they are reported.
-COLOURS = {
-    "1": "grey",
-    "L": "grey",
-    "LA": "grey",
-    "I;16": "grey",
-    "CMYK": "CMYK",
-    "P": "palette",
-    "RGBA": "transparency",
-}
-SHOWN = 20  # file names printed of each kind; the JSON has all
+
+class Told(NamedTuple):
+    """What is said of recordings beside their files: width and height of the sensor, and what the numbers of plain tables mean."""
+
+    sensor: tuple[int, int] | None = None
+    convention: Convention = UNSTATED
 
 
-def check_folder(root: Path, workers: int) -> dict[str, Any]:
+NOTHING_TOLD = Told()
+SHOWN = 20  # file names printed of each kind, if not all; the JSON has all
+
+
+def check_folder(root: Path, workers: int, told: Told = NOTHING_TOLD) -> dict[str, Any]:
     """Read every picture or recording below ``root``, PART/CLASS/file or CLASS/file, but for hidden ones.
 
     Args:
         root: the data set's folder.
         workers: reading processes, at least one.
+        told: of recordings.
 
     Returns:
         ``root``; ``parts``: for each part the number of ``classes`` and ``files`` and the files of the
-        ``smallest_class`` and ``largest_class``; ``unreadable``: by file, what is wrong; ``odd``: by kind (grey, CMYK,
-        palette, transparency, another format than its name says, neither picture nor recording, hidden), the files;
-        ``held_out``: pictures that training holds out of the only part, None where there are others;
-        ``problem``: why it cannot, or None.
+        ``smallest_class`` and ``largest_class``; ``unreadable``: by file, what is wrong; ``odd``: by kind
+        (:func:`trevsnn.data.pictures.oddities.oddities`, of recordings :func:`_oddities`, neither of both, hidden, links, strange
+        names), the files; ``held_out``: pictures that training holds out of the only part, None where there are others;
+        ``problem``: why a training would not begin, or None.
 
     Raises:
         RunError: there is no such folder, it holds no class folders, or shards, or a part has another name.
@@ -63,80 +71,145 @@ def check_folder(root: Path, workers: int) -> dict[str, Any]:
     folders = find_parts(root) or {root.name: root}
     parts: dict[str, Any] = {}
     files: list[Path] = []
-    hidden: list[str] = []
+    odd: dict[str, list[str]] = {}
+    if has_table(root):
+        parts, files = _by_table(root)
+        folders = {}
+    elif root not in folders.values():
+        _add(odd, _beside(root))
     for name in sorted(folders, key=lambda n: SPLITS.index(n) if n in SPLITS else 0):
         folder = folders[name]
-        by_class: dict[str, list[Path]] = {c: [] for c in list_classes(folder)}
-        for name_of_class, own in by_class.items():
-            for file in sorted((folder / name_of_class).rglob("*")):
-                if is_hidden(file, folder):
-                    hidden += [str(file)] * file.is_file()
-                elif file.is_file() or (file.is_symlink() and not file.is_dir()):  # or a link that leads nowhere
-                    own.append(file)
-        counts = Counter({c: len(own) for c, own in by_class.items()})
+        by_class = {c: walk(folder / c) for c in list_classes(folder)}
+        counts = Counter({c: len(own.files) for c, own in by_class.items()})
         parts[name] = {
             "classes": len(counts), "files": counts.total(), "smallest_class": min(counts.values()),
             "largest_class": max(counts.values()),
         }  # fmt: skip
-        files += sorted(f for own in by_class.values() for f in own)
+        files += sorted(f for own in by_class.values() for f in own.files)
+        for found in (_beside(folder), *by_class.values()):
+            _add(odd, found)
     with ProcessPoolExecutor(max(1, workers)) as pool:
         results = list(
-            track(pool.map(look_at, files, chunksize=32), "reading", len(files), console=Terminal(stderr=True))
+            track(
+                pool.map(partial(look_at, told=told), files, chunksize=32),
+                "reading",
+                len(files),
+                console=Terminal(stderr=True),
+            )
         )
-    unreadable = {str(f): message for f, (kind, message) in zip(files, results, strict=True) if kind == "unreadable"}
-    odd: dict[str, list[str]] = {"hidden": hidden} if hidden else {}
-    for file, (kind, _) in zip(files, results, strict=True):
-        if kind not in ("", "unreadable"):
+    for file, (kinds, _) in zip(files, results, strict=True):
+        for kind in kinds:
             odd.setdefault(kind, []).append(str(file))
-    held_out, problem = _held_out(*folders.values()) if len(folders) == 1 else (None, None)
+    unreadable = {str(f): message for f, (_, message) in zip(files, results, strict=True) if message}
+    held_out, problem = _as_training(root, files)
     return {
         "root": str(root), "parts": parts, "unreadable": unreadable, "odd": odd, "held_out": held_out, "problem": problem,
     }  # fmt: skip
 
 
-def _held_out(folder: Path) -> tuple[int | None, str | None]:
-    """The pictures that are held out of the only part, or why they cannot be. None and None of a folder without pictures."""
-    if not any(f.suffix.lower() in PICTURE_ENDINGS for f in folder.rglob("*")):
-        return None, None
+def _beside(folder: Path) -> Walk:
+    """What in a folder itself is no class: hidden folders and links back."""
+    inside = sorted(p for p in folder.iterdir() if p.is_dir())
+    return Walk(hidden=[p for p in inside if is_hidden(p.name)], loops=[p for p in inside if leads_back(p)])
+
+
+def _add(odd: dict[str, list[str]], found: Walk) -> None:
+    """Add what a walk has found to the oddities."""
+    own = {
+        "hidden": [p for p in found.hidden if p.name.startswith(".")],
+        "left behind by a system": [p for p in found.hidden if not p.name.startswith(".")],
+        "links to folders, which are followed": found.links,
+        "links back to a folder that they lie in": found.loops,
+        "folders that are taken already under another name": found.again,
+        "names that are no UTF-8": [p for p in found.files if not _is_utf8(p.name)],
+    }
+    for kind, paths in own.items():
+        if paths:
+            odd.setdefault(kind, []).extend(map(str, paths))
+
+
+def _is_utf8(name: str) -> bool:
     try:
-        classes = list_classes(folder)
-        files, labels = list_files(folder, PICTURE_ENDINGS, classes)
-        return len(hashed_split(files, np.asarray(labels), classes)[1]), None
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _by_table(root: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The parts and files of a folder of recordings with a labels.csv."""
+    parts, files = {}, []
+    for part, listing in read_table(root, READERS).items():
+        counts = np.bincount(listing.labels_N, minlength=len(listing.classes))
+        parts[part or root.name] = {
+            "classes": len(counts), "files": len(listing), "smallest_class": int(counts.min()),
+            "largest_class": int(counts.max()),
+        }  # fmt: skip
+        files += [root / file for file in listing.files]
+    return parts, files
+
+
+def _as_training(root: Path, files: list[Path]) -> tuple[int | None, str | None]:
+    """How many pictures training holds out where there is no other part, and why it would not begin, with every part that it
+    reads."""
+    endings = [f.suffix.lower() for f in files]
+    recordings = sum(e in READERS for e in endings)
+    pictures = sum(e in PICTURE_ENDINGS for e in endings)
+    config = DataConfig(name="folder" if pictures > recordings else "recordings", root=str(root))
+    try:
+        if pictures <= recordings:
+            if recordings and not (root / TRIALS).is_file():
+                for split in recording_splits(config):
+                    list_recordings(root, split)
+            return None, None
+        parts = own_parts(root)
+        several_classes(parts.get("train", root))
+        sizes = {split: len(load_folder(config, split)) for split in folder_splits(config)}
     except RunError as error:
         return None, str(error)
+    return (sizes["val"] if len(parts) < 2 else None), None
 
 
-def look_at(file: Path) -> tuple[str, str]:
-    """What is odd about one file ("unreadable", a kind of :func:`check_folder`, or "") and the message if unreadable."""
+def look_at(file: Path, told: Told = NOTHING_TOLD) -> tuple[list[str], str]:
+    """The kinds of :func:`check_folder` that one file is of, and the message if it cannot be read, else none."""
     suffix = file.suffix.lower()
+    nowhere = ["links that lead nowhere"] if file.is_symlink() and not file.exists() else []
     try:
         if suffix in READERS:
-            read_recording(file)
-            return "", ""
+            return [*nowhere, *_oddities(look_at_file(file, told.sensor, told.convention)[1])], ""
         if suffix not in PICTURE_ENDINGS:
-            return "neither picture nor recording", ""
-        read_rgb(file)
-        with Image.open(file) as picture:
-            if Image.registered_extensions().get(suffix) != picture.format:
-                return f"{picture.format} named {suffix}", ""
-            return COLOURS.get(picture.mode, ""), ""
+            return [*nowhere, "neither picture nor recording"], ""
+        return oddities(file), ""
     except UnreadableError as error:
-        return "unreadable", str(error)
+        return nowhere, str(error)
 
 
-def print_check(result: dict[str, Any], console: Terminal) -> None:
-    """The parts as a table, then the files that need attention."""
+def _oddities(figures: Mapping[str, Any]) -> list[str]:
+    """What is worth knowing of a recording that can be read."""
+    kinds = {
+        "with events outside the sensor": figures["outside"]["events"],
+        "with events out of order": figures["disordered"],
+        "with hot pixels": figures["hot"]["count"],
+    }
+    return [kind for kind, count in kinds.items() if count]
+
+
+def print_check(result: Mapping[str, Any], console: Terminal, most: int | None = SHOWN) -> None:
+    """The parts as a table, then the files that need attention, of each kind up to ``most``, or all."""
     table = Table("part", "classes", "files", "smallest class", "largest class", title=result["root"])
     for name, part in result["parts"].items():
         table.add_row(name, *(str(part[key]) for key in ("classes", "files", "smallest_class", "largest_class")))
     console.print(table)
     unreadable = list(result["unreadable"].values())
-    lines = unreadable[:SHOWN] + [f"and {len(unreadable) - SHOWN} more"] * (len(unreadable) > SHOWN)
-    lines += [f"{len(files)} {kind}: {listed(files, SHOWN)}" for kind, files in result["odd"].items()]
+    longest = max(len(unreadable), *map(len, result["odd"].values()), 0)
+    most = longest if most is None else most
+    lines = unreadable[:most] + [f"and {len(unreadable) - most} more"] * (len(unreadable) > most)
+    lines += [f"{len(files)} {kind}: {listed(files, most)}" for kind, files in result["odd"].items()]
+    if longest > most:
+        lines.append("--all lists them all")
     if result["held_out"] is not None:
         lines.append(
             f"there is no val or test: training holds out {result['held_out']} pictures, by a hash of their names"
         )
-    lines += [result["problem"]] * (result["problem"] is not None)
     for line in [*lines, f"{len(unreadable)} unreadable files"]:
         console.print(line, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from trevsnn.checks import at_least, at_most, finite_at_least, within
 from trevsnn.data.events.convention import Convention, Polarity, TimeUnit
-from trevsnn.sizes import LONGEST, Size, height_and_width, plain_size
+from trevsnn.sizes import LONGEST, Size, height_and_width, plain_size, size_text
 
 DataSet = Literal[
     "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder", "shards",
@@ -26,7 +26,10 @@ SENSORS: dict[str, tuple[int, int]] = {
 WORKERS = 1024  # loading processes, at most
 
 #: Options for one kind of data alone.
-_PICTURES = ("rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter", "reduced", "on_device", "grey")
+_PICTURES = (
+    "rows", "crop", "crop_scale", "crop_share", "auto_augment", "color_jitter", "reduced", "on_device", "grey",
+    "exif_orientation",
+)  # fmt: skip
 PICTURE_FOLDERS: tuple[DataSet, ...] = ("imagenet", "tiny-imagenet", "folder")
 _EVENTS = ("task", "piece_ms", "event_mix", "bin_by", "letterbox", "event_drop", "sensor", "time_unit", "polarity")
 _RECORDINGS = ("sensor", "time_unit", "polarity")  # of one's own: the published sets have theirs
@@ -74,6 +77,7 @@ class DataConfig:
         reduced: decode a JPEG at 1/2, 1/4 or 1/8 of its size where the crop has that many more pixels than it is shown with.
         on_device: decode and augment pictures in whole batches on the device; loading processes only read the files.
         grey: read the pictures of a folder as one channel, of 16 bits with all their levels; else all are read as RGB.
+        exif_orientation: turn pictures as the EXIF data in their files say, as cameras mean them to be looked at.
 
     Raises:
         ValueError: a value is out of its range, or for data of the other kind.
@@ -111,6 +115,7 @@ class DataConfig:
     reduced: bool = False
     on_device: bool = False
     grey: bool = False
+    exif_orientation: bool = True
 
     def __post_init__(self) -> None:
         self.image_size = plain_size("data.image_size", self.image_size)
@@ -132,6 +137,11 @@ class DataConfig:
         if self.piece_ms is not None:
             finite_at_least("data.piece_ms", self.piece_ms, 0.001)
         self._refuse_options_of_the_other_kind()
+        if self.crop_padding >= min(self.size_HW):
+            raise ValueError(
+                f"data.crop_padding is {self.crop_padding}, but data.image_size is {size_text(self.image_size)}: with as many "
+                "zeros as pixels a crop may hold nothing of the picture; lower it."
+            )
         if self.on_device:
             self._refuse_what_needs_decoded_items()
         if self.grey:

@@ -14,16 +14,17 @@ from trevsnn.data.config import DataConfig
 from trevsnn.data.events.excerpts import first_piece
 from trevsnn.data.events.frames import Binning, Counts
 from trevsnn.data.events.recordings import READERS, Events, read_recording
-from trevsnn.data.listing import is_hidden
+from trevsnn.data.events.table import TABLE
 from trevsnn.data.part import About, UnreadableError
-from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, read_grey, read_rgb
+from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile
 from trevsnn.data.sets import is_event, transform_of
+from trevsnn.data.walk import walk
 from trevsnn.errors import RunError
 
 
 def find_inputs(paths: Sequence[Path], config: DataConfig) -> list[Path]:
     """The files that are meant: those that are given, and of a folder every picture, or for a run on events every recording,
-    at any depth, sorted, known by the ends of their names. What is hidden is left out.
+    at any depth, through links, sorted, known by the ends of their names. What is hidden is left out.
 
     Raises:
         RunError: a folder holds none.
@@ -34,9 +35,7 @@ def find_inputs(paths: Sequence[Path], config: DataConfig) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        own = [
-            f for f in sorted(path.rglob("*")) if f.suffix.lower() in endings and f.is_file() and not is_hidden(f, path)
-        ]
+        own = [f for f in walk(path).files if f.suffix.lower() in endings and f.is_file() and f.name != TABLE]
         if not own:
             raise RunError(
                 f"the folder {path} holds no {kind}: of files, it takes those that end in {', '.join(endings)}."
@@ -84,9 +83,8 @@ def read_item(path: Path, config: DataConfig) -> Events:
 def _picture(path: Path, config: DataConfig, channels: int) -> Any:
     if path.suffix.lower() in READERS:
         raise UnreadableError(f"{path} is a recording, and the run was trained on pictures: give it a picture.")
-    if config.reduced:
-        return PictureFile.of(path, grey=channels == 1)
-    return read_grey(path) if channels == 1 else read_rgb(path)
+    file = PictureFile.of(path, grey=channels == 1, exif_orientation=config.exif_orientation)
+    return file if config.reduced else file.decode()
 
 
 def _frames(path: Path, config: DataConfig, binning: Binning) -> Counts:

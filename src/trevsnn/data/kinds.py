@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from trevsnn.data.events.recordings import READERS
-from trevsnn.data.listing import is_hidden, visible_folders
+from trevsnn.data.listing import visible_folders
 from trevsnn.data.pictures.file import PICTURE_ENDINGS
+from trevsnn.data.walk import is_hidden
 from trevsnn.errors import RunError
 
 Kind = Literal["folder", "recordings", "shards"]
@@ -29,7 +30,9 @@ def kind_of(root: Path) -> Kind:
     if any(root.glob("*.tar")) or any(root.glob("*/*.tar")):
         return "shards"
     kinds = {**dict.fromkeys(READERS, "recordings"), **dict.fromkeys(PICTURE_ENDINGS, "folder")}
-    named = (kinds.get(path.suffix.lower()) for path in _files(root) if not is_hidden(path, root))
+    named = (
+        kinds.get(path.suffix.lower()) for path in _files(root) if not any(map(is_hidden, path.relative_to(root).parts))
+    )
     counts = Counter(islice((kind for kind in named if kind), LOOKED_AT))
     if not counts:
         raise RunError(f"{root} holds no pictures, recordings or shards: files that end in {', '.join(kinds)} or .tar.")

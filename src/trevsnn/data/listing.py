@@ -9,6 +9,7 @@ from typing import TypeVar, get_args
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.part import CACHE, FileList, MissingDataError
 from trevsnn.data.splitting import stratified_split
+from trevsnn.data.walk import is_hidden, leads_back, walk
 from trevsnn.errors import RunError
 
 VALIDATION_SHARE = 0.1  # of the training files, where a folder has no val
@@ -46,14 +47,10 @@ def find_parts(root: Path) -> dict[str, Path]:
     return found
 
 
-def is_hidden(path: Path, folder: Path) -> bool:
-    """Whether a file or folder, or a folder that it lies in below ``folder``, has a name that begins with a dot."""
-    return any(name.startswith(".") for name in path.relative_to(folder).parts)
-
-
 def visible_folders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, but for hidden ones."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p, folder))
+    """The folders in a folder, sorted, but for hidden ones and links back to a folder that they lie in."""
+    folders = (p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name) and not leads_back(p))
+    return sorted(folders)
 
 
 def list_classes(folder: Path) -> tuple[str, ...]:
@@ -71,21 +68,21 @@ def list_classes(folder: Path) -> tuple[str, ...]:
 def list_files(folder: Path, extensions: Sequence[str], classes: Sequence[str]) -> tuple[list[str], list[int]]:
     """The files of a part with one of the extensions, at any depth below its class folders, and their labels.
 
-    Hidden files and folders, whose names begin with a dot, are left out.
+    What :func:`trevsnn.data.walk.walk` leaves out is not among them.
 
     Returns:
         Paths relative to ``folder``, class by class, sorted; indices into ``classes``.
 
     Raises:
-        RunError: a class of ``classes`` has no files, or a folder is no class.
+        RunError: a class of ``classes`` has no files, a folder is no class, or one cannot be listed.
     """
     strange = set(list_classes(folder)) - set(classes)
     if strange:
         raise RunError(f"{folder} has a folder {min(strange)!r} that is no class of the training part.")
     files, labels = [], []
     for label, name in enumerate(classes):
-        paths = (p for p in (folder / name).rglob("*") if p.suffix.lower() in extensions)
-        own = sorted(str(p.relative_to(folder)) for p in paths if not is_hidden(p, folder))
+        found = walk(folder / name).files if (folder / name).is_dir() else []
+        own = sorted(str(p.relative_to(folder)) for p in found if p.suffix.lower() in extensions)
         if not own:
             raise RunError(
                 f"{folder / name} holds no file that ends in {', '.join(extensions)}: every class needs one."

@@ -106,7 +106,7 @@ class RawDataset(Dataset[RawItem]):
 
         def take(index: int) -> Any:
             picture = self.items.part.open(index)
-            drawn = self.draw(getattr(picture, "header", picture)) if self.draw is not None else None
+            drawn = self.draw(picture.size) if self.draw is not None else None
             return content_of(picture, decode=decode), drawn
 
         (content, drawn), label, unreadable = self.items.first_readable(key, take)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -122,9 +123,11 @@ class FileList(Part):
 
     def select(self, indices: NDArray[np.int64]) -> Self:
         """The part made of the files with these indices."""
-        return type(self)(self.root, [self.files[i] for i in indices], self.labels_N[indices].tolist(), self.classes)
+        chosen = copy(self)
+        chosen.files, chosen.labels_N = [self.files[i] for i in indices], self.labels_N[indices]
+        return chosen
 
     def digest(self) -> str:
         """SHA-256 of relative paths and labels; the files' contents are not read."""
         lines = (f"{file}\t{label}\n" for file, label in zip(self.files, self.labels_N, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

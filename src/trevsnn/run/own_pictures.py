@@ -80,7 +80,11 @@ def look_for(options: Mapping[str, Any]) -> Look:
     """A look at ``data.root``. Raises what :func:`trevsnn.data.pictures.look.look_at` raises."""
     from trevsnn.data.pictures.look import look_at
 
-    return look_at(Path(options["data.root"]), skip=options.get("data.on_unreadable") == "skip")
+    return look_at(
+        Path(options["data.root"]),
+        skip=options.get("data.on_unreadable") == "skip",
+        exif_orientation=options.get("data.exif_orientation", True),
+    )
 
 
 def choose(options: Mapping[str, Any], look: Look) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import functools
 import gzip
 import hashlib
 import pickle
+import re
 import threading
+import tracemalloc
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -14,8 +16,9 @@ from torchvision.datasets import CIFAR10, FashionMNIST
 
 from helpers import FASHION, folder_of_pictures, imitate_fashion_mnist, needs_debian, picture, write_idx
 from trevsnn.data.config import DataConfig
+from trevsnn.data.part import MissingDataError
 from trevsnn.data.pictures import in_memory
-from trevsnn.data.pictures.in_memory import find_idx, read_idx
+from trevsnn.data.pictures.in_memory import find_idx, may_download, read_idx
 from trevsnn.data.sets import load, splits
 from trevsnn.errors import RunError
 
@@ -74,20 +77,83 @@ def test_missing_files_are_said(tmp_path, monkeypatch):
         find_idx(FashionMNIST, str(tmp_path), download=False)
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(RunError, match=r"the download to .* failed"):
-        find_idx(FashionMNIST, str(tmp_path), download=True)
+        find_idx(FashionMNIST, str(tmp_path / "new"), download=True)
     with pytest.raises(RunError, match="digits has no test part"):
         load(DataConfig(), "test", 1)
 
 
+IDX = gzip.compress(b"\0\0\x08\x01\0\0\0\x03abc", mtime=0)
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"plain", gzip.compress(b"\0\0\x0d\x01\0\0\0\x01abcd"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc")],
-    ids=["not compressed", "another type", "too short"],  # compressed bytes carry the time
+    [
+        b"plain",
+        gzip.compress(b"\0\0\x0d\x01\0\0\0\x01abcd"),
+        gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"),
+        gzip.compress(b"\0\0\x08\x01\0\0\0\x02abc"),
+        IDX + gzip.compress(b"d"),
+        IDX[:-4],
+        IDX[:12] + b"\xff" + IDX[13:],
+        gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12 + b"abc"),
+        b"",
+    ],
+    ids=[
+        "not compressed",
+        "another type",
+        "too short",
+        "too long",
+        "two members",
+        "no end",
+        "damaged",
+        "huge",
+        "empty",
+    ],
 )
 def test_a_damaged_idx_file_is_said(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(RunError, match=r"x.gz is damaged \(.*\): fetch it again"):
         read_idx(tmp_path / "x.gz")
+
+
+def test_no_more_is_unpacked_than_the_header_says(tmp_path):
+    """A file of 100 kB that would unpack to 100 MB, whose header says 8 bytes, and one that says 500 MB of nothing."""
+    (tmp_path / "whole.gz").write_bytes(IDX)
+    assert read_idx(tmp_path / "whole.gz").tolist() == [*b"abc"]
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x08" + bytes(10**8)))
+    (tmp_path / "claim.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\x20\0\0\0" + bytes(100)))
+    tracemalloc.start()
+    for name, message in (
+        ("bomb", "says 8 bytes, and it has more"),
+        ("claim", "says 536,870,912 bytes, and it has fewer"),
+    ):
+        with pytest.raises(RunError, match=message):
+            read_idx(tmp_path / f"{name}.gz")
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["cifar-10", "cifar-100", "mnist", "fashion-mnist"])
+def test_nothing_is_downloaded_into_a_folder_of_other_things(tmp_path, name):
+    (tmp_path / "notes.txt").write_text("x")
+    where = re.escape(str(tmp_path))
+    with pytest.raises(
+        MissingDataError, match=rf"is not in {where}( or {where}/\S+/raw)?: .*set data.root to a folder with"
+    ):
+        load(DataConfig(name=name, root=str(tmp_path)), "train", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert may_download(None, "x")
+    assert may_download(str(tmp_path / "new"), "x")
+    (tmp_path / "MNIST").mkdir()
+    assert may_download(str(tmp_path), "MNIST")
+    assert not may_download(str(tmp_path), "FashionMNIST")
+
+
+def test_labels_beyond_the_classes_are_said(tmp_path):
+    imitate_fashion_mnist(tmp_path)
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.full(6000, 10))
+    with pytest.raises(RunError, match="has a label 10, and there are 10 classes"):
+        load(DataConfig(name="fashion-mnist", root=str(tmp_path)), "test", 1)
 
 
 def test_pictures_and_labels_of_different_sets_are_said(tmp_path):
@@ -107,7 +173,7 @@ def test_cifar_from_folders_of_pictures(tmp_path, monkeypatch):
     assert parts["test"].mean == pytest.approx((parts["train"].images / 255).mean((0, 1, 2)).tolist(), rel=1e-5)
     assert parts["val"].std == pytest.approx((parts["train"].images / 255).std((0, 1, 2)).tolist(), rel=1e-5)
     picture(0, (9, 9)).save(tmp_path / "test" / "cat" / "000.png")
-    with pytest.raises(RunError, match="has pictures of one size, but these differ"):
+    with pytest.raises(RunError, match=r"test/cat/000\.png and .*test/cat/001\.png differ in size, 9 x 9 and 10 x 12"):
         load(options, "test", 1)
 
 

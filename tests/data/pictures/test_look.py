@@ -71,18 +71,21 @@ def test_what_is_left_out_is_named(tmp_path):
     (cat / "more").mkdir()
     picture(1).save(cat / "more" / "021.png")  # any depth is taken
     (tmp_path / "elsewhere").mkdir()
-    (cat / "linked").symlink_to(tmp_path / "elsewhere")
+    picture(1).save(tmp_path / "elsewhere" / "022.png")
+    (cat / "linked").symlink_to(tmp_path / "elsewhere")  # is followed
+    (cat / "back").symlink_to(tmp_path)
     picture(1).save(tmp_path / "pictures" / "cover.png")
-    (tmp_path / "pictures" / ".hidden").mkdir()
+    for name in (".hidden", "__MACOSX"):
+        (tmp_path / "pictures" / name).mkdir()
     look = look_at(tmp_path / "pictures")
     assert {reason: [path.name for path in paths] for reason, paths in look.left_out.items()} == {
         "no pictures by the endings of their names": ["notes.txt"],
-        "hidden, by the dot that the name begins with": ["._000.png", ".thumbs"],
-        "links to folders, which are not followed within a class": ["linked"],
+        "hidden, or left behind by a system, by their names": ["._000.png", ".thumbs", ".hidden", "__MACOSX"],
+        "links back to a folder that they lie in": ["back"],
         "pictures outside the class folders": ["cover.png"],
     }
     config = folder_config(tmp_path / "pictures")
-    assert sum(len(load_folder(config, split)) for split in ("train", "val")) == 41
+    assert sum(len(load_folder(config, split)) for split in ("train", "val")) == 42
 
 
 def renamed(name: str, other: str) -> Callable[[Path], object]:

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tarfile
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -140,7 +141,55 @@ def test_the_index_is_kept_and_a_damaged_or_outdated_one_made_again(tmp_path, mo
         assert len(file.read_bytes()) == len(content)
     write_tar(shard, [("c.jpg", b"x"), ("c.cls", b"9")])
     assert read_shards([shard], cache)[0].pictures_N["label"].tolist() == [9]
-    assert [path.suffix for path in cache.iterdir()] == [".npz", ".npz"]
+    assert [path.suffix for path in cache.iterdir()] == [".index", ".index"]
+
+
+def test_an_index_of_another_shard_is_not_believed(tmp_path):
+    """Nor one with other offsets, as numpy writes it; and what is written goes through no link."""
+    cache = tmp_path / "cache"
+    write_tar(tmp_path / "a.tar", PLAIN)
+    write_tar(tmp_path / "b.tar", [("c.jpg", b"x"), ("c.cls", b"9")])
+    read_shards([tmp_path / "a.tar"], cache)
+    (own,) = cache.iterdir()
+    read_shards([tmp_path / "b.tar"], cache)
+    (other,) = set(cache.iterdir()) - {own}
+    expected = index_shard(tmp_path / "a.tar").tolist()
+    own.write_bytes(other.read_bytes())
+    assert read_shards([tmp_path / "a.tar"], cache)[0].pictures_N.tolist() == expected
+    shifted = index_shard(tmp_path / "a.tar")
+    shifted["label"] = 1
+    with own.open("wb") as file:
+        np.save(file, shifted)
+    assert read_shards([tmp_path / "a.tar"], cache)[0].pictures_N.tolist() == expected
+    (tmp_path / "precious").write_bytes(b"mine")
+    own.unlink()
+    own.symlink_to(tmp_path / "precious")
+    assert read_shards([tmp_path / "a.tar"], cache)[0].pictures_N.tolist() == expected
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    assert own.is_file()
+    assert not own.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["a.cls", "a.json", "a.jpg"])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_claims_gigabytes_is_said_before_memory_is_taken(tmp_path, name, kind):
+    header = tarfile.TarInfo(name)
+    header.size, header.type = 8 * 10**9, kind
+    (tmp_path / "a.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    tracemalloc.start()
+    with pytest.raises(RunError, match=r"a.tar is cut off, or no tar file"):
+        index_shard(tmp_path / "a.tar")
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+def test_a_label_of_megabytes_is_refused(tmp_path):
+    write_tar(tmp_path / "a.tar", [("a.jpg", b"x"), ("a.json", b" " * (2**24 + 1))])
+    with pytest.raises(RunError, match=r"a.json has 16,777,217 bytes, more than a label needs"):
+        index_shard(tmp_path / "a.tar")
+    write_tar(tmp_path / "a.tar", [("a.jpg", b"x"), ("a.json", b"[" * 10**6)])
+    with pytest.raises(RunError, match=r'a.json holds no "label"'):
+        index_shard(tmp_path / "a.tar")
 
 
 def test_nothing_in_the_cache_is_unpickled(tmp_path):

@@ -14,8 +14,9 @@ from trevsnn.data.events.look import Sensor, look_at_events, look_at_file
 from trevsnn.data.events.recordings import READERS, Events
 from trevsnn.data.events.sets import list_recordings
 from trevsnn.data.events.table import has_table, read_table
-from trevsnn.data.listing import SPLITS, find_parts, is_hidden, visible_folders
+from trevsnn.data.listing import SPLITS, find_parts, visible_folders
 from trevsnn.data.part import UnreadableError
+from trevsnn.data.walk import is_hidden, walk
 from trevsnn.errors import RunError
 
 Group = tuple[str, str]  # a part and a class
@@ -46,16 +47,16 @@ def find_recordings(root: Path) -> dict[Group, list[str]]:
     parts = find_parts(root)
     for part, folder in ((part, parts[part]) for part in SPLITS if part in parts) if parts else [("", root)]:
         for own in visible_folders(folder):
-            groups[part, own.name] = _recordings(root, folder, own.rglob("*"))
-        if loose := _recordings(root, folder, folder.iterdir()):
+            groups[part, own.name] = _recordings(root, walk(own).files)
+        if loose := _recordings(root, (p for p in folder.iterdir() if not is_hidden(p.name))):
             groups[part, ""] = loose
     if not any(groups.values()):
         raise RunError(f"{root} holds no recordings: files that end in {', '.join(READERS)}.")
     return groups
 
 
-def _recordings(root: Path, folder: Path, paths: Iterable[Path]) -> list[str]:
-    found = (p for p in paths if p.suffix.lower() in READERS and p.is_file() and not is_hidden(p, folder))
+def _recordings(root: Path, paths: Iterable[Path]) -> list[str]:
+    found = (p for p in paths if p.suffix.lower() in READERS and p.is_file())
     return sorted((str(path.relative_to(root)) for path in found), key=lambda name: (len(name), name))
 
 

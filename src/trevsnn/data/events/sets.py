@@ -17,6 +17,7 @@ from trevsnn.data.part import FileList
 from trevsnn.data.splitting import ordered_split, stratified_split, time_split
 from trevsnn.errors import RunError
 
+TRIALS = "trials_to_train.txt"  # a file of the published DVS128 Gesture
 GESTURES = (
     "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter clockwise",
     "left arm clockwise", "left arm counter clockwise", "arm roll", "air drums", "air guitar", "other gestures",
@@ -95,7 +96,7 @@ def list_recordings(
             return listing
         return cut_listing(listing, piece_ms, workers, convention, skip=skip)
 
-    if (root / "trials_to_train.txt").is_file():
+    if (root / TRIALS).is_file():
         return cut(_gestures(root, split))
     if has_table(root):
         listed = read_table(root, READERS)

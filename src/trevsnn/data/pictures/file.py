@@ -2,55 +2,73 @@
 
 from __future__ import annotations
 
+import errno
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from trevsnn.data.part import UnreadableError
+from trevsnn.data.pictures.levels import as_grey, as_rgb, bits_of
+from trevsnn.data.pictures.orientation import (
+    FROM_BELOW,
+    FROM_THE_RIGHT,
+    UPRIGHT,
+    orientation_of,
+    turned,
+    turned_size,
+)
+from trevsnn.data.regular import read_regular
 
 #: Endings of files that are taken as pictures, those of torchvision's folders.
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-WHITE_16 = 65535  # white of a picture with 16 bits
+#: Pillow's names of the formats that are opened, whatever a file's name ends in. It knows others that start other programs.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+MOST_BYTES = 2**30  # of a file
 REDUCTIONS = (8, 4, 2)  # by which libjpeg divides a picture's sides while it decodes, almost for nothing
 
 
 class PictureFile:
-    """A picture file in memory, not yet decoded.
+    """A picture file in memory, not yet decoded. Of an animation or a file of many pages it is the first.
 
     Args:
         content: its bytes.
         name: of the file, in messages.
         grey: whether to decode to one channel, as :func:`read_grey`.
+        exif_orientation: whether to turn it as its EXIF data say.
 
     Attributes:
-        header: the picture as Pillow has opened it, with its size and mode.
-        size: width and height of the whole picture, pixels.
+        header: the picture as Pillow has opened it, with its mode, and its size as it is stored.
+        bits: of a sample in the file.
+        orientation: by which it is turned, of EXIF: 1 to 8; 0 where EXIF cannot be read, which is the same as 1.
+        size: width and height of the whole picture, turned, in pixels.
 
     Raises:
-        UnreadableError: it is no picture, or has more pixels than Pillow accepts.
+        UnreadableError: it is no picture, or has more pixels than Pillow's limit, 89,478,485.
     """
 
-    def __init__(self, content: bytes, name: str, *, grey: bool = False) -> None:
+    def __init__(self, content: bytes, name: str, *, grey: bool = False, exif_orientation: bool = True) -> None:
         self.content, self.name, self.grey = content, name, grey
         with _naming(name):
-            self.header = Image.open(BytesIO(content))
-        self.size = self.header.size
+            self.header = _opened(content)
+            self.bits = bits_of(self.header, content)
+            self.orientation = orientation_of(self.header, content) if exif_orientation else UPRIGHT
+        self.size = turned_size(self.header.size, self.orientation)
 
     @classmethod
-    def of(cls, path: Path, *, grey: bool = False) -> PictureFile:
+    def of(cls, path: Path, *, grey: bool = False, exif_orientation: bool = True) -> PictureFile:
         """A file's content.
 
         Raises:
-            UnreadableError: also, it is missing or cannot be read.
+            UnreadableError: also, it is missing, cannot be read, is no regular file, or has more than ``MOST_BYTES``.
         """
         with _naming(path):
-            content = path.read_bytes()
-        return cls(content, str(path), grey=grey)
+            content = read_regular(path, MOST_BYTES)
+        return cls(content, str(path), grey=grey, exif_orientation=exif_orientation)
 
     @property
     def is_jpeg(self) -> bool:
@@ -59,9 +77,9 @@ class PictureFile:
 
     @property
     def is_plain_jpeg(self) -> bool:
-        """Whether it is a JPEG that every decoder reads alike: grey or YCbCr, and not cut off before its end marker."""
+        """Whether it is a JPEG that every decoder reads alike: upright, grey or YCbCr, and not cut off before its end marker."""
         picture = self.header
-        if not isinstance(picture, JpegImageFile) or picture.mode not in ("L", "RGB"):
+        if not isinstance(picture, JpegImageFile) or picture.mode not in ("L", "RGB") or self.orientation > UPRIGHT:
             return False
         stored_as_rgb = picture.info.get("adobe_transform") == 0 or [part[0] for part in picture.layer] == [*b"RGB"]
         return not stored_as_rgb and self.content.endswith(b"\xff\xd9")
@@ -71,72 +89,93 @@ class PictureFile:
 
         Args:
             reduction: 1, or for a JPEG one of ``REDUCTIONS``: pixel (x, y) is about the mean of the square of so many
-                pixels a side that begins at reduction * (x, y).
+                pixels a side that begins at reduction * (x, y) - :meth:`margin`.
 
         Raises:
-            UnreadableError: the file is truncated or damaged, or has levels of 32 bits.
+            UnreadableError: the file is truncated or damaged, or nothing says what is white in it.
         """
         with _naming(self.name):
             if reduction > 1:
                 # The largest reduction that leaves this size, which is that by ``reduction`` without its partial pixels.
-                self.header.draft(None, (self.size[0] // reduction, self.size[1] // reduction))
-            return _as_grey(self.header) if self.grey else _as_rgb(self.header)
+                width, height = self.header.size
+                self.header.draft(None, (width // reduction, height // reduction))
+            picture = (as_grey if self.grey else as_rgb)(self.header, self.bits)
+            return turned(picture, self.orientation)
+
+    def frames(self) -> int:
+        """Pictures in the file, of which the first is taken. Where it is called, :meth:`decode` must not be.
+
+        Raises:
+            UnreadableError: those after the first are damaged.
+        """
+        with _naming(self.name):
+            return getattr(self.header, "n_frames", 1)
+
+    def margin(self, reduction: int) -> tuple[int, int]:
+        """Pixels that the first column and the first row of a picture decoded at a reduction lack of ``reduction``.
+
+        The last ones of what is stored may lack some. Turned, they may come first.
+        """
+        width, height = (-side % reduction for side in self.size)
+        return width * (self.orientation in FROM_THE_RIGHT), height * (self.orientation in FROM_BELOW)
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """A picture file as RGB, be it grey, CMYK, with a palette or with transparency. Of 16 bits the nearest of 8 are taken.
+def read_rgb(path: Path, *, exif_orientation: bool = True) -> Image.Image:
+    """A picture file as RGB, 8 bits a channel: docs/data.md has the rule for each mode.
+
+    Args:
+        path: of the file.
+        exif_orientation: whether to turn it as its EXIF data say.
 
     Raises:
-        UnreadableError: the file is missing, truncated, no picture, has levels of 32 bits, or more pixels than Pillow accepts.
+        UnreadableError: the file is missing, truncated, no picture, nothing says what is white in it, or it has more pixels than
+            Pillow's limit.
     """
-    return PictureFile.of(path).decode()
+    return PictureFile.of(path, exif_orientation=exif_orientation).decode()
 
 
-def read_grey(path: Path) -> Image.Image:
-    """A picture file as one channel: mode L, 0 to 255; of 16 bits with all its levels, mode F, 0 to 1.
+def read_grey(path: Path, *, exif_orientation: bool = True) -> Image.Image:
+    """A picture file as one channel: mode L, 0 to 255; of 16 bits or floats with all its levels, mode F, 0 to 1.
 
     Colours become their luma (ITU-R 601-2), which of equal channels is their common value.
 
-    Raises:
-        UnreadableError: as :func:`read_rgb`.
+    Args, Raises: as :func:`read_rgb`.
     """
-    return PictureFile.of(path, grey=True).decode()
+    return PictureFile.of(path, grey=True, exif_orientation=exif_orientation).decode()
 
 
-def is_16_bit(picture: Image.Image) -> bool:
-    """Whether a picture has one channel of 16 bits. Pillow opens a PNG of these in mode I, too."""
-    return picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
-
-
-def _as_rgb(picture: Image.Image) -> Image.Image:
-    _refuse_32_bits(picture)
-    if is_16_bit(picture):  # Pillow's own conversion makes 255 of all that is above
-        levels_HW = np.asarray(picture).astype(np.uint32)
-        picture = Image.fromarray(((levels_HW + 128) // 257).astype(np.uint8))
-    return picture.convert("RGB")
-
-
-def _as_grey(picture: Image.Image) -> Image.Image:
-    _refuse_32_bits(picture)
-    if is_16_bit(picture):
-        return Image.fromarray(np.asarray(picture).astype(np.float32) / np.float32(WHITE_16))
-    return picture.convert("RGB").convert("L")
-
-
-def _refuse_32_bits(picture: Image.Image) -> None:
-    if picture.mode in ("I", "F") and not is_16_bit(picture):
-        raise ValueError("it has levels of 32 bits, whose white is not known: save it with 8 or 16 bits a channel")
+def _opened(content: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if content.startswith((b"II*\0", b"MM\0*")):
+            raise ValueError("Pillow does not read this kind of TIFF: save it with 8 or 16 bits") from error
+        raise ValueError("its format is unknown") from error
 
 
 @contextmanager
 def _naming(path: Path | str) -> Iterator[None]:
-    """Turn what Pillow raises at a file into one sentence that names it."""
+    """Turn whatever a decoder raises at a file into one sentence that names it, and keep its warnings to itself."""
     try:
-        yield
-    except FileNotFoundError as error:
-        if Path(path).is_symlink():
-            raise UnreadableError(f"{path} is a link that leads nowhere: mend it, or remove it.") from error
-        raise UnreadableError(f"{path} does not exist: has the data folder moved?") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        why = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
-        raise UnreadableError(f"{path} cannot be read as a picture ({why}): replace it, or remove it.") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Pillow only warns up to twice its limit.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except MemoryError:  # of the machine: sizes are looked at before
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            if Path(path).is_symlink():
+                raise UnreadableError(f"{path} is a link that leads nowhere: mend it, or remove it.") from error
+            raise UnreadableError(f"{path} does not exist: has the data folder moved?") from error
+        raise UnreadableError(
+            f"{path} cannot be read as a picture ({_reason(error)}): replace it, or remove it."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, in one line, which may be nothing."""
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -13,7 +13,7 @@ from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.held_out import hashed_split
 from trevsnn.data.listing import SPLITS, data_root, find_parts, list_classes, list_files, part_of
 from trevsnn.data.part import FileList
-from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, read_grey, read_rgb
+from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile
 from trevsnn.data.pictures.layout import own_parts
 from trevsnn.errors import RunError
 
@@ -21,16 +21,22 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), by which c
 
 
 class PictureFolder(FileList):
-    """Picture files, read as RGB and normalised by ImageNet's mean and standard deviation."""
+    """Picture files, read as RGB and normalised by ImageNet's mean and standard deviation.
+
+    Attributes:
+        exif_orientation: whether they are turned as their EXIF data say.
+    """
 
     channels = 3
     mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    exif_orientation = True
 
     def read(self, index: int) -> Image.Image:
-        return read_rgb(self.root / self.files[index])
+        return self.open(index).decode()
 
     def open(self, index: int) -> PictureFile:
-        return PictureFile.of(self.root / self.files[index])
+        path = self.root / self.files[index]
+        return PictureFile.of(path, grey=self.channels == 1, exif_orientation=self.exif_orientation)
 
 
 class GreyFolder(PictureFolder):
@@ -40,15 +46,9 @@ class GreyFolder(PictureFolder):
     mean = (sum(w * m for w, m in zip(LUMA, IMAGENET_DEFAULT_MEAN, strict=True)),)
     std = (sum(w * s for w, s in zip(LUMA, IMAGENET_DEFAULT_STD, strict=True)),)
 
-    def read(self, index: int) -> Image.Image:
-        return read_grey(self.root / self.files[index])
 
-    def open(self, index: int) -> PictureFile:
-        return PictureFile.of(self.root / self.files[index], grey=True)
-
-
-def list_pictures(folder: Path, classes: Sequence[str], kind: type[PictureFolder] = PictureFolder) -> PictureFolder:
-    """The pictures of a part's folder.
+def list_pictures(folder: Path, classes: Sequence[str], config: DataConfig) -> PictureFolder:
+    """The pictures of a part's folder, to be read as ``config`` says.
 
     Raises:
         RunError: as :func:`trevsnn.data.listing.list_files`.
@@ -56,13 +56,13 @@ def list_pictures(folder: Path, classes: Sequence[str], kind: type[PictureFolder
     annotations = folder / "val_annotations.txt"
     if annotations.is_file():  # Tiny ImageNet as published: val/images/NAME, labels in a table
         rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines()]
-        labels = {name: classes.index(wnid) for name, wnid in rows if wnid in classes}
-        return kind(folder, [f"images/{name}" for name in labels], list(labels.values()), classes)
-    return kind(folder, *list_files(folder, PICTURE_ENDINGS, classes), classes)
-
-
-def _kind(config: DataConfig) -> type[PictureFolder]:
-    return GreyFolder if config.grey else PictureFolder
+        by_name = {name: classes.index(wnid) for name, wnid in rows if wnid in classes}
+        files, labels = [f"images/{name}" for name in by_name], list(by_name.values())
+    else:
+        files, labels = list_files(folder, PICTURE_ENDINGS, classes)
+    listing = (GreyFolder if config.grey else PictureFolder)(folder, files, labels, classes)
+    listing.exif_orientation = config.exif_orientation
+    return listing
 
 
 def folder_splits(config: DataConfig) -> list[Split]:
@@ -102,7 +102,7 @@ def load_without_train(config: DataConfig, split: Split) -> PictureFolder:
         RunError: a class has no pictures.
     """
     folder = find_parts(data_root(config))[split]
-    return list_pictures(folder, list_classes(folder), _kind(config))
+    return list_pictures(folder, list_classes(folder), config)
 
 
 def load_folder(config: DataConfig, split: Split) -> PictureFolder:
@@ -117,7 +117,7 @@ def load_folder(config: DataConfig, split: Split) -> PictureFolder:
     root = data_root(config)
     if split not in folder_splits(config):
         raise RunError(f"{root} has no test folder: evaluate on 'val'.")
-    read = partial(list_pictures, kind=_kind(config))
+    read = partial(list_pictures, config=config)
     folders = _labelled_parts(config)
     if len(folders) > 1:
         return part_of(folders, split, read)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
+import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +19,11 @@ from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.listing import find_parts, list_classes
 from trevsnn.data.part import CACHE, MissingDataError, Part
-from trevsnn.data.pictures.file import read_rgb
 from trevsnn.data.pictures.folders import list_pictures
+from trevsnn.data.regular import read_regular
 from trevsnn.data.splitting import stratified_split
 from trevsnn.errors import RunError
+from trevsnn.sizes import size_text
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # pictures and labels
 
@@ -27,6 +32,8 @@ IDX_FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
+IDX_CLASSES = 10
+MOST_IDX = 2**30  # bytes of an IDX file unpacked; MNIST's largest has 47 million
 VALIDATION = 5000  # pictures held out of the training set; of digits, a fifth
 
 
@@ -102,21 +109,34 @@ def _find_set(config: DataConfig) -> tuple[tuple[str, ...], Callable[[str], Arra
 
 def _read_idx_pair(folder: Path, split: str) -> Arrays:
     images, labels = (read_idx(folder / name) for name in IDX_FILES[split])
-    if images.ndim != 3 or len(images) != len(labels):
+    if images.ndim != 3 or images.shape[:1] != labels.shape:
         raise RunError(f"{folder}: pictures {images.shape} and labels {labels.shape} do not belong together.")
+    if len(labels) and labels.max() >= IDX_CLASSES:
+        raise RunError(
+            f"{folder} has a label {labels.max()}, and there are {IDX_CLASSES} classes: fetch its files again."
+        )
     return images, labels.astype(np.int64)
 
 
 def _read_folder(config: DataConfig, root: Path) -> tuple[tuple[str, ...], Callable[[str], Arrays]]:
     """A set as folders of pictures, train/CLASS and test/CLASS, all of one size."""
     folders = find_parts(root)
+    if "train" not in folders:
+        raise RunError(f"{root} holds test, but no train: {config.name} needs train/CLASS and test/CLASS.")
     classes = list_classes(folders["train"])
 
     def read(split: str) -> Arrays:
-        listing = list_pictures(folders[split], classes)
-        images = [np.asarray(read_rgb(listing.root / file)) for file in listing.files]
-        if {image.shape for image in images} != {images[0].shape}:
-            raise RunError(f"{folders[split]}: {config.name} has pictures of one size, but these differ.")
+        listing = list_pictures(folders[split], classes, config)
+        images: list[NDArray[np.uint8]] = []
+        for number in range(len(listing)):
+            image = np.asarray(listing.read(number))
+            if images and image.shape != images[0].shape:
+                sizes = " and ".join(size_text(shape[:2]) for shape in (images[0].shape, image.shape))
+                raise RunError(
+                    f"{listing.name(0)} and {listing.name(number)} differ in size, {sizes} (height x width), and {config.name} has "
+                    "pictures of one size: resize them, or train with data.name folder."
+                )
+            images.append(image)
         return np.stack(images), listing.labels_N
 
     return classes, read
@@ -125,20 +145,21 @@ def _read_folder(config: DataConfig, root: Path) -> tuple[tuple[str, ...], Calla
 def _read_cifar(kind: type[CIFAR10], config: DataConfig) -> tuple[tuple[str, ...], Callable[[str], Arrays]]:
     """CIFAR as torchvision stores it, in pickles; torchvision checks their hashes before it opens them."""
     root = Path(config.root) if config.root is not None else CACHE
+    download = config.download and may_download(config.root, kind.base_folder)
 
     def read(split: str) -> Arrays:
         try:
-            dataset = kind(str(root), train=split == "train", download=config.download)
+            dataset = kind(str(root), train=split == "train", download=download)
         except (OSError, RuntimeError) as error:
-            first = str(error).splitlines()[0].rstrip(".")
-            kind_of_error = RunError if (root / kind.base_folder).exists() else MissingDataError
-            raise kind_of_error(
-                f"{config.name} is not in {root} ({first}): set data.root to a folder with {kind.base_folder}, or with "
+            there = (root / kind.base_folder).exists()
+            why = f" ({str(error).splitlines()[0].rstrip('.')})" if there or download else ""
+            raise (RunError if there else MissingDataError)(
+                f"{config.name} is not in {root}{why}: set data.root to a folder with {kind.base_folder}, or with "
                 "train/CLASS and test/CLASS folders of pictures."
             ) from error
         return np.asarray(dataset.data, np.uint8), np.asarray(dataset.targets, np.int64)
 
-    return tuple(_cifar_classes(kind, root, config.download)), read
+    return tuple(_cifar_classes(kind, root, download)), read
 
 
 def _cifar_classes(kind: type[CIFAR10], root: Path, download: bool) -> list[str]:
@@ -148,12 +169,18 @@ def _cifar_classes(kind: type[CIFAR10], root: Path, download: bool) -> list[str]
         return []  # reading the pictures, which comes next, raises the same as RunError
 
 
+def may_download(root: str | None, folder: str) -> bool:
+    """Whether a set may be downloaded to ``root``: it is the cache (None), is still to be made, or holds what an earlier
+    download began in ``folder`` below it. A folder with other things is a user's own."""
+    return root is None or not Path(root).exists() or (Path(root) / folder).is_dir()
+
+
 def find_idx(kind: type[MNIST], root: str | None, download: bool) -> Path:
     """The folder with the four .gz files of MNIST or Fashion-MNIST.
 
     With ``root``: that folder, or KIND/raw in it, which is where torchvision downloads to. Without: the folder of
-    Debian's package (Fashion-MNIST), or the cache. If the files are in neither, torchvision downloads them, to ``root``
-    or the cache, and checks their hashes.
+    Debian's package (Fashion-MNIST), or the cache. If the files are in neither, torchvision downloads them, to the cache, or to
+    ``root`` where :func:`may_download`, and checks their hashes.
 
     Raises:
         MissingDataError: the files are not there and cannot be downloaded.
@@ -165,14 +192,15 @@ def find_idx(kind: type[MNIST], root: str | None, download: bool) -> Path:
     for folder in candidates:
         if all((folder / name).is_file() for pair in IDX_FILES.values() for name in pair):
             return folder
-    if download:
+    problem = ""
+    if not download:
+        problem = " (data.download is false)"
+    elif may_download(root, kind.__name__):
         try:
             kind(str(base), download=True)
             return raw
         except (OSError, RuntimeError) as error:
             problem = f", and the download to {base} failed ({str(error).splitlines()[0]})"
-    else:
-        problem = " (data.download is false)"
     name, remedy = (
         ("Fashion-MNIST", "install Debian's package dataset-fashion-mnist, or ") if fashion else ("MNIST", "")
     )
@@ -185,14 +213,34 @@ def find_idx(kind: type[MNIST], root: str | None, download: bool) -> Path:
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read a gzipped IDX file of bytes, the format of MNIST, as an array of the shape it gives.
 
+    No more is unpacked than its header says, and nothing of more than ``MOST_IDX`` bytes.
+
     Raises:
         RunError: it is damaged.
     """
     try:
-        content = gzip.decompress(path.read_bytes())
-        if content[:3] != b"\0\0\x08":
-            raise ValueError("it is no IDX file of bytes")
-        shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
-    except (OSError, EOFError, ValueError) as error:
+        with gzip.open(BytesIO(read_regular(path, MOST_IDX))) as file:
+            magic = file.read(4)
+            if magic[:3] != b"\0\0\x08" or len(magic) < 4:
+                raise ValueError("it is no IDX file of bytes")
+            shape = np.frombuffer(file.read(4 * magic[3]), ">u4", count=magic[3]).tolist()
+            size = math.prod(shape)
+            if size > MOST_IDX:
+                raise ValueError(f"its header says {size:,} bytes, more than the {MOST_IDX:,} that are read")
+            content = _read_up_to(file, size)
+            if len(content) < size or file.read(1):
+                raise ValueError(
+                    f"its header says {size:,} bytes, and it has {'fewer' if len(content) < size else 'more'}"
+                )
+        return np.frombuffer(content, np.uint8).reshape(shape)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise RunError(f"{path} is damaged ({error}): fetch it again.") from error
+
+
+def _read_up_to(file: IO[bytes], size: int) -> bytes:
+    """Up to so many bytes, of which no memory is taken before they are there."""
+    pieces: list[bytes] = []
+    while size > 0 and (piece := file.read(min(size, 1 << 20))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)

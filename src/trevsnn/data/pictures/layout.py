@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trevsnn.data.listing import find_parts, visible_folders
+from trevsnn.data.listing import find_parts, list_classes, visible_folders
 from trevsnn.data.pictures.file import PICTURE_ENDINGS
 from trevsnn.errors import RunError
 
@@ -29,6 +29,20 @@ def own_parts(root: Path) -> dict[str, Path]:
     if not parts:
         _check_classes(root, folders)
     return parts
+
+
+def several_classes(folder: Path) -> tuple[str, ...]:
+    """The classes of the training part, or of a folder without parts.
+
+    Raises:
+        RunError: there is one alone, or none.
+    """
+    classes = list_classes(folder)
+    if len(classes) == 1:
+        raise RunError(
+            f"{folder} holds one class alone, {classes[0]}: two at least are needed, each with its own folder."
+        )
+    return classes
 
 
 def refuse_other_names(root: Path) -> None:

@@ -13,11 +13,13 @@ from statistics import median
 import numpy as np
 
 from trevsnn.data.held_out import hashed_split
-from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, is_hidden, list_classes, list_files, visible_folders
+from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, list_files, visible_folders
 from trevsnn.data.part import UnreadableError
-from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile, is_16_bit
-from trevsnn.data.pictures.layout import own_parts
+from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile
+from trevsnn.data.pictures.layout import own_parts, several_classes
+from trevsnn.data.pictures.levels import is_deep
 from trevsnn.data.splitting import stratified_split
+from trevsnn.data.walk import is_hidden, leads_back, walk, walk_all
 from trevsnn.errors import RunError
 
 LOOKED_AT = 500  # pictures, evenly spread over the training part
@@ -56,12 +58,13 @@ class Look:
         return median(width for _, width in self.sizes)
 
 
-def look_at(root: Path, *, skip: bool = False) -> Look:
+def look_at(root: Path, *, skip: bool = False, exif_orientation: bool = True) -> Look:
     """Look at a folder of one's own pictures: at all its names, and at up to ``LOOKED_AT`` training pictures.
 
     Args:
         root: the folder.
         skip: pass over pictures that cannot be read, as training does with ``data.on_unreadable: skip``.
+        exif_orientation: as ``data.exif_orientation``.
 
     Raises:
         RunError: there is no such folder, it is laid out otherwise, or it has one class alone or an empty one.
@@ -71,11 +74,7 @@ def look_at(root: Path, *, skip: bool = False) -> Look:
         raise RunError(f"{root} is no folder: set data.root to the folder that holds your pictures.")
     parts = own_parts(root)
     folder = parts.get("train", root)
-    classes = list_classes(folder)
-    if len(classes) == 1:
-        raise RunError(
-            f"{folder} holds one class alone, {classes[0]}: two at least are needed, each with its own folder."
-        )
+    classes = several_classes(folder)
     files, labels = list_files(folder, PICTURE_ENDINGS, classes)
     if len(parts) < 2:
         train, _ = hashed_split(files, np.asarray(labels), classes)
@@ -84,7 +83,8 @@ def look_at(root: Path, *, skip: bool = False) -> Look:
         train, _ = stratified_split(np.asarray(labels), VALIDATION_SHARE)
         files = [files[i] for i in np.sort(train)]
     count = min(LOOKED_AT, len(files))
-    sizes, grey = _look_into([folder / files[number * len(files) // count] for number in range(count)], skip=skip)
+    chosen = [folder / files[number * len(files) // count] for number in range(count)]
+    sizes, grey = _look_into(chosen, skip=skip, exif_orientation=exif_orientation)
     return Look(
         root,
         tuple(name for name in SPLITS if name in parts),
@@ -96,12 +96,12 @@ def look_at(root: Path, *, skip: bool = False) -> Look:
     )
 
 
-def _look_into(files: Sequence[Path], *, skip: bool) -> tuple[list[tuple[int, int]], bool]:
+def _look_into(files: Sequence[Path], *, skip: bool, exif_orientation: bool) -> tuple[list[tuple[int, int]], bool]:
     """Heights and widths, by the headers, and whether all pictures are grey; none is decoded after the first in colour."""
     sizes, grey = [], True
     for path in files:
         try:
-            picture = PictureFile.of(path)
+            picture = PictureFile.of(path, exif_orientation=exif_orientation)
             grey = grey and _is_grey(picture)
         except UnreadableError:
             if not skip:
@@ -116,30 +116,28 @@ def _look_into(files: Sequence[Path], *, skip: bool) -> tuple[list[tuple[int, in
 
 
 def _is_grey(picture: PictureFile) -> bool:
-    if picture.header.mode in ("1", "L", "LA") or is_16_bit(picture.header):
+    if picture.header.mode in ("1", "L", "LA") or is_deep(picture.header):
         return True
     red, green, blue = picture.decode().split()
     return red.tobytes() == green.tobytes() == blue.tobytes()
 
 
 def _left_out(folder: Path, classes: Sequence[str]) -> dict[str, list[Path]]:
-    """What of the training part is not taken: files that are no pictures, hidden ones, links to folders, loose pictures."""
-    found: dict[str, list[Path]] = {}
-    for name in classes:
-        for path in sorted((folder / name).rglob("*")):
-            if is_hidden(path, folder / name):
-                if not is_hidden(path.parent, folder / name):  # what lies in a hidden folder is not told one by one
-                    found.setdefault("hidden, by the dot that the name begins with", []).append(path)
-            elif path.suffix.lower() in PICTURE_ENDINGS:
-                continue
-            elif path.is_symlink() and path.is_dir():
-                found.setdefault("links to folders, which are not followed within a class", []).append(path)
-            elif not path.is_dir():
-                found.setdefault("no pictures by the endings of their names", []).append(path)
-    loose = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_ENDINGS and not p.is_dir())
-    if loose:
-        found["pictures outside the class folders"] = loose
-    return found
+    """What of the training part is not taken: files that are no pictures, what is hidden, links back, loose pictures."""
+    found = walk_all(folder / name for name in classes)
+    outside = sorted(folder.iterdir())
+    reasons = {
+        "hidden, or left behind by a system, by their names": [
+            *found.hidden, *(p for p in outside if is_hidden(p.name) and p.is_dir())
+        ],
+        "no pictures by the endings of their names": [p for p in found.files if p.suffix.lower() not in PICTURE_ENDINGS],
+        "links back to a folder that they lie in": [*found.loops, *(p for p in outside if leads_back(p))],
+        "folders that are taken already under another name": found.again,
+        "pictures outside the class folders": [
+            p for p in outside if p.suffix.lower() in PICTURE_ENDINGS and not p.is_dir() and not is_hidden(p.name)
+        ],
+    }  # fmt: skip
+    return {reason: paths for reason, paths in reasons.items() if paths}
 
 
 def _beside(root: Path, parts: Mapping[str, Path]) -> dict[str, list[Path]]:
@@ -147,5 +145,5 @@ def _beside(root: Path, parts: Mapping[str, Path]) -> dict[str, list[Path]]:
     if not parts:
         return {}
     others = [folder for folder in visible_folders(root) if folder not in parts.values()]
-    beside = [f for f in others if any(p.suffix.lower() in PICTURE_ENDINGS for p in f.rglob("*"))]
+    beside = [f for f in others if any(p.suffix.lower() in PICTURE_ENDINGS for p in walk(f).files)]
     return {f"folders beside {' and '.join(parts)}, which are no parts": beside} if beside else {}

@@ -18,6 +18,7 @@ from trevsnn.data.config import DataConfig
 from trevsnn.data.geometry import rotation_and_shear
 from trevsnn.data.pictures.cover import crop_ratio
 from trevsnn.data.pictures.file import PictureFile
+from trevsnn.data.pictures.reduced import shaped
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 CHANGES = 3  # of colour: brightness, contrast and saturation, in this order
@@ -65,11 +66,11 @@ class Draw:
         self.erase = v2.RandomErasing(scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3))  # timm's ranges
         self.shown = [torch.empty(1, *size, device="meta")]  # whose size alone is asked for
 
-    def __call__(self, picture: Image.Image) -> Drawn:
-        """The numbers of an item, of whose whole picture the size alone is read."""
+    def __call__(self, size: tuple[int, int]) -> Drawn:
+        """The numbers of an item, by the width and height of its whole picture."""
         config, crop, shift = self.config, (0, 0, 0, 0), (0, 0)
         if config.crop == "resized":
-            crop = RandomResizedCropAndInterpolation.get_params(picture, self.scale, self.ratio)
+            crop = RandomResizedCropAndInterpolation.get_params(shaped(size), self.scale, self.ratio)
         elif config.crop_padding > 0:
             moved = self.shift.make_params(self.shown)
             shift = moved["top"], moved["left"]

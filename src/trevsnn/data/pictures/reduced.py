@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
+from torch import Tensor
 
 from trevsnn.data.pictures.cover import covering_size
 from trevsnn.data.pictures.file import REDUCTIONS, PictureFile
@@ -36,7 +38,9 @@ class Reduced:
             return self.resize(picture)
         region, size = self.plan(picture)
         reduction = largest_reduction(region, size) if picture.is_jpeg else 1
-        left, top, width, height = (number / reduction for number in region)
+        margin_x, margin_y = picture.margin(reduction)
+        left, top = (region[0] + margin_x) / reduction, (region[1] + margin_y) / reduction
+        width, height = region[2] / reduction, region[3] / reduction
         right, bottom = left + width, top + height
         x, y = math.floor(left), math.floor(top)
         # As without a reduction, no pixel outside the region is looked at, but for those that it holds a part of.
@@ -46,10 +50,15 @@ class Reduced:
     def plan(self, file: PictureFile) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
         """The region (left, top, width, height) of the whole picture, and the size (width, height) it is resized to."""
         if isinstance(self.resize, RandomResizedCropAndInterpolation):
-            top, left, height, width = self.resize.get_params(file.header, self.resize.scale, self.resize.ratio)
+            top, left, height, width = self.resize.get_params(shaped(file.size), self.resize.scale, self.resize.ratio)
             rows, columns = self.resize.size
             return (left, top, width, height), (columns, rows)
         return (0, 0, *file.size), covering_size(file.size, self.resize.least_HW)
+
+
+def shaped(size: tuple[int, int]) -> Tensor:
+    """A picture of a width and a height, without pixels, for those who look at its size alone."""
+    return torch.empty(1, size[1], size[0], device="meta")
 
 
 def largest_reduction(region: tuple[int, int, int, int], size: tuple[int, int]) -> int:

@@ -19,10 +19,11 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, data_root
 from trevsnn.data.part import CACHE, Part, UnreadableError
-from trevsnn.data.pictures.file import PictureFile
+from trevsnn.data.pictures.file import MOST_BYTES, PictureFile
 from trevsnn.data.pictures.tar_index import Shard, changed, compressed, missing, read_shards, stamp_of
 from trevsnn.data.sampling import LANES
 from trevsnn.data.splitting import stratified_split
+from trevsnn.data.walk import is_hidden
 from trevsnn.errors import RunError
 
 #: Words in the name of a shard or its folder, and the part that they stand for.
@@ -39,6 +40,7 @@ class Shards(Part):
         shards: what is in them.
         classes: names of the classes.
         chosen_N: numbers of the pictures to take, rising, counted through all shards; None for all.
+        exif_orientation: whether they are turned as their EXIF data say.
 
     Raises:
         RunError: there are no pictures, or one has a label beyond the classes.
@@ -48,9 +50,15 @@ class Shards(Part):
     mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     def __init__(
-        self, root: Path, shards: Sequence[Shard], classes: Sequence[str], chosen_N: NDArray[np.int64] | None = None
+        self,
+        root: Path,
+        shards: Sequence[Shard],
+        classes: Sequence[str],
+        chosen_N: NDArray[np.int64] | None = None,
+        *,
+        exif_orientation: bool = True,
     ) -> None:
-        self.root, self.classes = root, tuple(classes)
+        self.root, self.classes, self.exif_orientation = root, tuple(classes), exif_orientation
         self._files = ShardFiles(shards)
         pictures_N = np.concatenate([shard.pictures_N for shard in shards])
         shards_N = np.repeat(np.arange(len(shards)), [len(shard.pictures_N) for shard in shards])
@@ -78,8 +86,10 @@ class Shards(Part):
     def open(self, index: int) -> PictureFile:
         _, offset, size, _ = self._pictures_N[index].item()
         assert self.shards_N is not None
+        if size > MOST_BYTES:
+            raise UnreadableError(f"{self.name(index)} has {size:,} bytes, more than the {MOST_BYTES:,} that are read.")
         content = self._files.read(int(self.shards_N[index]), offset, size)
-        return PictureFile(content, self.name(index))
+        return PictureFile(content, self.name(index), exif_orientation=self.exif_orientation)
 
     def name(self, index: int) -> str:
         assert self.shards_N is not None
@@ -91,7 +101,7 @@ class Shards(Part):
     def digest(self) -> str:
         """SHA-256 of the shards' relative paths and the pictures' names, sizes and labels; their content is not read."""
         assert self.shards_N is not None
-        shards = [str(shard.path.relative_to(self.root)).encode() for shard in self._files.shards]
+        shards = [os.fsencode(shard.path.relative_to(self.root)) for shard in self._files.shards]
         digest = hashlib.sha256()
         for shard, (name, _, size, label) in zip(self.shards_N.tolist(), self._pictures_N.tolist(), strict=True):
             digest.update(b"%s\t%s\t%d\t%d\n" % (shards[shard], name, size, label))
@@ -162,7 +172,7 @@ def find_shards(root: Path) -> dict[Split, list[Path]]:
     for path in sorted([*root.glob("*"), *root.glob("*/*")]):
         relative = path.relative_to(root)
         name = str(relative).lower()
-        if any(part.startswith(".") for part in relative.parts):
+        if any(is_hidden(part) for part in relative.parts):
             continue
         if _COMPRESSED.search(name):
             raise compressed(path)
@@ -216,13 +226,14 @@ def load_shards(config: DataConfig, split: Split) -> Shards:
         classes = _read_classes(names)
     else:
         classes = _count_classes(root, shards if own == "train" else read_shards(found["train"], cache, config.workers))
-    whole = Shards(root, shards, classes)
+    whole = Shards(root, shards, classes, exif_orientation=config.exif_orientation)
     if split == "train":
         _warn_if_sorted(whole)
     if "val" in found or split == "test":
         return whole
     train, val = stratified_split(whole.labels_N, VALIDATION_SHARE)
-    return Shards(root, shards, classes, np.sort(val if split == "val" else train))
+    chosen_N = np.sort(val if split == "val" else train)
+    return Shards(root, shards, classes, chosen_N, exif_orientation=config.exif_orientation)
 
 
 def _read_classes(file: Path) -> list[str]:

@@ -15,7 +15,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 from uuid import uuid4
 
 import numpy as np
@@ -23,11 +23,16 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from trevsnn.data.pictures.file import PICTURE_ENDINGS
+from trevsnn.data.regular import read_regular
 from trevsnn.errors import RunError, UsageError
 from trevsnn.terminal import Terminal
 
-INDEX_VERSION = 1  # raise it when the same shard comes to give another index
+INDEX_VERSION = 2  # raise it when the same shard comes to give another index
 PICTURES = {extension[1:] for extension in PICTURE_ENDINGS}
+MOST_INDEX = 2**30  # bytes of a file of the cache
+MOST_LABEL = 2**24  # bytes of a member with a label
+MOST_HEADER = 2**20  # bytes of a member's header, which may hold a long name
+_DIGEST = hashlib.sha256().digest_size
 _METADATA = re.compile(r"__[^/]*__($|/)")  # names that webdataset leaves out
 
 
@@ -72,17 +77,40 @@ def stamp_of(about: os.stat_result) -> tuple[int, int]:
 
 def _read_shard(path: Path, cache: Path) -> Shard:
     stamp = _stamp(path)
-    key = json.dumps([INDEX_VERSION, str(path.resolve()), *stamp])
-    file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
-            return Shard(path, stamp, content["pictures"])
-    except Exception:  # there is none yet, or it is damaged, in whatever way: zip has a checksum
+    key = json.dumps([INDEX_VERSION, str(path.resolve()), *stamp]).encode()
+    file = cache / f"{hashlib.sha256(key).hexdigest()[:32]}.index"
+    pictures_N = _kept(file, key, stamp[0])
+    if pictures_N is None:
         pictures_N = index_shard(path)
-    if _stamp(path) != stamp:
-        raise changed(path)
-    _write(file, pictures_N)
+        if _stamp(path) != stamp:
+            raise changed(path)
+        _write(file, key, pictures_N)
     return Shard(path, stamp, pictures_N)
+
+
+def _kept(file: Path, key: bytes, size: int) -> NDArray[np.void] | None:
+    """The index in a file of the cache; None where there is none, or not the whole one of just this shard.
+
+    Args:
+        file: of the cache.
+        key: says which shard, and in which state.
+        size: of the shard, bytes.
+    """
+    try:
+        content = read_regular(file, MOST_INDEX)
+        written = content[_DIGEST:]
+        if content[:_DIGEST] != _digest(key, written):
+            return None
+        pictures_N = np.load(io.BytesIO(written), allow_pickle=False)
+        first_N, ends_N = pictures_N["offset"], pictures_N["offset"] + pictures_N["size"]
+        inside = bool((first_N >= 0).all() and (ends_N >= first_N).all() and (ends_N <= size).all())
+    except Exception:  # in whatever way it is damaged
+        return None
+    return pictures_N if inside else None
+
+
+def _digest(key: bytes, written: bytes) -> bytes:
+    return hashlib.sha256(key + written).digest()
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -102,14 +130,18 @@ def changed(path: Path) -> RunError:
     return RunError(f"{path} has changed since the run began: put the old one back, or begin a new run.")
 
 
-def _write(file: Path, pictures_N: NDArray[np.void]) -> None:
-    """Write a file of the cache beside it and rename: another process may do the same at the same time."""
+def _write(file: Path, key: bytes, pictures_N: NDArray[np.void]) -> None:
+    """Write a file of the cache beside it and rename: another process may do the same at the same time.
+
+    It begins with the SHA-256 of the key and all that follows, so that neither a damaged file is believed nor another one.
+    """
     content = io.BytesIO()
-    np.savez_compressed(content, pictures=pictures_N)
+    np.save(content, pictures_N, allow_pickle=False)
     beside = file.with_name(f".{file.stem}.{uuid4().hex}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content.getvalue())
+        with beside.open("xb") as fresh:
+            fresh.write(_digest(key, content.getvalue()) + content.getvalue())
         beside.replace(file)
     except OSError as error:
         with suppress(OSError):
@@ -163,6 +195,19 @@ def compressed(path: Path) -> RunError:
     )
 
 
+class _Headers:
+    """A shard as tarfile reads its headers, which may claim any size: no more is read at a time than one may have."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self.file.read(size)
+
+
 @dataclass(frozen=True)
 class _Member:
     """A member's name, where its content lies, and the content if it may be a label."""
@@ -179,9 +224,10 @@ def _members(path: Path) -> list[dict[str, Any]]:
     with path.open("rb") as file:
         if file.read(8).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
             raise compressed(path)
-        file.seek(0)
         try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
+            whole = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            with tarfile.open(fileobj=cast("BinaryIO", _Headers(file)), mode="r:") as tar:
                 for header in tar:
                     if header.isdir() or _METADATA.match(header.name):
                         continue
@@ -189,8 +235,15 @@ def _members(path: Path) -> list[dict[str, Any]]:
                         raise RunError(
                             f"{path}: {header.name} is a link, a device or a sparse file: write its content."
                         )
+                    if header.offset_data + header.size > whole:
+                        raise tarfile.ReadError(f"{header.name} has {header.size:,} bytes by its header")
                     content = b""
                     if header.name.lower().endswith((".cls", ".json")):
+                        if header.size > MOST_LABEL:
+                            raise RunError(
+                                f"{path}: {header.name} has {header.size:,} bytes, more than a label needs: write it without "
+                                "what is no label."
+                            )
                         file.seek(header.offset_data)  # tarfile goes back to where it was by itself
                         content = file.read(header.size)
                     member = _Member(header.name, header.offset_data, header.size, content)
@@ -232,7 +285,7 @@ def _label(path: Path, sample: dict[str, Any]) -> int:
     if "cls" not in sample:
         try:
             value = json.loads(text)["label"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RunError(f'{path}: {member.name} holds no "label": write a class index there, or KEY.cls.') from error
     if isinstance(value, bool) or re.fullmatch("[0-9]{1,9}", str(value)) is None:
         raise RunError(f"{path}: {member.name} holds the label {value!r:.40}: write a class index, 0 or more.")
