@@ -65,7 +65,9 @@ def write_dat(path: Path, events: np.ndarray) -> None:
     """Prophesee DAT of version 2: words t32 p4 y14 x14."""
     words = np.empty(len(events), [("t", "<u4"), ("a", "<u4")])
     words["t"] = events["t"] & 0xFFFFFFFF
-    words["a"] = events["p"].astype(np.uint32) << 28 | events["y"].astype(np.uint32) << 14 | events["x"].astype(np.uint32)
+    words["a"] = (
+        events["p"].astype(np.uint32) << 28 | events["y"].astype(np.uint32) << 14 | events["x"].astype(np.uint32)
+    )
     path.write_bytes(b"% Data file containing CD events.\n% Version 2\n\x0c\x08" + words.tobytes())
 
 
@@ -106,7 +108,14 @@ def write_aedat4(path: Path, events: np.ndarray, compression: int = 1) -> None:
         offsets = b"".join(struct.pack("<H", at) for at, _ in fields)
         table = struct.pack("<HH", 4 + len(offsets), size) + offsets
         root = 8 + len(table)
-        body = struct.pack("<I", root) + mark + table + struct.pack("<i", len(table)) + b"".join(v for _, v in fields) + behind
+        body = (
+            struct.pack("<I", root)
+            + mark
+            + table
+            + struct.pack("<i", len(table))
+            + b"".join(v for _, v in fields)
+            + behind
+        )
         return struct.pack("<I", len(body)) + body
 
     text = b'<attr key="sizeX" type="int">34</attr><attr key="sizeY" type="int">34</attr>'

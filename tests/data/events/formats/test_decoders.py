@@ -40,7 +40,9 @@ def test_any_pieces_give_the_same_events(tmp_path, name, data):
 @pytest.mark.parametrize("name", ARRIVING)
 def test_single_bytes_give_the_same_events_and_what_is_kept_does_not_grow(tmp_path, name):
     events = some_events(250)
-    events["t"] += np.arange(250) * (40_000 if name[-3:] in ("bs3", "raw", "dat") else 0)  # of two formats the counter wraps
+    events["t"] += np.arange(250) * (
+        40_000 if name[-3:] in ("bs3", "raw", "dat") else 0
+    )  # of two formats the counter wraps
     ARRIVING[name](tmp_path / name, events)
     content = (tmp_path / name).read_bytes()
     decoder, parts, kept = decoder_for(Path(name).suffix), [], []
@@ -55,7 +57,12 @@ def test_single_bytes_give_the_same_events_and_what_is_kept_does_not_grow(tmp_pa
 def test_a_pipe_gives_events_as_they_arrive():
     events = some_events(500)
     reading, writing = os.pipe()
-    number = events["x"].astype(np.int64) << 32 | events["y"].astype(np.int64) << 24 | events["p"].astype(np.int64) << 23 | events["t"]
+    number = (
+        events["x"].astype(np.int64) << 32
+        | events["y"].astype(np.int64) << 24
+        | events["p"].astype(np.int64) << 23
+        | events["t"]
+    )
     content = number.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 3:].tobytes()
     with os.fdopen(reading, "rb") as file, os.fdopen(writing, "wb", buffering=0) as source:
         source.write(content[:501])
@@ -68,15 +75,21 @@ def test_a_pipe_gives_events_as_they_arrive():
 
 
 def test_what_arrives_is_named_where_it_is_damaged():
-    with pytest.raises(UnreadableError, match=r"what arrives cannot be read as a recording .it ends within an event, 2 of 5"):
+    with pytest.raises(
+        UnreadableError, match=r"what arrives cannot be read as a recording .it ends within an event, 2 of 5"
+    ):
         list(blocks(io.BytesIO(b"1234567"), ".bin"))
 
 
 def test_formats_that_need_the_whole_file_are_errors_of_usage():
     for ending in WHOLE:
-        with pytest.raises(UsageError, match=rf"recordings that end in {ending} are read from a file alone; as they arrive, those"):
+        with pytest.raises(
+            UsageError, match=rf"recordings that end in {ending} are read from a file alone; as they arrive, those"
+        ):
             decoder_for(ending)
-    with pytest.raises(UsageError, match=r"recordings that end in .mp4 are not known; as they arrive, those in .aedat, "):
+    with pytest.raises(
+        UsageError, match=r"recordings that end in .mp4 are not known; as they arrive, those in .aedat, "
+    ):
         list(blocks(io.BytesIO(b""), ".mp4"))
 
 

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from conftest import shared_data
-from event_files import some_events, write_aedat2, write_aedat3, write_aedat4, write_bs3, write_dat, write_evt2, write_evt3
+from event_files import (
+    some_events,
+    write_aedat2,
+    write_aedat3,
+    write_aedat4,
+    write_bs3,
+    write_dat,
+    write_evt2,
+    write_evt3,
+)
 from trevsnn.data.events.recordings import EVENT, blocks, open_recording
 from trevsnn.data.part import UnreadableError
 
@@ -104,7 +113,9 @@ def test_a_clock_that_was_reset_is_refused_with_both_times(tmp_path):
     events = some_events(6)
     events["t"] = [0, 10, 5_000_000, 3_999_999, 4_000_000, 6_000_000]
     write_dat(tmp_path / "a.dat", events)
-    with pytest.raises(UnreadableError, match=r"event 3 is at 3999999 us and the one before it at 5000000 us, so its clock was"):
+    with pytest.raises(
+        UnreadableError, match=r"event 3 is at 3999999 us and the one before it at 5000000 us, so its clock was"
+    ):
         open_recording(tmp_path / "a.dat")
     events["t"][3] = 4_000_000  # a second
     write_dat(tmp_path / "a.dat", events)
@@ -140,9 +151,17 @@ def test_evt2_leaves_out_what_comes_before_the_first_time(tmp_path):
 
 def test_davis_addresses_are_those_of_jaer(tmp_path):
     """Bit 31 marks samples, bit 10 signals; x and y count from the lower right."""
-    words = [(10 << 22 | 3 << 12 | 1 << 11, 5), (1 << 31 | 7 << 12, 6), (1 << 10, 7), (179 << 22 | 239 << 12, 2**32 - 1), (0, 4)]
+    words = [
+        (10 << 22 | 3 << 12 | 1 << 11, 5),
+        (1 << 31 | 7 << 12, 6),
+        (1 << 10, 7),
+        (179 << 22 | 239 << 12, 2**32 - 1),
+        (0, 4),
+    ]
     head = b"#!AER-DAT2.0\r\n# HardwareInterface: x\r\n# AEChip: eu.seebetter.ini.chips.davis.DAVIS240C\r\n"
-    (tmp_path / "a.aedat").write_bytes(head + b"#End Of ASCII Header\r\n" + struct.pack(">10I", *np.ravel(words).tolist()))
+    (tmp_path / "a.aedat").write_bytes(
+        head + b"#End Of ASCII Header\r\n" + struct.pack(">10I", *np.ravel(words).tolist())
+    )
     recording = open_recording(tmp_path / "a.aedat")
     assert recording.events.tolist() == [(236, 169, 5, 1), (0, 0, 2**32 - 1, 0), (239, 179, 2**32 + 4, 0)]
     assert recording.sensor == (240, 180)
@@ -200,7 +219,9 @@ def test_what_is_not_of_a_format_is_named(tmp_path, name, content, message):
     assert message in str(raised.value)
 
 
-def packet(kind: int = 1, size: int = 8, offset: int = 4, overflows: int = 0, count: int = 1, body: bytes = bytes(8)) -> bytes:
+def packet(
+    kind: int = 1, size: int = 8, offset: int = 4, overflows: int = 0, count: int = 1, body: bytes = bytes(8)
+) -> bytes:
     header = struct.pack("<hhiiiiii", kind, 1, size, offset, overflows, count, count, count)
     return b"#!AER-DAT3.1\r\n#!END-HEADER\r\n" + header + body
 
@@ -211,7 +232,10 @@ def packet(kind: int = 1, size: int = 8, offset: int = 4, overflows: int = 0, co
         (packet(count=2**31 - 1), "it ends within a packet"),
         (packet(size=-8), "it has a packet of 1 events of -8 bytes after 0 overflows"),
         (packet(overflows=-1), "it has a packet of 1 events of 8 bytes after -1 overflows"),
-        (packet(size=16, body=bytes(16)), "it has polarity events of 16 bytes with the time at byte 4, not of 8 with it at 4"),
+        (
+            packet(size=16, body=bytes(16)),
+            "it has polarity events of 16 bytes with the time at byte 4, not of 8 with it at 4",
+        ),
         (packet(kind=-32767), "it has compressed packets"),
         (packet(body=b"\1\0\0\0\xff\xff\xff\xff"), "it has an event at -1 us, before its packet's beginning"),
         (packet(kind=2, size=2**31 - 1, count=2**31 - 1), "it ends within a packet"),

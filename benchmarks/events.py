@@ -1,0 +1,125 @@
+"""How many millions of events a second recordings are read at, by format, beside other libraries where they are installed.
+
+    python benchmarks/events.py [--events 2000000] [--passes 5]
+
+Events are made up: a sensor of 640 x 480 pixels, a million events a second. Files are in the page cache, one thread. What others
+read is counted and compared: where the number of events differs, a table says so in place of the rate. Others are
+expelliarmus, evt3, evlib, aedat, dv-processing and evutils (``pip install`` them; some are GPL).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # what writes the files
+
+from event_files import WRITERS
+from trevsnn.data.events.recordings import EVENT, open_recording
+
+
+def made_up(n: int) -> np.ndarray:
+    dice = np.random.default_rng(0)
+    events = np.empty(n, EVENT)
+    events["t"], events["p"] = np.sort(dice.integers(0, n, n)), dice.integers(0, 2, n)
+    events["x"], events["y"] = dice.integers(0, 640, n), dice.integers(0, 480, n)
+    return events
+
+
+def expelliarmus(path: Path) -> int:
+    from expelliarmus import Wizard
+
+    return len(Wizard(encoding={"evt2.raw": "evt2", "evt3.raw": "evt3", "prophesee.dat": "dat"}[path.name]).read(path))
+
+
+def evt3(path: Path) -> int:
+    import evt3
+
+    return len(evt3.decode_file(str(path)))
+
+
+def evlib(path: Path) -> int:
+    import evlib
+
+    return len(evlib.load_events(str(path)).collect())
+
+
+def aedat(path: Path) -> int:
+    import aedat
+
+    return sum(len(packet["events"]) for packet in aedat.Decoder(str(path)) if "events" in packet)
+
+
+def dv_processing(path: Path) -> int:
+    import dv_processing
+
+    recording, count = dv_processing.io.MonoCameraRecording(str(path)), 0
+    while (events := recording.getNextEventBatch()) is not None:
+        count += len(events.numpy())
+    return count
+
+
+def evutils(path: Path) -> int:
+    from evutils.io import EventReader
+
+    events = EventReader(str(path), max_events=1 << 40).read_all()
+    return len((events[0] if isinstance(events, tuple) else events).x)
+
+
+#: What is said to read a file of :data:`event_files.WRITERS`.
+OTHERS: dict[str, tuple[Callable[[Path], int], ...]] = {
+    "evt2.raw": (expelliarmus, evlib, evutils), "evt3.raw": (expelliarmus, evt3, evlib, evutils),
+    "prophesee.dat": (expelliarmus, evutils), "lz4.aedat4": (aedat, dv_processing, evlib, evutils),
+    "plain.aedat4": (aedat, dv_processing, evlib, evutils), "aedat3.aedat": (evutils,), "davis.aedat": (evutils,),
+    "plain.h5": (evlib,), "table.csv": (evutils,), "arrays.npz": (evutils,),
+}  # fmt: skip
+
+
+def rate(read: Callable[[Path], int], path: Path, events: int, passes: int) -> str:
+    """Millions of events a second, the median; or why there is none."""
+    seconds = []
+    try:
+        for _ in range(passes):
+            start = time.perf_counter()
+            count = read(path)
+            seconds.append(time.perf_counter() - start)
+    except ImportError:
+        return ""
+    except Exception as error:  # other people's libraries raise what they like
+        return f"{type(error).__name__}"
+    return f"{events / statistics.median(seconds) / 1e6:.1f}" if count == events else f"{count} events"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--passes", type=int, default=5)
+    options = parser.parse_args()
+    every = made_up(options.events)
+    print("| file | MB | trevsnn | others |\n|---|---:|---:|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, write in WRITERS.items():
+            events = every.copy()
+            if name in ("aedat2.aedat", "nmnist.bin", "davis.aedat", "slayer.bs3"):  # smaller sensors
+                sides = {"davis.aedat": (346, 260)}.get(name, (128, 128))
+                events["x"] %= sides[0]
+                events["y"] %= sides[1]
+            path = Path(folder) / name
+            write(path, events)
+            own: Callable[[Path], Any] = lambda path: len(open_recording(path).events)
+            others = {other.__name__: rate(other, path, len(events), options.passes) for other in OTHERS.get(name, ())}
+            shown = ", ".join(f"{other} {value}" for other, value in others.items() if value)
+            size = path.stat().st_size / 1e6
+            print(f"| {name} | {size:.0f} | {rate(own, path, len(events), options.passes)} | {shown} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
