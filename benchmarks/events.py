@@ -1,8 +1,8 @@
 """How many millions of events a second recordings are read at, by format, beside other libraries where they are installed.
 
-    python benchmarks/events.py [--events 2000000] [--passes 5]
+    python benchmarks/events.py [--events 2000000] [--passes 5] [RECORDING ...]
 
-Events are made up: a sensor of 640 x 480 pixels, a million events a second. Files are in the page cache, one thread. What others
+Without recordings events are made up: a sensor of 640 x 480 pixels, a million events a second. Files are in the page cache, one thread. What others
 read is counted and compared: where the number of events differs, a table says so in place of the rate. Others are
 expelliarmus, evt3, evlib, aedat, dv-processing and evutils (``pip install`` them; some are GPL).
 """
@@ -40,7 +40,9 @@ def trevsnn(path: Path) -> int:
 def expelliarmus(path: Path) -> int:
     from expelliarmus import Wizard
 
-    return len(Wizard(encoding={"evt2.raw": "evt2", "evt3.raw": "evt3", "prophesee.dat": "dat"}[path.name]).read(path))
+    with path.open("rb") as file:
+        raw = "evt2" if b"evt 2" in file.read(1000) else "evt3"
+    return len(Wizard(encoding="dat" if path.suffix == ".dat" else raw).read(path))
 
 
 def evt3(path: Path) -> int:
@@ -85,6 +87,8 @@ OTHERS: dict[str, tuple[Callable[[Path], int], ...]] = {
     "plain.h5": (evlib,), "table.csv": (evutils,), "arrays.npz": (evutils,),
 }  # fmt: skip
 
+BY_ENDING = {".raw": OTHERS["evt3.raw"], ".dat": OTHERS["prophesee.dat"], ".aedat4": OTHERS["lz4.aedat4"]}
+
 
 def rate(read: Callable[[Path], int], path: Path, events: int, passes: int) -> str:
     """Millions of events a second, the median; or why there is none."""
@@ -105,9 +109,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("recordings", nargs="*", type=Path)
     options = parser.parse_args()
-    every = made_up(options.events)
     print("| file | MB | trevsnn | others |\n|---|---:|---:|---|")
+    for path in options.recordings:
+        print_row(path, trevsnn(path), BY_ENDING.get(path.suffix, ()), options.passes)
+    if options.recordings:
+        return
+    every = made_up(options.events)
     with tempfile.TemporaryDirectory() as folder:
         for name, write in WRITERS.items():
             events = every.copy()
@@ -122,10 +131,16 @@ def main() -> None:
                 write_aedat4(path, events, int(name == "lz4.aedat4"), 1000, (640, 480))
             else:
                 write(path, events)
-            others = {other.__name__: rate(other, path, len(events), options.passes) for other in OTHERS.get(name, ())}
-            shown = ", ".join(f"{other} {value}" for other, value in others.items() if value)
-            size = path.stat().st_size / 1e6
-            print(f"| {name} | {size:.0f} | {rate(trevsnn, path, len(events), options.passes)} | {shown} |", flush=True)
+            print_row(path, len(events), OTHERS.get(name, ()), options.passes)
+
+
+def print_row(path: Path, events: int, others: tuple[Callable[[Path], int], ...], passes: int) -> None:
+    rates = {other.__name__: rate(other, path, events, passes) for other in others}
+    shown = ", ".join(f"{name} {value}" for name, value in rates.items() if value)
+    print(
+        f"| {path.name} | {path.stat().st_size / 1e6:.1f} | {rate(trevsnn, path, events, passes)} | {shown} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ class Blocks(Protocol):
         sensor: width and height, once the file has stated them.
     """
 
-    sensor: Sensor | None
+    @property
+    def sensor(self) -> Sensor | None: ...
 
     def __iter__(self) -> Iterator[Events]: ...
 
