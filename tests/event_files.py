@@ -28,13 +28,13 @@ def write_nmnist(path: Path, events: np.ndarray) -> None:
     path.write_bytes(words.tobytes())
 
 
-def write_aedat3(path: Path, events: np.ndarray, invalid: int = 0) -> None:
-    """A packet of another type, then packets of 100 polarity events; the first ``invalid`` ones marked as such."""
+def write_aedat3(path: Path, events: np.ndarray, invalid: int = 0, size: int = 100) -> None:
+    """A packet of another type, then packets of so many polarity events; the first ``invalid`` ones marked as such."""
     content = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"
     header = np.array([2 | 1 << 16, 8, 4, 0, 2, 2, 2], "<i4").tobytes()
     content += header + bytes(16)
-    for start in range(0, len(events), 100):
-        part = events[start : start + 100]
+    for start in range(0, len(events), size):
+        part = events[start : start + size]
         valid = np.arange(start, start + len(part)) >= invalid
         address = part["x"].astype(np.uint32) << 17 | part["y"].astype(np.uint32) << 2
         address |= part["p"].astype(np.uint32) << 1 | valid
@@ -98,8 +98,10 @@ def write_evt3(path: Path, events: np.ndarray) -> None:
     path.write_bytes(b"% evt 3.0\n% format EVT3;height=34;width=34\n% end\n" + content)
 
 
-def write_aedat4(path: Path, events: np.ndarray, compression: int = 1) -> None:
-    """AEDAT 4 with packets of 100 events, uncompressed (0) or by LZ4 (1), without a table of the packets."""
+def write_aedat4(
+    path: Path, events: np.ndarray, compression: int = 1, size: int = 100, sensor: tuple[int, int] = (34, 34)
+) -> None:
+    """AEDAT 4 with packets of so many events, uncompressed (0) or by LZ4 (1), without a table of the packets."""
     lz4 = pytest.importorskip("lz4.frame")
 
     def buffer(mark: bytes, fields: list[tuple[int, bytes]], behind: bytes) -> bytes:
@@ -118,11 +120,18 @@ def write_aedat4(path: Path, events: np.ndarray, compression: int = 1) -> None:
         )
         return struct.pack("<I", len(body)) + body
 
-    text = b'<attr key="sizeX" type="int">34</attr><attr key="sizeY" type="int">34</attr>'
+    path_of = "/mainloop/Recorder/outInfo/"
+    text = (
+        f'<dv version="2.0"><node name="outInfo" path="{path_of}"><node name="0" path="{path_of}0/">'
+        '<attr key="compression" type="string">LZ4</attr><attr key="originalModuleName" type="string">capture</attr>'
+        '<attr key="originalOutputName" type="string">events</attr><attr key="typeIdentifier" type="string">EVTS</attr>'
+        f'<node name="info" path="{path_of}0/info/"><attr key="sizeX" type="int">{sensor[0]}</attr>'
+        f'<attr key="sizeY" type="int">{sensor[1]}</attr><attr key="source" type="string">camera</attr></node></node></node></dv>'
+    ).encode()
     fields = [(4, struct.pack("<i", compression)), (8, struct.pack("<q", -1)), (16, struct.pack("<I", 4))]
     content = b"#!AER-DAT4.0\r\n" + buffer(b"IOHE", fields, struct.pack("<I", len(text)) + text + b"\0")
-    for start in range(0, len(events), 100):
-        part = events[start : start + 100]
+    for start in range(0, len(events), size):
+        part = events[start : start + size]
         words = np.zeros(len(part), [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1"), ("_", "u1", 3)])
         for name in "xytp":
             words[name] = part[name]

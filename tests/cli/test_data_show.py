@@ -118,7 +118,7 @@ def test_names_of_recordings_are_printed_letter_by_letter(tmp_path, capsys):
         write_nmnist(file, some_events(40))
         assert main(["data", "show", str(file)]) == 0
         text = capsys.readouterr().out
-        spelled = name.replace("\x1b", "\\x1b").replace("\udce9", "\\udce9")
+        spelled = name.encode("unicode_escape").decode() if name.isascii() or name[-1] == "\udce9" else name
         assert text.startswith(f"{spelled}.bin\n  format ")
     out = tmp_path / "out"
     assert main(["data", "show", str(tmp_path / "data"), "--workers", "0", "--out", str(out), "--frames", "1"]) == 0

@@ -31,8 +31,8 @@ __all__ = [
     "EVENT", "READERS", "Convention", "Decoder", "Events", "Recording", "blocks", "decoder_for", "open_recording", "read_recording",
 ]  # fmt: skip
 
-#: Bytes that are read at a time. The words of EVT 3 take some thirty times as much while they are decoded.
-BLOCK = 2 << 20
+#: Bytes that are read at a time. While they are decoded they take some thirty times as much, which is best in a processor's cache.
+BLOCK = 256 << 10
 #: Characters of a library's error that are shown.
 MOST_SAID = 300
 UNSTATED = Convention()
@@ -64,7 +64,8 @@ class Blocks(Protocol):
         sensor: width and height, once the file has stated them.
     """
 
-    sensor: Sensor | None
+    @property
+    def sensor(self) -> Sensor | None: ...
 
     def __iter__(self) -> Iterator[Events]: ...
 

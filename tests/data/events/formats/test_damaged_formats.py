@@ -45,14 +45,16 @@ def test_what_is_damaged_is_read_as_events_or_refused_in_a_sentence(name, tmp_pa
     for _ in range(INPUTS):
         with path.open("r+b") as file:  # a file that is made anew goes to the disk
             file.truncate(file.write(damaged(whole, dice)))
+        message, recording = "", None
         try:
             recording = open_recording(path)
         except UnreadableError as error:
+            message = str(error)
+        if recording is None:
             refused += 1
-            assert re.fullmatch(
-                rf"(?s){re.escape(str(path))} (cannot be read|holds no events).{{5,500}}[.]", str(error)
-            ), error
-            assert "\n" not in str(error)
+            assert re.fullmatch(rf"{re.escape(str(path))} (cannot be read|holds no events).{{5,500}}[.]", message), (
+                message
+            )
         else:
             events = recording.events
             assert events.dtype == EVENT

@@ -70,6 +70,7 @@ def others_events(span: int, at_once: int = 1) -> np.ndarray:
         ("evutils-0.3.18-wraps.dat", 10**10, 1, (320, 240)),  # twice
         ("evutils-0.3.18-wraps.raw", 5 * 10**7, 8, (320, 240)),  # EVT 3, twice
         ("expelliarmus-1.1.12.dat", 10**6, 1, None),
+        ("expelliarmus-1.1.12-evt2.raw", 10**5, 1, None),
     ],
 )
 def test_what_others_wrote_is_read_event_by_event(request, name, span, at_once, sensor):

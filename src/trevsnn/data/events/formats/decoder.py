@@ -25,7 +25,8 @@ class Decoder(Protocol):
         sensor: width and height, once the file has stated them.
     """
 
-    sensor: Sensor | None
+    @property
+    def sensor(self) -> Sensor | None: ...
 
     def feed(self, content: bytes) -> Events:
         """The events that the next bytes complete, in the file's order, their times contiguous.

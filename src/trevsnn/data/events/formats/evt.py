@@ -68,12 +68,12 @@ class Held:
     def __init__(self) -> None:
         self.value: int | None = None
 
-    def after(self, sets_N: NDArray[np.bool_], values_M: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The value after each of the next words, of which M set it. -1 before the first that does."""
+    def after(self, sets_N: NDArray[np.bool_], values_M: NDArray[np.int64], at_K: Words) -> NDArray[np.int64]:
+        """The value after those of the next N words that are asked for, of which M set it. -1 before the first that does."""
         before = -1 if self.value is None else self.value
         held = np.concatenate([[before], values_M])
         self.value = int(held[-1]) if len(values_M) else self.value
-        return held[np.cumsum(sets_N)]
+        return held[np.cumsum(sets_N, dtype=np.int32)[at_K]]
 
 
 class Evt2:
@@ -89,11 +89,11 @@ class Evt2:
         """The next words' events. Those before the first time are left out."""
         kind = check_kinds(words_N >> 28, self.KNOWN, "2.0")
         sets = kind == 8
-        high = self._high.after(sets, self._counter.unwrap((words_N[sets] & 0xFFFFFFF).astype(np.int64)))
-        pixels = np.flatnonzero((kind <= 1) & (high >= 0))
+        pixels = np.flatnonzero(kind <= 1)
+        high = self._high.after(sets, self._counter.unwrap((words_N[sets] & 0xFFFFFFF).astype(np.int64)), pixels)
+        pixels, high = pixels[high >= 0], high[high >= 0]
         words = words_N[pixels]
-        t = high[pixels] << 6 | (words >> 22 & 63)
-        return make_events(words >> 11 & 0x7FF, words & 0x7FF, t, kind[pixels])
+        return make_events(words >> 11 & 0x7FF, words & 0x7FF, high << 6 | (words >> 22 & 63), kind[pixels])
 
 
 class Evt3:
@@ -112,6 +112,8 @@ class Evt3:
 
     WORD = np.dtype("<u2")
     KNOWN = np.isin(np.arange(16), (0, 2, 3, 4, 5, 6, 7, 8, 10, 14, 15))
+    PIXELS = np.isin(np.arange(16), (2, 4, 5))
+    WIDTHS = np.array([12 if kind == 4 else 8 if kind == 5 else 0 for kind in range(16)], np.uint8)
     MOST_X = 2047
 
     def __init__(self) -> None:
@@ -121,40 +123,42 @@ class Evt3:
 
     def events(self, words_N: Words) -> Events:
         """The next words' events. Those before the first time, or before the first y or beginning, are left out."""
-        kind = check_kinds(words_N >> 12, self.KNOWN, "3.0")
-        value = words_N & 0xFFF
-        t, y = self._times(kind, value), self._y.after(kind == 0, (value[kind == 0] & 0x7FF).astype(np.int64))
-        base, polarity = self._bases(kind, value)
+        kind, value = check_kinds(words_N >> 12, self.KNOWN, "3.0"), words_N & 0xFFF
+        at = np.flatnonzero(self.PIXELS[kind])
+        t, base, polarity = self._times(kind, value, at), *self._bases(kind, value, at)
+        y = self._y.after(kind == 0, (value[kind == 0] & 0x7FF).astype(np.int64), at)
+        kind, value = kind[at], value[at]
         single = kind == 2
-        used = np.flatnonzero((single | (kind == 4) | (kind == 5)) & (t >= 0) & (y >= 0) & (single | (polarity >= 0)))
-        single, value = single[used], value[used].astype(np.int64)
-        base = np.where(single, value & 0x7FF, base[used])
-        polarity = np.where(single, value >> 11, polarity[used])
-        pixels = np.where(single, 1, np.where(kind[used] == 5, value & 0xFF, value)).astype("<u2")
-        bits = np.unpackbits(pixels.view(np.uint8).reshape(-1, 2), axis=1, bitorder="little")
-        word, bit = np.nonzero(bits)
-        x = base[word] + bit
-        if len(x) and x.max() > self.MOST_X:
-            raise ValueError(f"it has an event at x = {x.max()}, and EVT 3.0 goes up to {self.MOST_X}")
-        return make_events(x, y[used][word], t[used][word], polarity[word])
+        base = np.where(single, value & 0x7FF, base)
+        polarity = np.where(single, value >> 11, polarity)
+        if not (valid := (t >= 0) & (y >= 0) & (polarity >= 0)).all():
+            kind, value, t, y, base, polarity, single = (a[valid] for a in (kind, value, t, y, base, polarity, single))
+        rows = np.where(kind == 5, value & 0xFF, value)[~single].astype("<u2")
+        bits = np.unpackbits(rows.view(np.uint8).reshape(-1, 2), axis=1, bitorder="little")
+        if len(rows):
+            counts = np.ones(len(kind), np.int64)
+            counts[~single] = bits.sum(1)
+            base, y, t, polarity, single = (np.repeat(a, counts) for a in (base, y, t, polarity, single))
+            base[~single] += np.nonzero(bits)[1]
+        if len(base) and base.max() > self.MOST_X:
+            raise ValueError(f"it has an event at x = {base.max()}, and EVT 3.0 goes up to {self.MOST_X}")
+        return make_events(base, y, t, polarity)
 
-    def _times(self, kind: Words, value: Words) -> NDArray[np.int64]:
-        """The time after each word, -1 before the first type 8."""
+    def _times(self, kind: Words, value: Words, at_K: Words) -> NDArray[np.int64]:
+        """The time after some words, -1 before the first type 8."""
         upper, lower = kind == 8, kind == 6
-        high = self._high.after(upper, self._counter.unwrap(value[upper].astype(np.int64)))
-        low = self._low.after(lower, value[lower].astype(np.int64))
+        high = self._high.after(upper, self._counter.unwrap(value[upper].astype(np.int64)), at_K)
+        low = self._low.after(lower, value[lower].astype(np.int64), at_K)
         return np.where(high < 0, -1, high << 12 | np.maximum(low, 0))
 
-    def _bases(self, kind: Words, value: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where the pixels of a type 4 or 5 begin, and their polarity; of the polarity -1 where nothing said so."""
+    def _bases(self, kind: Words, value: Words, at_K: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the pixels of some words begin, and their polarity; of the polarity -1 where nothing said so."""
         starts = kind == 3
-        width = np.zeros(16, np.int64)
-        width[4:6] = 12, 8
-        widths = width[kind]
-        behind = self._behind + np.cumsum(widths) - widths
+        widths = self.WIDTHS[kind]
+        behind = self._behind + np.cumsum(widths, dtype=np.int64) - widths
         at = value[starts].astype(np.int64)
-        polarity = self._polarity.after(starts, at >> 11)
-        base = behind + self._base.after(starts, (at & 0x7FF) - behind[starts] + (1 << 40)) - (1 << 40)
+        polarity = self._polarity.after(starts, at >> 11, at_K)
+        base = behind[at_K] + self._base.after(starts, (at & 0x7FF) - behind[starts], at_K)
         self._behind = int(behind[-1] + widths[-1]) if len(kind) else self._behind
         return base, polarity
 

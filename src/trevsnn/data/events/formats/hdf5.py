@@ -17,6 +17,7 @@ from trevsnn.data.events.convention import Convention, TimeUnit
 from trevsnn.data.events.formats.clock import Order
 from trevsnn.data.events.formats.event import Events, RefusedError, Sensor
 from trevsnn.data.events.formats.extra import need
+from trevsnn.data.events.formats.hdf5_text import attribute
 from trevsnn.data.events.formats.table import (
     MOST_FIELDS,
     NAMES,
@@ -70,7 +71,7 @@ class Hdf5Recording:
             ValueError: they are no recording.
         """
         with self._h5py.File(self._path) as file:
-            geometry = re.fullmatch(r"(\d{1,5})x(\d{1,5})", _attribute(file, "geometry") or "")
+            geometry = re.fullmatch(r"(\d{1,5})x(\d{1,5})", attribute(self._path, file, "geometry") or "")
             self.sensor = (int(geometry[1]), int(geometry[2])) if geometry else None
             place, columns = self._find(file)
             datasets = {id(dataset): dataset for dataset, _ in columns.values()}.values()
@@ -79,7 +80,10 @@ class Hdf5Recording:
             check_packing(length, min(stored, self._path.stat().st_size))
             unit = self._unit(place, columns["t"])
             offset = self._offset(file, place, unit)
-            order, is_v2e = Order(), isinstance(columns["t"][1], int) and _attribute(columns["t"][0], "columns") is None
+            order, is_v2e = (
+                Order(),
+                isinstance(columns["t"][1], int) and attribute(self._path, columns["t"][0], "columns") is None,
+            )
             last = None
             for start in range(0, length, SLICE):
                 held: dict[int, NDArray[Any]] = {}
@@ -92,10 +96,10 @@ class Hdf5Recording:
                         values if field is None else values[:, field] if isinstance(field, int) else values[field]
                     )
                 events = order.check(convert(part, self._convention, unit, start, offset))
-                if is_v2e and (np.any(np.diff(events["t"]) < 0) or (last is not None and events["t"][0] < last)):
+                if is_v2e and np.any(np.diff(events["t"], prepend=events["t"][0] if last is None else last) < 0):
                     raise RefusedError(
-                        "its dataset events does not name its columns, and read as t, x, y, p it is not in the order of time: give "
-                        "it an attribute columns, such as ['x', 'y', 't', 'p']"
+                        "its dataset events does not name its columns, and read as t, x, y, p it is not in the order of time: "
+                        "give it an attribute columns, such as 'x y t p'"
                     )
                 last = events["t"][-1]
                 yield events
@@ -146,7 +150,7 @@ class Hdf5Recording:
                 )
 
     def _matrix(self, dataset: Any) -> dict[str, int]:
-        stated = _attribute(dataset, "columns")
+        stated = attribute(self._path, dataset, "columns")
         titles = V2E if stated is None else tuple(re.findall(r"\w+", stated))
         names = find_columns(titles)
         if names is None or len(titles) != 4 or (stated is None and dataset.dtype.kind not in "iu"):
@@ -196,7 +200,7 @@ class Hdf5Recording:
         dataset, field = times
         for item in (dataset, place):
             for name in ("time_unit", "units", "unit"):
-                if stated := _attribute(item, name):
+                if stated := attribute(self._path, item, name):
                     return spelt_unit(stated)
         return unit_of_name(field if isinstance(field, str) else dataset.name.rpartition("/")[2])
 
@@ -209,12 +213,3 @@ class Hdf5Recording:
                     raise ValueError(f"its t_offset is of shape {offset.shape}, not one number")
                 return int(microseconds(np.asarray(offset[()]).reshape(1), unit or self._convention.time_unit, 0)[0])
         return 0
-
-
-def _attribute(item: Any, name: str) -> str | None:
-    """An attribute that is a text, or a few of them."""
-    if name not in item.attrs or math.prod(item.attrs.get_id(name).shape or ()) > 16:
-        return None
-    value = item.attrs[name]
-    texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in np.ravel(value)]
-    return " ".join(texts)

@@ -65,7 +65,9 @@ class NpzRecording:
         notes = {
             name: self._note(archive, members[name]) for name in ("time_unit", "unit", "columns") if name in members
         }
-        unit = next((spelt_unit(notes[name][0]) for name in ("time_unit", "unit") if notes.get(name)), None)
+        unit: TimeUnit | None = next(
+            (spelt_unit(notes[name][0]) for name in ("time_unit", "unit") if notes.get(name)), None
+        )
         if found := find_columns(members):
             arrays = {column: _Array.look(archive, members[name], "iufb") for column, name in found.items()}
             self._check(list(arrays.values()))

@@ -49,7 +49,7 @@ def find_columns(names: Iterable[str]) -> dict[str, str] | None:
                         f"its columns {found[column]} and {name} may both be {column}: leave one of them out"
                     )
                 found[column] = name
-    return found if len(found) == len(NAMES) else None
+    return {column: found[column] for column in NAMES} if len(found) == len(NAMES) else None
 
 
 def unit_of_name(name: str) -> TimeUnit | None:
