@@ -14,6 +14,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from trevsnn.errors import UsageError
+from trevsnn.plain_yaml import PLAIN
 from trevsnn.sizes import join_sizes
 
 
@@ -30,7 +31,7 @@ class Parser(ArgumentParser):
     """
 
     def __init__(self, command: Callable[..., None] | None = None, skip: Sequence[str] = (), **settings: Any) -> None:
-        super().__init__(exit_on_error=False, allow_abbrev=False, print_config=None, **settings)
+        super().__init__(exit_on_error=False, allow_abbrev=False, print_config=None, parser_mode=PLAIN, **settings)
         if command is not None:
             self._add_command(command, skip)
 

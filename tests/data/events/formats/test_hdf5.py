@@ -112,7 +112,7 @@ def test_values_that_cannot_be_are_named_wherever_they_stand(tmp_path):
     columns = {"x": np.zeros(n, "i4"), "y": np.zeros(n, "i2"), "t": np.arange(n), "p": np.zeros(n, "i1")}
     columns["x"][1_100_000] = 40_000
     write(path, **columns)
-    refused(path, "event 1100000 has x = 40000, beyond 32767")
+    refused(path, "event 1100001 has x = 40000, beyond 32767")
     for name, value, message in (
         ("p", EVENTS["p"] + 1, "has p = 2, and the polarities"),
         ("t", np.array(["a"] * 500, h5py.string_dtype()), "its dataset /t is of type object"),

@@ -115,7 +115,7 @@ def test_a_clock_that_was_reset_is_refused_with_both_times(tmp_path):
     events["t"] = [0, 10, 5_000_000, 3_999_999, 4_000_000, 6_000_000]
     write_dat(tmp_path / "a.dat", events)
     with pytest.raises(
-        UnreadableError, match=r"event 3 is at 3999999 us and the one before it at 5000000 us, so its clock was"
+        UnreadableError, match=r"event 4 is at 3999999 us and the one before it at 5000000 us, so its clock was"
     ):
         open_recording(tmp_path / "a.dat")
     events["t"][3] = 4_000_000  # a second
@@ -182,7 +182,7 @@ def test_an_aedat2_header_ends_where_its_text_ends(tmp_path):
     [
         ("a.bin", b"1234567", "it ends within an event, 2 of 5 bytes into it"),
         ("a.bin", b"", "holds no events"),
-        ("a.bs3", b"1234567\0", "event 0 is of channel 52, where 0 and 1 are the polarities"),
+        ("a.bs3", b"1234567\0", "event 1 is of channel 52, where 0 and 1 are the polarities"),
         ("a.bs3", b"123\0" * 3, "it ends within an event, 5 of 7 bytes into it"),
         ("a.aedat", b"nothing of the kind", "it does not begin with #!AER-DAT"),
         ("a.aedat", b"#!AER-DAT4.0\r\n", "it is of version 4; 2.0, 3.0 and 3.1 end in .aedat, 4 in .aedat4"),
@@ -198,7 +198,7 @@ def test_an_aedat2_header_ends_where_its_text_ends(tmp_path):
         ("a.aedat4", b"#!AER-DAT4.0\r\n\xff\xff\xff\xff", "it has a header of 4294967295 bytes"),
         ("a.dat", b"% Version 1\n\0\x08", "it is no DAT file of version 2, but 1"),
         ("a.dat", b"% Version 2\n\x0e\x08", "it holds events of kind 14 and 8 bytes; pixels are kind 0 or 12, of 8 bytes"),
-        ("a.dat", b"% Version 2\n\0\x08" + bytes(7) + b"\x70", "event 0 is of polarity 7; there are 0 and 1"),
+        ("a.dat", b"% Version 2\n\0\x08" + bytes(7) + b"\x70", "event 1 is of polarity 7; there are 0 and 1"),
         ("a.dat", b"% Version 2\n", "its header has no end"),
         ("a.raw", b"% Date 2020\n% end\n", "its header does not say which version of EVT it is of"),
         ("a.raw", b"% evt 2.1\n% end\n" + bytes(8), "it is of EVT 2.1; 2.0 and 3.0 are read"),

@@ -62,7 +62,7 @@ class Order:
         )
         if len(back):
             raise ValueError(
-                f"event {self.count + back[0]} is at {t[back[0]]} us and the one before it at {before[back[0]]} us, so its clock "
+                f"event {self.count + back[0] + 1} is at {t[back[0]]} us and the one before it at {before[back[0]]} us, so its clock "
                 "was reset: cut the file there"
             )
         self._last = int(t[-1])

@@ -129,7 +129,7 @@ class CsvDecoder(PieceDecoder):
     def _worst(self, lines: bytes) -> str:
         """What is wrong with the first line that is no event."""
         assert self._columns is not None
-        number = self._seen
+        number = self._seen + 1
         for line in lines.decode("utf-8", "replace").split("\n"):
             text = line.partition("#")[0].strip()
             if not text:

@@ -189,7 +189,7 @@ def _polarities(values_N: NDArray[Any], convention: Convention, first: int) -> N
     if not binary.all() and (binary | signed).all():
         i = int(np.flatnonzero(~binary)[0])
         raise RefusedError(
-            f"event {first + i} has p = -1, and the polarities are 0 (darker) and 1 (brighter) where nothing else is said: if "
+            f"event {first + i + 1} has p = -1, and the polarities are 0 (darker) and 1 (brighter) where nothing else is said: if "
             "they are -1 and 1, state data.polarity signed"
         )
     _refuse(~binary, "p", values, first, "and the polarities are 0 (darker) and 1 (brighter)")
@@ -199,4 +199,4 @@ def _polarities(values_N: NDArray[Any], convention: Convention, first: int) -> N
 def _refuse(bad_N: NDArray[np.bool_], name: str, values_N: NDArray[Any], first: int, why: str) -> None:
     if bad_N.any():
         i = int(np.argmax(bad_N))
-        raise ValueError(f"event {first + i} has {name} = {values_N[i]}, {why}")
+        raise ValueError(f"event {first + i + 1} has {name} = {values_N[i]}, {why}")

@@ -50,7 +50,7 @@ class SlayerDecoder(WordDecoder):
         b = words_N.T.astype(np.int32)
         if len(bad := np.flatnonzero(b[3] > 1)):
             raise ValueError(
-                f"event {self._seen + bad[0]} is of channel {b[3][bad[0]]}, where 0 and 1 are the polarities"
+                f"event {self._seen + bad[0] + 1} is of channel {b[3][bad[0]]}, where 0 and 1 are the polarities"
             )
         self._seen += len(words_N)
         t = self._counter.unwrap((b[4] << 16 | b[5] << 8 | b[6]).astype(np.int64))
@@ -93,6 +93,6 @@ class DatDecoder(WordDecoder):
         a = words_N["a"]
         p = a >> 28
         if len(bad := np.flatnonzero(p > 1)):
-            raise ValueError(f"event {self._seen + bad[0]} is of polarity {p[bad[0]]}; there are 0 and 1")
+            raise ValueError(f"event {self._seen + bad[0] + 1} is of polarity {p[bad[0]]}; there are 0 and 1")
         self._seen += len(a)
         return make_events(a & 0x3FFF, a >> 14 & 0x3FFF, self._counter.unwrap(words_N["t"].astype(np.int64)), p)
