@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from event_files import folder_of_recordings, some_events, write_nmnist
 from helpers import folder_config, folder_of_pictures, picture, write_tar
 from trevsnn.cli.main import main
 from trevsnn.data.pictures.folders import folder_splits, load_folder
@@ -187,8 +188,51 @@ def test_previews_beside_recordings_are_no_set_of_pictures(tmp_path, capsys):
     for part in ("Train", "Test"):
         for name in ("0", "1"):
             (tmp_path / part / name).mkdir(parents=True)
-            for i in range(2):
+            for i in range(12):
                 (tmp_path / part / name / f"{i}.bin").write_bytes(bytes([1, 2, 0, 0, 1]) * 9)
     picture(1).save(tmp_path / "Train" / "0" / "preview.png")
     assert main(["data", "check", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["problem"] is None
+
+
+def test_recordings_are_checked_as_training_would_list_them_and_their_oddities_counted(tmp_path, capsys):
+    folder_of_recordings(tmp_path / "set", 3, ("train", "test"))
+    stray = some_events(60, (20, 20))
+    stray["x"][5] = 33
+    write_nmnist(tmp_path / "set" / "train" / "cat" / "cat_1.bin", stray)
+    late = some_events(60, (20, 20), seed=1)
+    late["t"] = np.arange(60) * 10
+    late["t"][[7, 8]] = [80, 70]
+    write_nmnist(tmp_path / "set" / "train" / "dog" / "dog_1.bin", late)
+    hot = np.concatenate([some_events(60, (20, 20)), late[:1].repeat(200)])
+    write_nmnist(tmp_path / "set" / "test" / "dog" / "dog_1.bin", hot)
+    root = tmp_path / "set"
+    assert main(["data", "check", str(root), "--sensor", "32", "34", "--json"]) == 1
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert (
+        "no validation part can be cut from 6 training items" in found["problem"]
+    )  # a tenth of six is no item of each class
+    assert found["odd"]["with events out of order"] == [
+        str(root / n) for n in ("train/dog/dog_1.bin", "test/dog/dog_1.bin")
+    ]
+    assert str(root / "train/cat/cat_1.bin") in found["odd"]["with events outside the sensor"]
+    assert found["odd"]["with hot pixels"] == [str(root / "test/dog/dog_1.bin")]
+    folder_of_recordings(root, 1, ("val",))
+    assert main(["data", "check", str(root)]) == 0
+    assert "1 with hot pixels" in " ".join(capsys.readouterr().out.split())
+    (root / "test" / "cat").rename(root / "test" / "cow")
+    assert main(["data", "check", str(root)]) == 1
+    assert "'cow' that is no class of the training part" in capsys.readouterr().err
+
+
+def test_a_table_of_recordings_is_checked(tmp_path, capsys):
+    for i in range(6):
+        write_nmnist(tmp_path / f"{i}.bin", some_events(40, seed=i))
+    (tmp_path / "labels.csv").write_text("file,label\n" + "".join(f"{i}.bin,{'ab'[i % 2]}\n" for i in range(6)))
+    assert main(["data", "check", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parts"] == {tmp_path.name: {"classes": 2, "files": 6, "smallest_class": 3, "largest_class": 3}}
+    (tmp_path / "5.bin").write_bytes(b"123")
+    assert main(["data", "check", str(tmp_path)]) == 1
+    assert "1 files below" in capsys.readouterr().err

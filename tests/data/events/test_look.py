@@ -17,7 +17,7 @@ from trevsnn.data.events.animation import animation, animation_spans
 from trevsnn.data.events.look import hot_pixels, look_at_events, look_at_file, rate_windows
 from trevsnn.data.events.look_at_set import find_recordings, look_at_recordings, summarise
 from trevsnn.data.events.picture import HEAD, MARGIN, set_sheet, sheet, sheet_spans
-from trevsnn.data.events.recordings import EVENT
+from trevsnn.data.events.recordings import EVENT, UNSTATED
 from trevsnn.data.events.units import rate_text, time_text
 from trevsnn.data.part import UnreadableError
 

@@ -12,7 +12,7 @@ from trevsnn.data.events.convention import Convention
 from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.look import Sensor, look_at_events, look_at_file
 from trevsnn.data.events.recordings import READERS, Events
-from trevsnn.data.events.sets import list_recordings
+from trevsnn.data.events.sets import TRIALS, list_recordings
 from trevsnn.data.events.table import has_table, read_table
 from trevsnn.data.listing import SPLITS, find_parts, visible_folders
 from trevsnn.data.part import UnreadableError
@@ -33,7 +33,7 @@ def find_recordings(root: Path) -> dict[Group, list[str]]:
         RunError: there are none, or as :func:`trevsnn.data.events.sets.list_recordings`.
     """
     groups: dict[Group, list[str]] = {}
-    if (root / "trials_to_train.txt").is_file():
+    if (root / TRIALS).is_file():
         for split in SPLITS:
             listing = list_recordings(root, split)
             for name, label in zip(listing.files, listing.labels_N.tolist(), strict=True):
