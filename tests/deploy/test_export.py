@@ -257,3 +257,29 @@ def test_a_network_with_all_links_and_no_alphas_goes_all_the_way(tmp_path, capsy
     link = counted["levels.0.steps.1.further.0"]
     assert link["spiking"]
     assert link["macs"] == 8 * 4 * 4 * 4  # at the top level's size
+
+
+def test_about_json_of_another_network_with_as_many_classes_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "mixed")
+    about = json.loads((folder / "about.json").read_text())
+    assert len(about["weights_sha256"]) == 64
+    (folder / "about.json").write_text(json.dumps(about | {"weights_sha256": "0" * 64}))
+    with pytest.raises(RunError, match=r"config\.json, config\.yaml and about\.json are of different networks"):
+        load_run(folder, "last")
+
+
+@pytest.mark.parametrize("engine", ["onnx", "onnx-int8", "spikes"])
+def test_an_onnx_file_names_no_other_files(exported, tmp_path, capsys, engine):
+    onnx = pytest.importorskip("onnx")
+    folder = shutil.copytree(exported, tmp_path / "sent")
+    path = folder / ("model.onnx" if engine == "onnx" else "model-int8.onnx")
+    model = onnx.load(path)
+    tensor = max(model.graph.initializer, key=lambda constant: len(constant.raw_data))
+    assert tensor.raw_data
+    (tmp_path / "outside.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../outside.bin")
+    path.write_bytes(model.SerializeToString())
+    assert main(["evaluate", str(folder), "--engine", engine]) == 1
+    assert "ONNX file (" in capsys.readouterr().err

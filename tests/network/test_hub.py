@@ -1,12 +1,13 @@
 """Weights and config in the Hub's layout."""
 
 import json
+import os
 
 import pytest
 import torch
 
 from helpers import trained_like
-from trevsnn import TRevSNN
+from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.errors import RunError
 
 
@@ -102,3 +103,42 @@ def test_a_config_that_is_no_object_is_refused(saved):
     (folder / "config.json").write_text("[]")
     with pytest.raises(RunError, match=r"config\.json is damaged \(it is no object\)"):
         TRevSNN.from_pretrained(folder)
+
+
+def test_saving_replaces_links_and_never_leaves_a_folder_without_its_config(tmp_path, monkeypatch):
+    model = TRevSNN(TRevSNNConfig(channels=(4, 6), timesteps=1, num_classes=3, encoder_stride=1)).eval()
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (folder / name).symlink_to(mine)
+    model.save_pretrained(folder)
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in folder.iterdir() if not path.is_symlink()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert TRevSNN.from_pretrained(folder).config == model.config
+    before = (folder / "config.json").read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(RunError, match="make room"):
+        model.save_pretrained(folder)
+    assert (folder / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_links_are_followed_in_the_hub_s_own_cache_alone(tmp_path, name):
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "1"
+    TRevSNN(TRevSNNConfig(channels=(4, 6), timesteps=1, num_classes=3, encoder_stride=1)).save_pretrained(snapshot)
+    blobs = tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir()
+    (snapshot / name).rename(blobs / "x")
+    (snapshot / name).symlink_to("../../blobs/x")
+    assert TRevSNN.from_pretrained(snapshot).config.channels == (4, 6)
+    blobs.rename(tmp_path / "outside")
+    (snapshot / name).unlink()
+    (snapshot / name).symlink_to(tmp_path / "outside" / "x")
+    with pytest.raises(RunError, match="is a link, which is not followed"):
+        TRevSNN.from_pretrained(snapshot)

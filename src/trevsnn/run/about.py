@@ -37,7 +37,7 @@ def read_about(plain: Any, network: TRevSNNConfig) -> About:
             raise ValueError(f"{name} is not a finite number for each of {channels} channels")
     if not all(value > 0 for value in plain["std"]):
         raise ValueError("std is not positive")
-    return About(classes, network.in_chans, tuple(map(float, plain["mean"])), tuple(map(float, plain["std"])))
+    return About(classes, int(channels), tuple(map(float, plain["mean"])), tuple(map(float, plain["std"])))
 
 
 def read_classes(plain: Any) -> tuple[str, ...]:
