@@ -52,7 +52,9 @@ def make(folder: Path, way: str, size: Size, workers: int, training: bool) -> tu
     recipe = yaml.safe_load(recipe_yaml("imagenet-tiny"))["data"]
     options = {**recipe, "root": str(folder), "workers": workers, "image_size": size, **WAYS[way]}
     config = DataConfig(**options)
-    dataset = TensorDataset(list_pictures(folder, list_classes(folder)), config, 0, timesteps=1, training=training)
+    dataset = TensorDataset(
+        list_pictures(folder, list_classes(folder), config), config, 0, timesteps=1, training=training
+    )
     sampler = EpochSampler(len(dataset), 0, shuffle=training)
     loader = make_loader(dataset, sampler, BATCH, config, torch.device("cpu"))
     files_alone = isinstance(loader, DeviceLoader) and way == "files read"
@@ -80,7 +82,7 @@ def _size(text: str) -> Size:
 
 def enlarged(folder: Path, longer: int, into: Path, most: int = 20) -> Path:
     """The first pictures of a folder, their longer side enlarged to so many pixels, as JPEG."""
-    part = list_pictures(folder, list_classes(folder))
+    part = list_pictures(folder, list_classes(folder), DataConfig(name="folder", root=str(folder)))
     for index in range(min(most, len(part))):
         picture = part.read(index)
         factor = longer / max(picture.size)

@@ -81,7 +81,7 @@ def test_the_network_of_lif_neurons_in_the_guide_runs():
 def test_the_shards_written_in_the_guide_hold_the_folder_s_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder_of_pictures(tmp_path / "pictures", ("train", "val"), n=3)
-    (block,) = blocks("python", DOCS["data.md"])
+    block, _ = blocks("python", DOCS["data.md"])
     exec(compile(block, "data.md", "exec"), {})
     for split in ("train", "val"):
         written = load(shard_config(tmp_path / "shards"), split, 1)
@@ -91,6 +91,16 @@ def test_the_shards_written_in_the_guide_hold_the_folder_s_pictures(tmp_path, mo
         assert pairs[0] == pairs[1]
         assert len(pairs[0]) == 6
         assert written.labels_N.tolist() != folder.labels_N.tolist()
+
+
+def test_the_recording_read_in_the_guide_is_counted_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_nmnist(tmp_path / "00045.bin", some_events(500))
+    _, block = blocks("python", DOCS["data.md"])
+    names: dict[str, Any] = {}
+    exec(compile(block, "data.md", "exec"), names)
+    assert names["frames_TCHW"].sum() == 500
+    assert np.array_equal(names["events"], some_events(500))
 
 
 def test_the_layers_in_the_guide_are_those_that_are_checked():

@@ -6,7 +6,7 @@ from trevsnn.data.config import DataConfig
 
 PICTURES = {
     "rows": True, "crop": "resized", "crop_scale": 0.5, "crop_share": 0.9, "auto_augment": "rand-m9", "color_jitter": 0.4,
-    "reduced": True, "on_device": True,
+    "reduced": True, "on_device": True, "exif_orientation": False,
 }  # fmt: skip
 RECORDINGS = {
     "task": "direction", "piece_ms": 10.0, "event_mix": 1.0, "bin_by": "time", "event_drop": 0.5, "sensor": (64, 64),
@@ -54,3 +54,10 @@ def test_what_the_device_does_not_do_is_refused(option, value, why):
     DataConfig(**{option: value})
     with pytest.raises(ValueError, match=why):
         DataConfig(on_device=True, **{option: value})
+
+
+@pytest.mark.parametrize(("size", "padding"), [(8, 8), ((12, 5), 5), (8, 100)])
+def test_a_crop_holds_something_of_the_picture(size, padding):
+    DataConfig(image_size=size, crop_padding=4)
+    with pytest.raises(ValueError, match=rf"data\.crop_padding is {padding}, but data\.image_size is .*; lower it"):
+        DataConfig(image_size=size, crop_padding=padding)

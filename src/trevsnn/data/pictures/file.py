@@ -22,6 +22,7 @@ from trevsnn.data.pictures.orientation import (
     turned,
     turned_size,
 )
+from trevsnn.data.pictures.quiet import quiet
 from trevsnn.data.regular import read_regular
 
 #: Endings of files that are taken as pictures, those of torchvision's folders.
@@ -30,6 +31,8 @@ PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".ti
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 MOST_BYTES = 2**30  # of a file
 REDUCTIONS = (8, 4, 2)  # by which libjpeg divides a picture's sides while it decodes, almost for nothing
+
+quiet()
 
 
 class PictureFile:

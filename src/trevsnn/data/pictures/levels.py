@@ -40,7 +40,7 @@ def as_rgb(picture: Image.Image, bits: int) -> Image.Image:
     Raises:
         ValueError: it has levels of which nothing says what is white, or floats beyond 0..1.
     """
-    _refuse_signs(picture)
+    _refuse_signs(picture, bits)
     if not is_deep(picture):
         return _opaque(picture, bits)
     levels_HW, white = _deep_levels(picture, bits)
@@ -58,7 +58,7 @@ def as_grey(picture: Image.Image, bits: int) -> Image.Image:
     """
     if not is_deep(picture):
         return as_rgb(picture, bits).convert("L")
-    _refuse_signs(picture)
+    _refuse_signs(picture, bits)
     levels_HW, white = _deep_levels(picture, bits)
     return Image.fromarray(levels_HW.astype(np.float32) / np.float32(white))
 
@@ -102,8 +102,8 @@ def _white_of(picture: Image.Image, bits: int) -> int:
     raise ValueError("it has levels of 32 bits, whose white is not known: save it with 8 or 16 bits a channel")
 
 
-def _refuse_signs(picture: Image.Image) -> None:
-    if _SIGNED in _numbers(picture, _SAMPLE_FORMAT, 1):
+def _refuse_signs(picture: Image.Image, bits: int) -> None:
+    if bits <= 16 and _SIGNED in _numbers(picture, _SAMPLE_FORMAT, 1):
         raise ValueError("its levels have a sign, so that black and white are not known: save it without")
 
 
