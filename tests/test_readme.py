@@ -6,9 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from event_files import some_events, write_nmnist
 from helpers import folder_config, folder_of_pictures, shard_config
 from trevsnn.cli.main import build_parser
 from trevsnn.data.sets import load

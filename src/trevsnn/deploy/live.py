@@ -104,14 +104,15 @@ class Live:
             self.dropped += dropped
             probabilities = self._probabilities(self.transform(counts_TCHW))
         self.seconds.append(time.perf_counter() - start)
-        best = None if probabilities is None else int(np.argmax(probabilities))
-        return {
-            "events": len(window.events),
-            "class": None if best is None else self.about.classes[best],
-            "probability": None if best is None else probabilities[best],
-            "probabilities": None if best is None else dict(zip(self.about.classes, probabilities, strict=True)),
-            "seconds": self.seconds[-1],
-        }
+        row = {"events": len(window.events), "class": None, "probability": None, "probabilities": None}
+        if probabilities is not None:
+            best = int(np.argmax(probabilities))
+            row |= {
+                "class": self.about.classes[best],
+                "probability": probabilities[best],
+                "probabilities": dict(zip(self.about.classes, probabilities, strict=True)),
+            }
+        return row | {"seconds": self.seconds[-1]}
 
     def _probabilities(self, frames_TCHW: Tensor) -> list[float]:
         stream = self.model.stream(1)
