@@ -11,6 +11,7 @@ import pytest
 
 from trevsnn.cli.main import main
 from trevsnn.errors import RunError
+from trevsnn.run.config import recipe_config, to_yaml
 from trevsnn.run.lock import RunLock, is_locked
 
 HOLD = """
@@ -46,10 +47,11 @@ def test_a_second_process_is_told_and_a_dead_one_holds_nothing(tmp_path, holder,
     with pytest.raises(RunError, match=said):
         take(tmp_path)
     assert is_locked(tmp_path / ".lock")
-    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "config.yaml").write_text(to_yaml(recipe_config("digits")))
     assert main(["train", "--run", str(tmp_path)]) == 2
     assert "is being trained already, by another process: name another folder with --run" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path)]) == 1
+    assert f"is being trained already, by process {holder.pid} on" in capsys.readouterr().err
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert not is_locked(tmp_path / ".lock")
