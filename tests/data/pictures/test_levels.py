@@ -292,12 +292,3 @@ def test_ordinary_pictures_are_as_pillow_converts_them(mode, kind):
     assert np.array_equal(np.asarray(PictureFile(content, "x").decode()), np.asarray(expected))
     found = PictureFile(content, "x", grey=True).decode()
     assert np.array_equal(np.asarray(found), np.asarray(expected.convert("L")))
-
-
-def test_of_an_animation_or_of_pages_the_first_is_taken():
-    first, second = picture(1), picture(2)
-    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
-        content = saved(first, kind, save_all=True, append_images=[second], **options)
-        assert PictureFile(content, "x").frames() == 2
-        assert np.array_equal(np.asarray(PictureFile(content, "x").decode()), np.asarray(first))
-    assert PictureFile(saved(first, "PNG"), "x").frames() == 1

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,7 +236,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise RunError(f"{path} is damaged ({error}): fetch it again.") from error
 
 
-def _read_up_to(file: IO[bytes], size: int) -> bytes:
+def _read_up_to(file: gzip.GzipFile, size: int) -> bytes:
     """Up to so many bytes, of which no memory is taken before they are there."""
     pieces: list[bytes] = []
     while size > 0 and (piece := file.read(min(size, 1 << 20))):
