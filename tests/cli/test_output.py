@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import trevsnn
-from helpers import SMALL, picture
+from helpers import SMALL, folder_of_pictures, picture
 from trevsnn.data import part
 
 COMMAND = [sys.executable, "-m", "trevsnn"]
@@ -51,9 +51,12 @@ def test_an_ascii_terminal_gets_names_and_tables_in_ascii(tmp_path):
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["train", "--print_config"], ["predict", "digits", "p.png"]])
+@pytest.mark.parametrize(
+    "arguments", [["train", "--print_config"], ["predict", "digits", "p.png"], ["data", "list", "set"]]
+)
 def test_a_pipe_that_closes_ends_a_command_without_a_word(tmp_path, closed, arguments):
     picture(0, (8, 8), "L").save(tmp_path / "p.png")
+    folder_of_pictures(tmp_path / "set")
     done = run(arguments, tmp_path, stdout=closed)
     assert (done.returncode, done.stderr) == (141, b"")
 

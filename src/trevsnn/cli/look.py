@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterable
 from json import dumps
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from trevsnn.cli.types import NonNegativeInt, PositiveFloat, PositiveInt
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.events.convention import Convention, Polarity, TimeUnit
 from trevsnn.errors import RunError, UsageError
+from trevsnn.terminal import visible
 
 MOST_FRAMES = 64  # of a sheet
 
@@ -59,7 +58,7 @@ def show(
         result, lines = show_folder(path, sensor, convention, workers, drawing)
     else:
         result, lines = show_recording(path, sensor, convention, drawing)
-    print_lines([dumps(result)] if json else lines)
+    print(dumps(result) if json else "\n".join(lines))
 
 
 def list_(
@@ -101,28 +100,10 @@ def list_(
         )
     items = list_items(config, parts_of(config) if split is None else [split])
     if json:
-        print_lines([dumps([{"split": part, "file": file, "class": name} for part, file, name in items])])
+        print(dumps([{"split": part, "file": file, "class": name} for part, file, name in items]))
     else:
-        rows = ((part, file, name) if split is None else (file, name) for part, file, name in items)
-        print_lines("\t".join(map(_one_line, row)) for row in rows)
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines in the terminal's encoding, what it lacks spelled as Python spells it. Who reads them may stop early."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        for line in lines:
-            sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Or else Python says so when it ends and flushes what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _one_line(text: str) -> str:
-    from trevsnn.terminal import visible
-
-    return visible(text).replace("\t", "\\t").replace("\n", "\\n")
+        for part, file, name in items:
+            print("\t".join(map(visible, (part, file, name) if split is None else (file, name))))
 
 
 def _new_files(path: Path, out: Path, overwrite: bool) -> tuple[Path, Path]:
