@@ -41,7 +41,6 @@ def test_an_ascii_terminal_gets_names_and_tables_in_ascii(tmp_path):
         "TERM": "dumb",
         "COLUMNS": "120",
         "HOME": str(tmp_path),
-        "PYTHONUTF8": "0",
     }
     done = run(["predict", "digits", name, "missing_é.png"], tmp_path, env=ascii_only)
     assert done.returncode == 1
@@ -56,7 +55,7 @@ def test_an_ascii_terminal_gets_names_and_tables_in_ascii(tmp_path):
 )
 def test_a_pipe_that_closes_ends_a_command_without_a_word(tmp_path, closed, arguments):
     picture(0, (8, 8), "L").save(tmp_path / "p.png")
-    folder_of_pictures(tmp_path / "set")
+    folder_of_pictures(tmp_path / "set", ("train", "val"))
     done = run(arguments, tmp_path, stdout=closed)
     assert (done.returncode, done.stderr) == (141, b"")
 

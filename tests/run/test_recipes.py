@@ -8,7 +8,7 @@ from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torchvision.transforms import v2
 
-from trevsnn.data.events.sets import SENSORS
+from trevsnn.data.config import SENSORS
 from trevsnn.data.part import About
 from trevsnn.data.pictures.transforms import picture_transform
 from trevsnn.run.config import (

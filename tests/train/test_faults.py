@@ -151,7 +151,7 @@ def test_training_data_that_changed_meanwhile_are_said(tmp_path: Path, capsys):
         picture.unlink()
     assert go_on() == 1
     assert re.search(
-        r"the training data make \d steps an epoch, but made \d+ when the run was saved: put them back as they were",
+        r"the training data make \d steps an epoch, but made \d+ when the run was saved: put them, or the batch_size, back as they were",
         capsys.readouterr().err,
     )
 

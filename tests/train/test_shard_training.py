@@ -111,7 +111,7 @@ def test_two_processes_train_on_shards(pictures, whole, tmp_path):
     ours, theirs = (json.loads((r / "summary.json").read_text()) for r in (run, whole))
     assert ours["split_sha256"] == theirs["split_sha256"]
     assert (ours["processes"], ours["steps"], ours["items"]) == (2, 20, {"train": 160, "val": 40})
-    assert [path.suffix for path in cache.iterdir()] == [".npz"] * 10
+    assert [path.suffix for path in cache.iterdir()] == [".index"] * 10
 
 
 def test_what_does_not_fit_is_said(pictures, tmp_path, capsys):

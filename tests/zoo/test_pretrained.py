@@ -55,7 +55,7 @@ def test_n_mnist_has_the_accuracy_it_is_said_to_have(tmp_path, monkeypatch, caps
     with tarfile.open(shared_data("nmnist-small.tar.gz")) as file:
         file.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("trevsnn.data.events.frames.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("trevsnn.data.events.cache.CACHE", tmp_path / "cache")
     assert main(["evaluate", "n-mnist", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["items"] == 100

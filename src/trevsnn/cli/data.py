@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from trevsnn.cli.types import NonNegativeInt, PositiveInt
-from trevsnn.data.events.convention import Convention, Polarity, TimeUnit
+from trevsnn.data.convention import Convention, Polarity, TimeUnit
 from trevsnn.errors import RunError
 from trevsnn.terminal import Terminal
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trevsnn.cli.types import NonNegativeInt, PositiveFloat, PositiveInt
 from trevsnn.data.config import DataConfig, Split
-from trevsnn.data.events.convention import Convention, Polarity, TimeUnit
+from trevsnn.data.convention import Convention, Polarity, TimeUnit
 from trevsnn.errors import RunError, UsageError
 from trevsnn.terminal import visible
 

@@ -11,8 +11,8 @@ from typing import Any
 from rich.progress import track
 from rich.table import Table
 
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.animation import FASTEST_MS, MOST_FRAMES, animation, animation_spans
-from trevsnn.data.events.convention import Convention
 from trevsnn.data.events.look import HOT_LEAST, HOT_TIMES, Sensor, look_at_file, rate_windows
 from trevsnn.data.events.look_at_set import find_recordings, look_at_item, look_at_recordings, summarise
 from trevsnn.data.events.picture import set_sheet, sheet, sheet_spans

@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from trevsnn.data.config import DataConfig
-from trevsnn.data.events.convention import Convention
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.look import look_at_file
 from trevsnn.data.events.recordings import READERS, UNSTATED
 from trevsnn.data.events.sets import TRIALS, list_recordings, recording_splits

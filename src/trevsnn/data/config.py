@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from trevsnn.checks import at_least, at_most, finite_at_least, within
-from trevsnn.data.events.convention import Convention, Polarity, TimeUnit
+from trevsnn.data.convention import Convention, Polarity, TimeUnit
 from trevsnn.sizes import LONGEST, Size, height_and_width, plain_size, size_text
 
 DataSet = Literal[

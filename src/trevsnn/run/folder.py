@@ -36,7 +36,14 @@ Weights = Literal["last", "best"]
 #: File in an exported folder: what a network must know of its data, and its figures.
 ABOUT = "about.json"
 
-FIGURES = ("last_accuracy", "best_accuracy", "best_epoch", "seconds", "epochs")  # of a summary, that are printed
+FIGURES = (
+    "last_accuracy",
+    "best_accuracy",
+    "best_epoch",
+    "seconds",
+    "epochs",
+    "steps",
+)  # of a summary, that are printed
 
 
 @dataclass(frozen=True)
@@ -141,9 +148,18 @@ class RunFolder:
             remove_leftovers(folder)
 
     def ended(self, epochs: int) -> dict[str, Any] | None:
-        """The content of summary.json, if the run has ended after so many epochs; None otherwise."""
+        """The content of summary.json, if the run has ended after so many epochs; None otherwise.
+
+        A run whose latest checkpoint is of an earlier step than its summary has not: the end of it is to be made again.
+        """
         summary = self.summary()
-        return summary if summary.get("epochs") == epochs else None
+        whole = self.saved_step() in (0, summary.get("steps"))  # 0: somebody needed the room of its checkpoints
+        return summary if summary.get("epochs") == epochs and whole else None
+
+    def saved_step(self) -> int:
+        """The training step of the latest checkpoint; 0 where there is none."""
+        saved = [path.name[5:] for path in self.checkpoints.glob("step-*") if path.is_dir()]
+        return max((int(number) for number in saved if number.isdecimal()), default=0)
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json; nothing where there is none, or one that is damaged."""

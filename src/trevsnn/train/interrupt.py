@@ -17,7 +17,7 @@ from typing import Any
 
 from trevsnn.data.signals import SIGNALS, started
 from trevsnn.errors import Interrupted
-from trevsnn.run.folder import resume_command
+from trevsnn.run.folder import RunFolder, resume_command
 
 AT_ONCE = 0.5  # seconds within which a second Ctrl-C is the first one, delivered twice
 PEERS = 0.2  # seconds that a signal may come later to this process than to one that ended by it
@@ -141,8 +141,7 @@ class Interruption:
         if self.run is None or not (self.run / "config.yaml").is_file():
             return "interrupted before the run began: nothing is saved", 0
         command = resume_command(self.run)
-        saved = [p.name[5:] for p in (self.run / "checkpoints").glob("step-*") if p.is_dir()]
-        step = max((int(number) for number in saved if number.isdecimal()), default=0)
+        step = RunFolder(self.run).saved_step()
         if not step:
             return f"interrupted before anything was saved: {command} starts from the beginning", 0
         epoch = f" (epoch {-(-step // self.steps_per_epoch)} of {self.epochs})" if self.epochs else ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import timm
 import torch
 
-import trevsnn
 from trevsnn.data.part import Part
 from trevsnn.errors import RunError
 from trevsnn.run.changes import CHANGEABLE
@@ -32,7 +32,7 @@ def origin_of(config: RunConfig, processes: int) -> dict[str, Any]:
     return {
         "config": to_dict(config), "processes": processes,
         "versions": {
-            "trevsnn": trevsnn.__version__, "torch": torch.__version__, "timm": timm.__version__,
+            "trevsnn": version("trevsnn"), "torch": torch.__version__, "timm": timm.__version__,
             "python": platform.python_version(),
         },
     }  # fmt: skip

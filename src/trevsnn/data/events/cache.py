@@ -16,7 +16,7 @@ import numpy as np
 from rich.progress import track
 
 from trevsnn.data.config import DataConfig
-from trevsnn.data.events.convention import Convention
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.frames import Binned, Binning, Counts
 from trevsnn.data.part import CACHE, FileList, UnreadableError

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from trevsnn.data.events.convention import Convention
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.recordings import UNSTATED, Events, read_recording
 from trevsnn.data.part import FileList, UnreadableError
 from trevsnn.errors import RunError

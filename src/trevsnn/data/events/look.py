@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trevsnn.data.events.convention import Convention
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.frames import is_within
 from trevsnn.data.events.recordings import UNSTATED, Events, Recording, open_recording
 from trevsnn.data.part import UnreadableError

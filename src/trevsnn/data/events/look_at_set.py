@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trevsnn.data.events.convention import Convention
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.look import Sensor, look_at_events, look_at_file
 from trevsnn.data.events.recordings import READERS, Events

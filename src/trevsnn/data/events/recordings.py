@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from trevsnn.data.events.convention import Convention
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.formats.aedat import AedatDecoder
 from trevsnn.data.events.formats.aedat4 import Aedat4Decoder
 from trevsnn.data.events.formats.csv_table import CsvDecoder

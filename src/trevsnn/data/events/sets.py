@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trevsnn.data.config import DataConfig, Split
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.cache import EventFrames
-from trevsnn.data.events.convention import Convention
 from trevsnn.data.events.excerpts import both_directions, cut_listing, file_of
 from trevsnn.data.events.recordings import READERS, UNSTATED
 from trevsnn.data.events.table import TABLE, has_table, natural, read_table, table_parts

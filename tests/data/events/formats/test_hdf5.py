@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from event_files import some_events, write_hdf5
-from trevsnn.data.events.convention import Convention
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.formats import hdf5_text
 from trevsnn.data.events.recordings import open_recording, read_recording
 from trevsnn.data.part import UnreadableError

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_files import some_events
-from trevsnn.data.events.convention import Convention
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.formats.table import convert
 from trevsnn.data.events.recordings import open_recording, read_recording
 from trevsnn.data.part import UnreadableError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trevsnn.data.events.convention import Convention
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.formats.decoder import NO_EVENTS, PieceDecoder
 from trevsnn.data.events.formats.event import Events, RefusedError
 from trevsnn.data.events.formats.table import convert, find_columns, unit_of_name

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trevsnn.data.events.convention import Convention, TimeUnit
+from trevsnn.data.convention import Convention, TimeUnit
 from trevsnn.data.events.formats.clock import Order
 from trevsnn.data.events.formats.event import Events, RefusedError, Sensor
 from trevsnn.data.events.formats.table import (

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from trevsnn.data.events.convention import Convention, TimeUnit
+from trevsnn.data.convention import Convention, TimeUnit
 from trevsnn.data.events.formats.event import EVENT, MOST_EVENTS, Events, RefusedError, make_events
 
 #: The names of columns that are known, in lower case. A time's name may end in its unit, as in ``t_us``.
