@@ -96,6 +96,19 @@ def test_an_ended_run_says_so_and_is_left_alone(ended, capsys):
     assert resume(ended, Console(quiet=True))["epochs"] == 2
 
 
+def test_an_ended_run_that_lost_its_last_checkpoint_makes_it_again(ended, tmp_path, capsys):
+    """Without any, which somebody may have removed for their room, it has ended as it says."""
+    run = Path(shutil.copytree(ended, tmp_path / "run"))
+    shutil.rmtree(checkpoints(run / "checkpoints", "step")[0])
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "has ended already" not in capsys.readouterr().out
+    assert_same(ended, run)
+    for left in checkpoints(run / "checkpoints", "step"):
+        shutil.rmtree(left)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "has ended already" in " ".join(capsys.readouterr().out.split())
+
+
 def test_fewer_epochs_than_are_done_are_refused(ended, tmp_path, capsys):
     run = shutil.copytree(ended, tmp_path / "run")
     assert main(["train", "--resume", str(run), "--epochs", "1"]) == 2
