@@ -1,5 +1,6 @@
 """``trevsnn stream`` over windows: the same as predicting each window's events, from files and as they arrive."""
 
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from event_files import some_events, write_nmnist
 from trevsnn.cli.main import main
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.deploy.live import Live
+from trevsnn.deploy.play import play_picture
 from trevsnn.run.load import load_run
 
 
@@ -143,3 +145,13 @@ def test_the_state_does_not_grow_with_the_recording(tmp_path):
     rows = list(live.play(tmp_path / "long.bin"))
     assert len(rows) == len(live.seconds) == 80
     assert {row["events"] for row in rows} == {500}
+
+
+def test_names_are_drawn_letter_by_letter():
+    names = ["$x_{1}$", "_hidden", "a\x1b[31mb"]
+    rows = [{"until": 10 * i, "probabilities": dict.fromkeys(names, 1 / 3)} for i in range(3)]
+    figure = play_picture(rows, "$\\frac$.bin")
+    figure.savefig(io.BytesIO(), format="png")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["$x_{1}$", "_hidden", "a\\x1b[31mb"]
+    assert not any(text.get_parse_math() for text in (*legend.get_texts(), figure.axes[0].title))

@@ -15,6 +15,7 @@ from trevsnn.data.files import read_inputs, read_item
 from trevsnn.data.sets import is_event
 from trevsnn.errors import UsageError
 from trevsnn.run.load import Weights, load_run
+from trevsnn.terminal import visible
 
 DRAWN = 5  # classes in the figure: those that are likeliest at the end
 
@@ -64,10 +65,13 @@ def play_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     last = rows[-1]["probabilities"]
-    for name in sorted(last, key=last.__getitem__, reverse=True)[:DRAWN]:
-        points = [(row["until"] / 1e3, row["probabilities"][name]) for row in rows]
-        axes.plot(*zip(*points, strict=True), marker="o", label=name)
-    axes.set(title=title, xlabel="milliseconds of the recording", ylabel="probability", ylim=(0, 1.02))
+    names = sorted(last, key=last.__getitem__, reverse=True)[:DRAWN]
+    milliseconds = [row["until"] / 1e3 for row in rows]
+    lines = [axes.plot(milliseconds, [row["probabilities"][n] for row in rows], marker="o")[0] for n in names]
+    axes.set(xlabel="milliseconds of the recording", ylabel="probability", ylim=(0, 1.02))
+    axes.set_title(visible(title), parse_math=False)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
+    legend = figure.legend(lines, list(map(visible, names)), loc="outside right upper", frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure

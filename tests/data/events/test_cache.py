@@ -171,3 +171,25 @@ def test_nothing_is_left_of_a_cache_of_which_no_recording_can_be_read(tmp_path):
     with pytest.raises(UnreadableError, match=r"not one of 2 recordings can be read: .* no events"):
         load_events(event_config(tmp_path, on_unreadable="skip"), "train", 2)
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_what_is_said_of_plain_tables_reaches_their_frames(tmp_path):
+    """The same recordings in words, and in HDF5 with polarities of -1 and 1 and times in seconds, whole and in pieces."""
+    h5py = pytest.importorskip("h5py")
+    folder_of_recordings(tmp_path / "data", 4)
+    for file in (tmp_path / "data").rglob("*.bin"):
+        events, table = read_recording(file), tmp_path / "tables" / file.parent.name / f"{file.stem}.h5"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(table, "w") as out:
+            out["x"], out["y"], out["t"] = events["x"], events["y"], events["t"] / 1e6
+            out["p"] = events["p"].astype(np.int8) * 2 - 1
+    root = str(tmp_path / "tables")
+    with pytest.raises(UnreadableError, match=r"data\.time_unit"):
+        load_events(event_config(tmp_path, root=root), "train", 2)
+    with pytest.raises(UnreadableError, match=r"state data\.polarity signed"):
+        load_events(event_config(tmp_path, root=root, time_unit="s"), "train", 2)
+    for piece_ms in (None, 8.9):
+        told = event_config(tmp_path, root=root, time_unit="s", polarity="signed", piece_ms=piece_ms)
+        tables, words = (load_events(c, "train", 2) for c in (told, event_config(tmp_path, piece_ms=piece_ms)))
+        assert len(tables) == len(words)
+        assert all(np.array_equal(tables.read(i), words.read(i)) for i in range(len(words)))
