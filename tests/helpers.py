@@ -56,6 +56,17 @@ def train(*options: str, accelerator: str = "cpu") -> None:
     assert main(["train", *SMALL, "--accelerator", accelerator, *options]) == 0
 
 
+def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str) -> None:
+    """``trevsnn data`` ends with this code and one sentence with this message."""
+    capsys.readouterr()
+    assert main(["data", *arguments]) == code
+    out, error = capsys.readouterr()
+    assert error.startswith("trevsnn: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert "Traceback" not in out + error
+
+
 def final_weights(run: Path) -> dict[str, torch.Tensor]:
     """All tensors of the last checkpoint: weights, averaged weights, optimizer."""
     last = max((run / "checkpoints").glob("step-*"))

@@ -14,8 +14,10 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from trevsnn.errors import RunError
 
@@ -142,6 +144,22 @@ def write_through(path: Path, content: bytes) -> None:
 def fresh_name(folder: Path) -> Path:
     """A name in a folder that nothing has, hidden, for what is renamed when it is complete."""
     return folder / _BESIDE.format(secrets.token_hex(8))
+
+
+@contextmanager
+def renamed_when_complete(path: Path) -> Iterator[BinaryIO]:
+    """A context with a file of a new name beside ``path`` to write to, which is renamed to it unless an error comes.
+
+    For caches, which are made again if they are lost: it does not wait for the disk, as :func:`write_file` does.
+    """
+    beside = fresh_name(path.parent)
+    try:
+        with beside.open("xb") as file:  # never one that is there, nor what a link leads to
+            yield file
+        beside.replace(path)
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:

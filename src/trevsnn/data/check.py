@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -80,11 +79,7 @@ def check_folder(root: Path, workers: int, told: Told = NOTHING_TOLD) -> dict[st
     for name in sorted(folders, key=lambda n: SPLITS.index(n) if n in SPLITS else 0):
         folder = folders[name]
         by_class = {c: walk(folder / c) for c in list_classes(folder)}
-        counts = Counter({c: len(own.files) for c, own in by_class.items()})
-        parts[name] = {
-            "classes": len(counts), "files": counts.total(), "smallest_class": min(counts.values()),
-            "largest_class": max(counts.values()),
-        }  # fmt: skip
+        parts[name] = _counted([len(own.files) for own in by_class.values()])
         files += sorted(f for own in by_class.values() for f in own.files)
         for found in (_beside(folder), *by_class.values()):
             _add(odd, found)
@@ -136,15 +131,18 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
+def _counted(sizes: Sequence[int]) -> dict[str, int]:
+    """A part by the numbers of files of its classes."""
+    return {
+        "classes": len(sizes), "files": sum(sizes), "smallest_class": min(sizes), "largest_class": max(sizes),
+    }  # fmt: skip
+
+
 def _by_table(root: Path) -> tuple[dict[str, Any], list[Path]]:
     """The parts and files of a folder of recordings with a labels.csv."""
     parts, files = {}, []
     for part, listing in read_table(root, READERS).items():
-        counts = np.bincount(listing.labels_N, minlength=len(listing.classes))
-        parts[part or root.name] = {
-            "classes": len(counts), "files": len(listing), "smallest_class": int(counts.min()),
-            "largest_class": int(counts.max()),
-        }  # fmt: skip
+        parts[part or root.name] = _counted(np.bincount(listing.labels_N, minlength=len(listing.classes)).tolist())
         files += [root / file for file in listing.files]
     return parts, files
 

@@ -109,5 +109,14 @@ def part_of(folders: Mapping[str, Path], split: Split, read: Callable[[Path, Seq
     whole = read(folders["train"], classes)
     if "val" in folders:
         return whole
+    return cut_validation(whole, split)
+
+
+def cut_validation(whole: Files, split: Split) -> Files:
+    """Of the training files the stratified tenth that is "val" where no other is given, or the rest, "train".
+
+    Raises:
+        RunError: there are too few.
+    """
     train, val = stratified_split(whole.labels_N, VALIDATION_SHARE)
     return whole.select(val if split == "val" else train)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,8 +15,11 @@ from trevsnn.data.events.frames import Binning
 from trevsnn.data.events.recordings import blocks
 from trevsnn.data.events.windows import Window, Windows
 from trevsnn.data.sets import is_event, transform_of
+from trevsnn.deploy.play import likeliest
 from trevsnn.errors import RunError, UsageError
 from trevsnn.run.load import LoadedRun
+
+TIMED = 10_000  # windows, whose times are kept: more would grow with the recording
 
 
 class Live:
@@ -32,7 +36,8 @@ class Live:
 
     Attributes:
         window_ms, hop_ms: rounded to microseconds.
-        seconds: that each window took so far, from its last event to its probabilities.
+        windows: that were classified so far.
+        seconds: that each of the last ``TIMED`` windows took, from its last event to its probabilities.
         dropped: events outside the sensor.
         late: events that came too late for their windows.
 
@@ -57,8 +62,8 @@ class Live:
         self.window_ms, self.hop_ms = (round(value * 1000) / 1000 for value in lengths.values())
         self.binning = Binning.of(data, timesteps)
         self.transform = transform_of(data, self.about, timesteps, training=False)
-        self.seconds: list[float] = []
-        self.dropped = self.late = 0
+        self.seconds: deque[float] = deque(maxlen=TIMED)
+        self.windows = self.dropped = self.late = 0
 
     def play(self, source: Path | BinaryIO, ending: str | None = None) -> Iterator[dict[str, Any]]:
         """Classify the windows of a recording, each as soon as it is over.
@@ -76,14 +81,14 @@ class Live:
             UnreadableError, RunError, UsageError: as :func:`trevsnn.data.events.recordings.blocks`; or an event lies outside the sensor,
                 too many are in a window, or the recording is shorter than one.
         """
-        windows = Windows(round(self.window_ms * 1000), round(self.hop_ms * 1000))
-        first, number = None, 0
+        windows, first = Windows(round(self.window_ms * 1000), round(self.hop_ms * 1000)), None
         for window in self._windows(windows, blocks(source, ending, self.config.data.convention)):
-            number += 1
+            self.windows += 1
             first = window.start if first is None else first
-            yield {"window": number, "from": window.start - first, "until": window.end - first} | self._classify(window)
+            place = {"window": self.windows, "from": window.start - first, "until": window.end - first}
+            yield place | self._classify(window)
         self.late = windows.late
-        if not number:
+        if not self.windows:
             raise RunError(f"the recording is shorter than a window of {self.window_ms:g} ms: lower --window_ms.")
 
     def _windows(self, windows: Windows, arriving: Iterator[Any]) -> Iterator[Window]:
@@ -93,7 +98,7 @@ class Live:
 
     def _classify(self, window: Window) -> dict[str, Any]:
         start = time.perf_counter()
-        probabilities = None
+        classified: dict[str, Any] = dict.fromkeys(("class", "probability", "probabilities"))
         if len(window.events):
             try:
                 counts_TCHW, dropped, _ = self.binning(window.events)
@@ -102,32 +107,24 @@ class Live:
                     f"the window from {window.start} to {window.end} us does not fit the run: {error}."
                 ) from error
             self.dropped += dropped
-            probabilities = self._probabilities(self.transform(counts_TCHW))
+            classified = likeliest(self._logits(self.transform(counts_TCHW)), self.about.classes)
         self.seconds.append(time.perf_counter() - start)
-        row = {"events": len(window.events), "class": None, "probability": None, "probabilities": None}
-        if probabilities is not None:
-            best = int(np.argmax(probabilities))
-            row |= {
-                "class": self.about.classes[best],
-                "probability": probabilities[best],
-                "probabilities": dict(zip(self.about.classes, probabilities, strict=True)),
-            }
-        return row | {"seconds": self.seconds[-1]}
+        return {"events": len(window.events), **classified, "seconds": self.seconds[-1]}
 
-    def _probabilities(self, frames_TCHW: Tensor) -> list[float]:
+    def _logits(self, frames_TCHW: Tensor) -> Tensor:
         stream = self.model.stream(1)
-        logits = [stream.step(frame_CHW[None])[0] for frame_CHW in frames_TCHW][-1]
-        return logits.double().softmax(0).tolist()
+        return [stream.step(frame_CHW[None])[0] for frame_CHW in frames_TCHW][-1]
 
     def told(self) -> str:
         """A sentence on what was played: windows, latency, what was left out."""
         milliseconds = np.array(self.seconds) * 1000
         median, high = np.percentile(milliseconds, (50, 95))
+        of_the_last = f" of the last {TIMED}" if self.windows > TIMED else ""
         left_out = [f"{self.dropped} events outside the sensor"] * (self.dropped > 0)
         left_out += [f"{self.late} that came too late for their windows"] * (self.late > 0)
         return (
-            f"{len(milliseconds)} windows of {self.window_ms:g} ms, one every {self.hop_ms:g} ms; to compute one took {median:.1f} ms "
-            f"(median), {high:.1f} ms (95th percentile), {milliseconds.max():.1f} ms at most, so the network "
+            f"{self.windows} windows of {self.window_ms:g} ms, one every {self.hop_ms:g} ms; to compute one took {median:.1f} ms "
+            f"(median{of_the_last}), {high:.1f} ms (95th percentile), {milliseconds.max():.1f} ms at most, so the network "
             f"{'keeps' if median <= self.hop_ms else 'does not keep'} up with the camera"
             f"{'; left out were ' + ' and '.join(left_out) if left_out else ''}"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from trevsnn.data.events.frames import frame_numbers
 from trevsnn.data.files import read_inputs, read_item
@@ -47,17 +48,24 @@ def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any
     stream = model.stream(1)
     for t, frame_CHW in enumerate(frames_TCHW):
         start = time.perf_counter()
-        probabilities = stream.step(frame_CHW[None])[0].double().softmax(0).tolist()
+        classified = likeliest(stream.step(frame_CHW[None])[0], about.classes)
         seconds = time.perf_counter() - start
-        best = int(np.argmax(probabilities))
         yield {
             "frame": t + 1,
             "until": int(events["t"][np.searchsorted(frame_of_event, t, "right") - 1] - events["t"][0]),
-            "class": about.classes[best],
-            "probability": probabilities[best],
-            "probabilities": dict(zip(about.classes, probabilities, strict=True)),
+            **classified,
             "seconds": seconds,
         }
+
+
+def likeliest(logits_K: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """The likeliest ``class``, its ``probability``, and the ``probabilities`` of all, by the logits of an item."""
+    probabilities = logits_K.double().softmax(0).tolist()
+    best = int(np.argmax(probabilities))
+    return {
+        "class": classes[best], "probability": probabilities[best],
+        "probabilities": dict(zip(classes, probabilities, strict=True)),
+    }  # fmt: skip
 
 
 def play_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:

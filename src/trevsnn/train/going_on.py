@@ -42,7 +42,8 @@ def take_changes(
     if config.epochs < begun:
         raise UsageError(f"epochs is {config.epochs}, but the run is in epoch {begun} already: give {begun} at least.")
     by_hand = config_changes(saved, origin_of(config, 1)) if saved else []
-    notes = [note for change in by_hand if (note := f"after step {step}: {change}, by hand") not in folder.notes()]
+    known = folder.notes()
+    notes = [note for change in by_hand if (note := f"after step {step}: {change}, by hand") not in known]
     for name, (old, new) in differences(before, config).items():
         note = f"after step {step}: {name} {old} -> {new}"
         if name == "epochs":

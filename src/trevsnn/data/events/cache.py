@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.frames import Binned, Binning, Counts
 from trevsnn.data.part import CACHE, FileList, UnreadableError
 from trevsnn.errors import RunError
-from trevsnn.files import LARGE, fresh_name, read_json
+from trevsnn.files import LARGE, read_json, renamed_when_complete
 from trevsnn.terminal import Terminal
 
 CACHE_VERSION = 2  # raise it when the same parameters come to give other frames
@@ -58,14 +58,7 @@ class EventFrames(FileList):
         key = [CACHE_VERSION, str(self.root.resolve()), *astuple(binning), *astuple(convention)]
         digest = hashlib.sha256(json.dumps([*key, *map(self._stamp, self.files)]).encode()).hexdigest()
         self.cache = Path(config.cache or CACHE / "frames") / f"{digest[:32]}.npy"
-        about = self._checked()
-        if about is None:
-            self._fill(partial(_binned, self.root, binning, convention), config.workers)
-            about = self._checked()
-            if about is None:
-                raise RunError(
-                    f"the cache {self.cache} is not what was written to it: is its disk sound? Set data.cache."
-                )
+        about = self._checked() or self._fill(partial(_binned, self.root, binning, convention), config.workers)
         self._problems: dict[str, str] = about["problems"]
         self._frames_NTCHW = np.load(self.cache, mmap_mode="r")
         self._say(about["dropped"])
@@ -126,27 +119,32 @@ class EventFrames(FileList):
             warnings.warn(f"the cache {self.cache} is damaged ({error}) and is made anew", stacklevel=2)
             return None
 
-    def _fill(self, binned: Callable[[str], Binned | str], workers: int) -> None:
-        """Write the cache's files under other names and rename them: another process may do the same at the same time."""
+    def _fill(self, binned: Callable[[str], Binned | str], workers: int) -> dict[str, Any]:
+        """Write the cache's files under other names and rename them: another process may do the same at the same time.
+
+        Returns:
+            The content of that of JSON.
+        """
         try:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             for dtype in TYPES:
                 every = each(binned, self.files, workers)
                 # On stderr, as stdout may be JSON.
                 every = track(every, "binning events", len(self), console=Terminal(stderr=True))
-                if self._write(every, dtype):
-                    return
+                if (about := self._write(every, dtype)) is not None:
+                    return about
+            raise AssertionError("64 bits hold any count")
         except OSError as error:
             raise RunError(
                 f"the cache {self.cache.parent} cannot be written ({error.strerror}): set data.cache."
             ) from error
 
-    def _write(self, every: Iterable[Binned | str], dtype: np.dtype[Any]) -> bool:
-        """Write all frames with counts of one type. False, with nothing written, where it does not hold a count."""
+    def _write(self, every: Iterable[Binned | str], dtype: np.dtype[Any]) -> dict[str, Any] | None:
+        """Write all frames with counts of one type. None, with nothing written, where it does not hold a count."""
         problems: dict[str, str] = {}
         dropped: dict[str, tuple[int, str | None]] = {}
         nothing = np.zeros(self._shape[1:], dtype).tobytes()
-        with contextlib.suppress(_TooWideError), _fresh(self.cache) as file:
+        with contextlib.suppress(_TooWideError), renamed_when_complete(self.cache) as file:
             hashed = _Hashed(file)
             header = {"descr": dtype.str, "fortran_order": False, "shape": self._shape}
             np.lib.format.write_array_header_1_0(hashed, header)  # type: ignore[arg-type]
@@ -163,10 +161,10 @@ class EventFrames(FileList):
             if len(problems) == len(self):
                 raise UnreadableError(f"not one of {len(self)} recordings can be read: {problems['0']}")
             about = {"sha256": hashed.digest.hexdigest(), "problems": problems, "dropped": dropped}
-            with _fresh(self._about) as beside:
+            with renamed_when_complete(self._about) as beside:
                 beside.write(json.dumps(about).encode())
-            return True
-        return False
+            return about
+        return None
 
 
 class _TooWideError(Exception):
@@ -182,19 +180,6 @@ class _Hashed:
     def write(self, content: bytes) -> None:
         self.digest.update(content)
         self.file.write(content)
-
-
-@contextlib.contextmanager
-def _fresh(path: Path) -> Iterator[BinaryIO]:
-    """A new file beside ``path``, under a name that nothing has; if no error comes it is renamed to ``path``."""
-    beside = fresh_name(path.parent)
-    try:
-        with beside.open("xb") as file:  # never one that is there, nor what a link leads to
-            yield file
-        beside.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
 
 
 def _binned(root: Path, binning: Binning, convention: Convention, name: str) -> Binned | str:

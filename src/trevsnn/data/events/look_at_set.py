@@ -15,7 +15,7 @@ from trevsnn.data.events.recordings import READERS, Events
 from trevsnn.data.events.sets import TRIALS, list_recordings
 from trevsnn.data.events.table import has_table, read_table
 from trevsnn.data.listing import SPLITS, find_parts, visible_folders
-from trevsnn.data.part import UnreadableError
+from trevsnn.data.part import FileList, UnreadableError
 from trevsnn.data.walk import is_hidden, walk
 from trevsnn.errors import RunError
 
@@ -33,16 +33,15 @@ def find_recordings(root: Path) -> dict[Group, list[str]]:
         RunError: there are none, or as :func:`trevsnn.data.events.sets.list_recordings`.
     """
     groups: dict[Group, list[str]] = {}
+    listings: dict[str, FileList] = {}
     if (root / TRIALS).is_file():
-        for split in SPLITS:
-            listing = list_recordings(root, split)
-            for name, label in zip(listing.files, listing.labels_N.tolist(), strict=True):
-                groups.setdefault((split, listing.classes[label]), []).append(name)
-        return groups
-    if has_table(root):
-        for part, listing in read_table(root, READERS).items():
-            for name, label in zip(listing.files, listing.labels_N.tolist(), strict=True):
-                groups.setdefault((part or "", listing.classes[label]), []).append(name)
+        listings = {split: list_recordings(root, split) for split in SPLITS}
+    elif has_table(root):
+        listings = {part or "": listing for part, listing in read_table(root, READERS).items()}
+    for part, listing in listings.items():
+        for name, label in zip(listing.files, listing.labels_N.tolist(), strict=True):
+            groups.setdefault((part, listing.classes[label]), []).append(name)
+    if listings:
         return groups
     parts = find_parts(root)
     for part, folder in ((part, parts[part]) for part in SPLITS if part in parts) if parts else [("", root)]:

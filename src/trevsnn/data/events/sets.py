@@ -12,9 +12,9 @@ from trevsnn.data.events.cache import EventFrames
 from trevsnn.data.events.excerpts import both_directions, cut_listing, file_of
 from trevsnn.data.events.recordings import READERS, UNSTATED
 from trevsnn.data.events.table import TABLE, has_table, natural, read_table, table_parts
-from trevsnn.data.listing import VALIDATION_SHARE, data_root, find_parts, list_classes, list_files, part_of
+from trevsnn.data.listing import cut_validation, data_root, find_parts, list_classes, list_files, part_of
 from trevsnn.data.part import FileList
-from trevsnn.data.splitting import ordered_split, stratified_split, time_split
+from trevsnn.data.splitting import ordered_split, time_split
 from trevsnn.errors import RunError
 
 TRIALS = "trials_to_train.txt"  # a file of the published DVS128 Gesture
@@ -126,9 +126,7 @@ def _part_of_table(listed: Mapping[str | None, FileList], split: Split) -> FileL
         return listed[split]
     if split == "test":
         raise RunError(f"{listed['train'].root / TABLE} names no recording of part test.")
-    whole = listed["train"]
-    train, val = stratified_split(whole.labels_N, VALIDATION_SHARE)
-    return whole.select(val if split == "val" else train)
+    return cut_validation(listed["train"], split)
 
 
 def _list(folder: Path, classes: Sequence[str]) -> FileList:

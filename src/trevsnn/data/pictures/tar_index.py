@@ -11,12 +11,11 @@ import re
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from rich.progress import track
 from trevsnn.data.pictures.file import PICTURE_ENDINGS
 from trevsnn.data.regular import read_regular
 from trevsnn.errors import RunError, UsageError
+from trevsnn.files import renamed_when_complete
 from trevsnn.terminal import Terminal
 
 INDEX_VERSION = 2  # raise it when the same shard comes to give another index
@@ -137,15 +137,11 @@ def _write(file: Path, key: bytes, pictures_N: NDArray[np.void]) -> None:
     """
     content = io.BytesIO()
     np.save(content, pictures_N, allow_pickle=False)
-    beside = file.with_name(f".{file.stem}.{uuid4().hex}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("xb") as fresh:
+        with renamed_when_complete(file) as fresh:
             fresh.write(_digest(key, content.getvalue()) + content.getvalue())
-        beside.replace(file)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
         raise RunError(f"the cache {file.parent} cannot be written ({error.strerror}): set data.cache.") from error
 
 
