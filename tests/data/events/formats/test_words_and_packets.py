@@ -17,6 +17,7 @@ from event_files import (
     write_evt2,
     write_evt3,
 )
+from trevsnn.data.convention import Convention
 from trevsnn.data.events.recordings import EVENT, blocks, open_recording
 from trevsnn.data.part import UnreadableError
 
@@ -71,10 +72,17 @@ def others_events(span: int, at_once: int = 1) -> np.ndarray:
         ("evutils-0.3.18-wraps.raw", 5 * 10**7, 8, (320, 240)),  # EVT 3, twice
         ("expelliarmus-1.1.12.dat", 10**6, 1, None),
         ("expelliarmus-1.1.12-evt2.raw", 10**5, 1, None),
+        ("v2e-davis346.aedat", 10**6, 1, (346, 260)),  # its writer of AEDAT 2, and a line "# AEChip: DAVIS346", which it leaves out
+        ("evutils-0.3.18.csv", 10**6, 1, None),
+        ("evutils-0.3.18.npz", 10**6, 1, None),
+        ("evlib-0.13.2.h5", 10**6, 1, None),  # seconds, as floating-point numbers
     ],
 )
 def test_what_others_wrote_is_read_event_by_event(request, name, span, at_once, sensor):
-    recording = open_recording(request.path.parent / "written" / name)
+    path = request.path.parent / "written" / name
+    if path.suffix == ".h5":
+        pytest.importorskip("h5py")
+    recording = open_recording(path, Convention(time_unit="s" if path.suffix == ".h5" else None))
     assert np.array_equal(recording.events, others_events(span, at_once))
     assert (recording.sensor, recording.disordered) == (sensor, 0)
 
