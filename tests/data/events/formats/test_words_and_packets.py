@@ -72,7 +72,12 @@ def others_events(span: int, at_once: int = 1) -> np.ndarray:
         ("evutils-0.3.18-wraps.raw", 5 * 10**7, 8, (320, 240)),  # EVT 3, twice
         ("expelliarmus-1.1.12.dat", 10**6, 1, None),
         ("expelliarmus-1.1.12-evt2.raw", 10**5, 1, None),
-        ("v2e-davis346.aedat", 10**6, 1, (346, 260)),  # its writer of AEDAT 2, and a line "# AEChip: DAVIS346", which it leaves out
+        (
+            "v2e-davis346.aedat",
+            10**6,
+            1,
+            (346, 260),
+        ),  # its writer of AEDAT 2, and a line "# AEChip: DAVIS346", which it leaves out
         ("evutils-0.3.18.csv", 10**6, 1, None),
         ("evutils-0.3.18.npz", 10**6, 1, None),
         ("evlib-0.13.2.h5", 10**6, 1, None),  # seconds, as floating-point numbers
