@@ -155,3 +155,11 @@ def test_names_are_drawn_letter_by_letter():
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["$x_{1}$", "_hidden", "a\\x1b[31mb"]
     assert not any(text.get_parse_math() for text in (*legend.get_texts(), figure.axes[0].title))
+
+
+def test_the_picture_draws_the_classes_that_were_likely_at_any_time():
+    names = [f"class {i}" for i in range(12)]
+    rows = [{"until": 10 * i, "probabilities": {name: float(name == f"class {i}") for name in names}} for i in range(9)]
+    (legend,) = play_picture(rows, "a.bin").legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"class {i}" for i in range(8)]
+    assert legend.get_title().get_text() == "8 of 12 classes"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from event_files import some_events, write_nmnist
 from helpers import folder_of_pictures, trained_like
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
@@ -169,6 +170,25 @@ def test_files_to_predict_count_from_the_root(wide_run, capsys):
     assert list(found[0]) == [str(root / name) for name in ("cat/003.png", "dog/001.png")]
     assert len(found[2]) == 40
     assert found[0].items() <= found[2].items()
+
+
+def test_a_table_of_seconds_and_signs_is_predicted_and_evaluated_as_the_recording_that_it_is(tmp_path, capsys):
+    events = some_events(3000)
+    write_nmnist(tmp_path / "a.bin", events)
+    columns = {"t": events["t"] / 1e6, "x": events["x"], "y": events["y"], "p": events["p"].astype(np.int8) * 2 - 1}
+    for folder in (tmp_path / "own" / part / str(digit) for part in ("train", "test") for digit in range(10)):
+        folder.mkdir(parents=True)
+        np.savez(folder / "a.npz", **columns)
+    stated = ["--data.time_unit", "s", "--data.polarity", "signed", "--accelerator", "cpu", "--json"]
+    (wanted,) = Predictor(Path("n-mnist"), "last", "cpu").predict([tmp_path / "a.bin"])
+    assert main(["predict", "n-mnist", str(tmp_path / "own/test/4/a.npz"), *stated]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["probabilities"] == wanted.classes
+    own = ["--data.root", str(tmp_path / "own"), "--data.cache", str(tmp_path / "cache")]
+    assert main(["evaluate", "n-mnist", *own, *stated]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["items"], found["split"], found["accuracy"]) == (10, "test", pytest.approx(0.1))
+    assert main(["predict", "digits", str(tmp_path / "a.bin"), *stated]) == 2
+    assert "data.time_unit is for recordings, but digits are pictures" in capsys.readouterr().err
 
 
 def test_what_cannot_be_overridden_is_refused(wide_run):

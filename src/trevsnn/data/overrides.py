@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from trevsnn.data.config import EVENT_SETS, DataConfig
+from trevsnn.data.config import EVENT_SETS, SENSORS, DataConfig
+from trevsnn.data.convention import Polarity, TimeUnit
 from trevsnn.errors import UsageError
 from trevsnn.sizes import Size
 
@@ -19,12 +20,16 @@ class DataOverrides:
         image_size: Side of the input in pixels, or height and width.
         name: Kind of the pictures in ``root``, where it is not that of the run.
         cache: Folder for what is made of the data, where it is not the one in the home folder.
+        time_unit: Of the times in .csv, .npz and HDF5, where the files do not state it.
+        polarity: In these, binary for 0 and 1, signed for -1 and 1.
     """
 
     root: str | None = None
     image_size: Size | None = None
     name: Literal["folder", "shards"] | None = None
     cache: str | None = None
+    time_unit: TimeUnit | None = None
+    polarity: Polarity | None = None
 
     @property
     def place(self) -> bool:
@@ -45,6 +50,11 @@ class DataOverrides:
             )
         if self.name is not None and self.name != config.name:
             changes.setdefault("root", None)  # that of the run is another set's
+        if (self.time_unit or self.polarity) and config.name in SENSORS:
+            changes |= {
+                "name": "recordings",
+                "sensor": config.sensor_WH,
+            }  # no file of the set that it was trained on needs them
         try:
             return replace(config, **changes)
         except ValueError as error:

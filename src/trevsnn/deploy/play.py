@@ -18,7 +18,7 @@ from trevsnn.errors import UsageError
 from trevsnn.run.load import Weights, load_run
 from trevsnn.terminal import visible
 
-DRAWN = 5  # classes in the figure: those that are likeliest at the end
+DRAWN = 8  # classes in the figure at most, those that are likeliest at any time
 
 
 def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any]]:
@@ -69,17 +69,20 @@ def likeliest(logits_K: Tensor, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def play_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:
-    """The probabilities of the likeliest classes over the time of the recording, from the rows of :func:`play`."""
+    """The probabilities of the classes over the time of the recording, from the rows of :func:`play`; of many, of those whose highest
+    probability is highest."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    last = rows[-1]["probabilities"]
-    names = sorted(last, key=last.__getitem__, reverse=True)[:DRAWN]
+    highest = {name: max(row["probabilities"][name] for row in rows) for name in rows[0]["probabilities"]}
+    names = sorted(highest, key=highest.__getitem__, reverse=True)[:DRAWN]
     milliseconds = [row["until"] / 1e3 for row in rows]
     lines = [axes.plot(milliseconds, [row["probabilities"][n] for row in rows], marker="o")[0] for n in names]
     axes.set(xlabel="milliseconds of the recording", ylabel="probability", ylim=(0, 1.02))
     axes.set_title(visible(title), parse_math=False)
     axes.grid(alpha=0.3)
     legend = figure.legend(lines, list(map(visible, names)), loc="outside right upper", frameon=False)
+    if len(names) < len(highest):
+        legend.set_title(f"{len(names)} of {len(highest)} classes")
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
