@@ -75,10 +75,24 @@ def test_only_regular_files_are_read_and_nothing_waits_for_a_pipe(tmp_path, kind
             append_to_file(path, b"")
 
 
+def test_a_link_of_the_user_s_own_is_followed_to_a_regular_file_alone(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to a pipe").symlink_to("pipe")
+    assert read_file(tmp_path / "link", 7, links=True) == read_file(tmp_path / "file", 7, links=True) == b"content"
+    with pytest.raises(ValueError, match="it is a pipe or a device, and no regular file"):
+        read_file(tmp_path / "to a pipe", 7, links=True)
+    with pytest.raises(ValueError, match="it is a folder, and no regular file"):
+        read_file(tmp_path, 7, links=True)
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "nowhere", 7, links=True)
+
+
 def test_no_more_is_read_than_fits(tmp_path):
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(ValueError, match="1,099,511,627,776 bytes, and 1,000 at most"):
+    with pytest.raises(ValueError, match="1,099,511,627,776 bytes, more than the 1,000 that"):
         read_file(tmp_path / "sparse", 1000)
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(ValueError, match="nested too deeply"):

@@ -1,8 +1,8 @@
 """Reading and writing the files of runs, exports and configs, which somebody else may have made.
 
 Written is to fresh names that are renamed when they are complete: after a crash at any moment a file has its old content or the
-new one, never part of it, and a link that lies there is replaced, not written through. Read are regular files alone, no links,
-pipes or devices, and no more of them than fits what they are for.
+new one, never part of it, and a link that lies there is replaced, not written through. Read are regular files alone, no pipes or
+devices, and links only where they are the user's own, and no more of them than fits what they are for.
 """
 
 from __future__ import annotations
@@ -86,23 +86,34 @@ def open_to_lock(path: Path) -> int:
     return handle
 
 
-def read_file(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most so many bytes.
+def read_file(path: Path, most: int, *, links: bool = False) -> bytes:
+    """The content of a regular file. Nothing else is opened, and no pipe is waited for.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+        links: whether it may be a link to the file, as in a data set, which is the user's own.
 
     Raises:
         OSError: it is missing, or cannot be read.
         ValueError: it is a link, a pipe, a folder or a device, or larger.
     """
-    if path.is_symlink():
-        raise ValueError("it is a link, which is not followed: put the file itself in its place")
-    handle = os.open(path, os.O_RDONLY | _OPEN)
+    _check(path.stat() if links else path.lstat(), most)
+    handle = os.open(path, os.O_RDONLY | (_OPEN & ~os.O_NOFOLLOW if links else _OPEN))
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
-        if status.st_size > most:
-            raise ValueError(f"it has {status.st_size:,} bytes, and {most:,} at most are read")
+        _check(status, most)  # it may have been replaced since
         return file.read(status.st_size)
+
+
+def _check(status: os.stat_result, most: int) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise ValueError("it is a link, which is not followed: put the file itself in its place")
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise ValueError(f"it is {kind}, and no regular file")
+    if status.st_size > most:
+        raise ValueError(f"it has {status.st_size:,} bytes, more than the {most:,} that are read")
 
 
 def read_json(path: Path, most: int = SMALL) -> Any:

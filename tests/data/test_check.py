@@ -136,6 +136,11 @@ def test_oddities_of_folders_and_files_are_counted(tmp_path, capsys):
     (root / "train" / "$RECYCLE.BIN").mkdir()
     folder_of_pictures(tmp_path / "elsewhere", ("",), n=1)
     (cat / "linked").symlink_to(tmp_path / "elsewhere" / "dog")
+    (root / "train" / "dog").rename(tmp_path / "dogs")
+    (root / "train" / "dog").symlink_to(tmp_path / "dogs")
+    for part in ("train", "val"):
+        (root / part / "\udce9").mkdir()
+        shutil.copy(cat / "000.png", root / part / "\udce9")
     (cat / "once more").symlink_to(cat / "more")
     (cat / "back").symlink_to(root)
     (root / "train" / "self").symlink_to(root / "train")
@@ -155,10 +160,10 @@ def test_oddities_of_folders_and_files_are_counted(tmp_path, capsys):
     assert {kind: sorted(Path(f).name for f in files) for kind, files in odd.items()} == {
         "hidden": ["._000.png", ".ipynb_checkpoints"],
         "left behind by a system": ["$RECYCLE.BIN", "Thumbs.db", "__MACOSX", "__MACOSX"],
-        "links to folders, which are followed": ["linked"],
+        "links to folders, which are followed": ["dog", "linked"],
         "links back to a folder that they lie in": ["back", "self"],
         "folders that are taken already under another name": ["once more"],
-        "names that are no UTF-8": ["caf\udce9.png"],
+        "names that are no UTF-8": ["caf\udce9.png", "\udce9", "\udce9"],
         "turned by EXIF": ["turned.jpg"],
         "EXIF that cannot be read, and is ignored": ["damaged.jpg"],
         "animated or of many pages: the first is taken": ["moving.webp", "pages.tif"],

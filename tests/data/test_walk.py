@@ -7,8 +7,9 @@ import pytest
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.files import find_inputs
-from trevsnn.data.listing import list_classes, list_files
+from trevsnn.data.listing import find_parts, list_classes, list_files
 from trevsnn.data.walk import is_hidden, leads_back, walk
+from trevsnn.errors import RunError
 
 
 def touch(*paths: Path) -> None:
@@ -54,6 +55,41 @@ def test_links_are_followed_once_and_never_back(tmp_path):
     assert found.links == [set_ / "b"]
     assert found.loops == [set_ / "b/self", set_ / "d"]
     assert found.again == [set_ / "a", set_ / "b/round", set_ / "c"]
+
+
+def list_training(root: Path) -> None:
+    train = find_parts(root)["train"]
+    list_files(train, (".png",), list_classes(train))
+
+
+def test_a_folder_in_two_classes_or_in_training_and_another_part_is_refused(tmp_path):
+    """By links to it: its files would have two labels, or be validated on after they were trained on."""
+    for name in ("train/cat", "train/dog/deep", "val/cat", "val/dog"):
+        touch(tmp_path / name / "1.png")
+    links = {
+        "train/emu": "cat", "train/cat/more": "../dog", "train/cat/x": "../dog/deep",
+        "val/emu": "../train/cat", "test": "train", "Test": tmp_path / "train/dog",
+    }  # fmt: skip
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(target)
+        with pytest.raises(RunError, match=r"are one folder, by a link|leads to class '(cat|dog)'") as error:
+            list_training(tmp_path)
+        assert str(tmp_path / link) in str(error.value)
+        (tmp_path / link).unlink()
+    (tmp_path / "test").symlink_to("val")  # which nothing is trained on
+    assert set(find_parts(tmp_path)) == {"train", "val", "test"}
+
+
+def test_a_class_that_is_spelled_otherwise_is_named_with_the_one_that_is_meant(tmp_path):
+    touch(tmp_path / "Cat/1.png", tmp_path / "cafe\u0301/1.png")
+    for classes, other, meant in (
+        (("cafe\u0301", "cat"), "Cat", "cat"),
+        (("Cat", "caf\u00e9"), "cafe\u0301", "caf\u00e9"),
+    ):
+        with pytest.raises(
+            RunError, match=f"'{other}' that is no class .*, but for its letters' case or form it is '{meant}'"
+        ):
+            list_files(tmp_path, (".png",), classes)
 
 
 def test_a_class_that_is_a_link_is_followed_unless_it_leads_back(tmp_path):

@@ -55,6 +55,14 @@ def test_mistakes_of_every_kind_are_told_at_once(tmp_path):
         (["--ema_decay", "x"], "ema_decay is 'x'; it must be a number or null."),
         (["--model.channels", "8"], "model.channels is '8'; it must be a list of whole numbers, such as [64, 64]."),
         (["--data.sensor", "x"], "data.sensor is 'x'; it must be 2 whole numbers, such as [64, 64]."),
+        (
+            ["--data.crop_scale", "0.5"],
+            "data.crop_scale is of data.crop resized, and does nothing with pad: leave it out, or set data.crop to resized.",
+        ),
+        (
+            ["--data.crop", "resized", "--data.crop_padding", "1"],
+            "data.crop_padding is of data.crop pad, and does nothing with resized: set it to 0, or data.crop to pad.",
+        ),
         (["--nonsense", "3"], "there is no option --nonsense; trevsnn train --help lists all."),
         (["--model.num_clases", "3"], "there is no option --model.num_clases: did you mean --model.num_classes?"),
     ],

@@ -61,6 +61,10 @@ def test_options_win_over_what_is_chosen():
     assert choose({"model.in_chans": 3}, look((64, 64), grey=True))["data.grey"] is False
     assert choose({"data.color_jitter": 0.4}, look((64, 64), grey=True))["model.in_chans"] == 3
     assert choose({"data.grey": True}, look((64, 64)))["model.in_chans"] == 1
+    assert (chosen["data.crop_padding"], choose({"data.crop": "resized"}, look((64, 64)))["data.crop_padding"]) == (
+        4,
+        0,
+    )
     small = choose({"data.image_size": 32, "epochs": 10}, look((64, 64)))
     assert "data.image_size" not in small
     assert (small["model.encoder_stride"], small["data.reduced"], small["optim.warmup_epochs"]) == (1, True, 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -75,13 +75,13 @@ def check_folder(root: Path, workers: int, told: Told = NOTHING_TOLD) -> dict[st
         parts, files = _by_table(root)
         folders = {}
     elif root not in folders.values():
-        _add(odd, _beside(root))
+        _add(odd, _beside(root, folders.values()))
     for name in sorted(folders, key=lambda n: SPLITS.index(n) if n in SPLITS else 0):
         folder = folders[name]
         by_class = {c: walk(folder / c) for c in list_classes(folder)}
         parts[name] = _counted([len(own.files) for own in by_class.values()])
         files += sorted(f for own in by_class.values() for f in own.files)
-        for found in (_beside(folder), *by_class.values()):
+        for found in (_beside(folder, [folder / c for c in by_class]), *by_class.values()):
             _add(odd, found)
     with ProcessPoolExecutor(max(1, workers)) as pool:
         results = list(
@@ -102,10 +102,15 @@ def check_folder(root: Path, workers: int, told: Told = NOTHING_TOLD) -> dict[st
     }  # fmt: skip
 
 
-def _beside(folder: Path) -> Walk:
-    """What in a folder itself is no class: hidden folders and links back."""
+def _beside(folder: Path, taken: Iterable[Path]) -> Walk:
+    """What is worth knowing of the folders in a folder, of which some are ``taken``, as parts or classes."""
     inside = sorted(p for p in folder.iterdir() if p.is_dir())
-    return Walk(hidden=[p for p in inside if is_hidden(p.name)], loops=[p for p in inside if leads_back(p)])
+    return Walk(
+        files=list(taken),
+        hidden=[p for p in inside if is_hidden(p.name)],
+        links=[p for p in taken if p.is_symlink()],
+        loops=[p for p in inside if leads_back(p)],
+    )
 
 
 def _add(odd: dict[str, list[str]], found: Walk) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -9,7 +11,7 @@ from typing import TypeVar, get_args
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.part import CACHE, FileList, MissingDataError
 from trevsnn.data.splitting import stratified_split
-from trevsnn.data.walk import is_hidden, leads_back, walk
+from trevsnn.data.walk import Walk, is_hidden, leads_back, walk
 from trevsnn.errors import RunError
 
 VALIDATION_SHARE = 0.1  # of the training files, where a folder has no val
@@ -36,7 +38,8 @@ def find_parts(root: Path) -> dict[str, Path]:
     """The folders below ``root`` named train, val or test, in upper or lower case, by their names in lower case.
 
     Raises:
-        RunError: one is there twice, in two spellings.
+        RunError: one is there twice, in two spellings; or it or a class of it is one folder with train, or one of its classes, by a
+            link: training would see what it is not to see.
     """
     if not root.is_dir():
         return {}
@@ -44,6 +47,12 @@ def find_parts(root: Path) -> dict[str, Path]:
     for path in sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower() in SPLITS):
         if (other := found.setdefault(path.name.lower(), path)) is not path:
             raise RunError(f"{root} holds both {other.name} and {path.name}: put them together, or move one away.")
+    if "train" in found:
+        trained = {_real(path): path for path in (found["train"], *visible_folders(found["train"]))}
+        for part in found.values():
+            for path in (part, *visible_folders(part)) if part != found["train"] else ():
+                if (other := trained.get(_real(path))) is not None:
+                    raise RunError(f"{path} and {other} are one folder, by a link: held out is what is not trained on.")
     return found
 
 
@@ -74,15 +83,27 @@ def list_files(folder: Path, extensions: Sequence[str], classes: Sequence[str]) 
         Paths relative to ``folder``, class by class, sorted; indices into ``classes``.
 
     Raises:
-        RunError: a class of ``classes`` has no files, a folder is no class, or one cannot be listed.
+        RunError: a class of ``classes`` has no files, or some of another class by a link; a folder is no class, or one cannot be
+            listed.
     """
     strange = set(list_classes(folder)) - set(classes)
     if strange:
-        raise RunError(f"{folder} has a folder {min(strange)!r} that is no class of the training part.")
+        name = min(strange)
+        alike = [other for other in classes if _plain(other) == _plain(name)]
+        but = f", but for its letters' case or form it is {alike[0]!r}" if alike else ""
+        raise RunError(
+            f"{folder} has a folder {name!r} that is no class of the training part{but}: rename it, or move it away."
+        )
     files, labels = [], []
+    links_first = sorted(classes, key=lambda name: not (folder / name).is_symlink())
+    homes = {_real(folder / name): name for name in links_first}  # so that a folder has its own name
     for label, name in enumerate(classes):
-        found = walk(folder / name).files if (folder / name).is_dir() else []
-        own = sorted(str(p.relative_to(folder)) for p in found if p.suffix.lower() in extensions)
+        found = walk(folder / name) if (folder / name).is_dir() else Walk()
+        for link in (folder / name, *found.links):
+            lies_in = (homes.get(path) for path in (_real(link), *_real(link).parents))
+            if (other := next(filter(None, lies_in), name)) != name:
+                raise RunError(f"{link} leads to class {other!r}: a file cannot be of two classes; remove the link.")
+        own = sorted(str(p.relative_to(folder)) for p in found.files if p.suffix.lower() in extensions)
         if not own:
             raise RunError(
                 f"{folder / name} holds no file that ends in {', '.join(extensions)}: every class needs one."
@@ -120,3 +141,13 @@ def cut_validation(whole: Files, split: Split) -> Files:
     """
     train, val = stratified_split(whole.labels_N, VALIDATION_SHARE)
     return whole.select(val if split == "val" else train)
+
+
+def _real(folder: Path) -> Path:
+    """A folder by its path without links."""
+    return Path(os.path.realpath(folder))
+
+
+def _plain(name: str) -> str:
+    """A name but for the case of its letters, and for how their accents are written."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -102,7 +102,7 @@ def choose(options: Mapping[str, Any], look: Look) -> dict[str, Any]:
         "data.image_size": size,
         "data.grey": grey,
         "data.flip": not grey,
-        "data.crop_padding": max(1, shorter // 16),
+        "data.crop_padding": max(1, shorter // 16) if options.get("data.crop", "pad") == "pad" else 0,
         "data.reduced": large and not options.get("data.on_device", False),
         "model.num_classes": len(look.classes),
         "model.in_chans": 1 if grey else 3,

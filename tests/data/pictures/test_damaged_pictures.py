@@ -82,9 +82,32 @@ def test_damage_ends_in_a_picture_or_in_one_sentence(kind, recwarn, capfd):
             assert found.size == file.size
             assert found.mode in (("L", "F") if number % 2 else ("RGB",))
             outcomes["picture"] += 1
-    assert min(outcomes.values()) > DAMAGES // 50, outcomes
+            if kind == "PNG":  # whose pixels have checksums
+                whole = PictureFile(FORMATS[kind][number % len(FORMATS[kind])], "x.png", grey=bool(number % 2)).decode()
+                assert found.tobytes() == whole.tobytes()
+    assert outcomes["sentence"] > DAMAGES // 50, outcomes
+    assert outcomes["picture"] > (0 if kind == "PNG" else DAMAGES // 50), outcomes
     assert not recwarn.list
     assert capfd.readouterr() == ("", "")
+
+
+def with_exif_at_the_end(content: bytes) -> bytes:
+    """A PNG with its EXIF after the pixels, which Pillow decodes to find it."""
+    name_and_data = b"eXIf" + exif(6).tobytes()
+    chunk = struct.pack(">I", len(name_and_data) - 4) + name_and_data + struct.pack(">I", zlib.crc32(name_and_data))
+    return content[:-12] + chunk + content[-12:]
+
+
+def test_a_png_with_exif_is_refused_wherever_its_pixels_are_damaged():
+    """An error of the pixels was once taken for one of EXIF, and what had been decoded until then for the picture."""
+    content = with_exif_at_the_end(saved("PNG"))
+    assert PictureFile(content, "x").size == (9, 12)
+    start = content.index(b"IDAT")
+    size = int.from_bytes(content[start - 4 : start])
+    for place in range(start + 4, start + 4 + size):
+        wrong = content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+        with pytest.raises(UnreadableError):
+            PictureFile(wrong, "x").decode()
 
 
 def test_a_decoder_s_errors_of_any_class_are_one_sentence(tmp_path):
@@ -166,7 +189,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
     for name, kind in (("pipe", "a pipe or a device"), ("folder", "a folder"), ("device", "a pipe or a device")):
         for read in (read_rgb, read_grey, oddities):
             with pytest.raises(
-                UnreadableError, match=rf"{name}\.png cannot be read as a picture \(it is {kind}, and no file"
+                UnreadableError, match=rf"{name}\.png cannot be read as a picture \(it is {kind}, and no regular file"
             ):
                 read(tmp_path / f"{name}.png")
 

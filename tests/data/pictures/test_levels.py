@@ -198,6 +198,59 @@ def test_of_16_bit_colours_the_upper_8_are_taken(order, packed):
     assert rgb(content) == [tuple(colour) for colour in colours.tolist()]
 
 
+PLAIN = RAMP.astype(np.uint8).tobytes()
+DEEP_PLANES = b"".join((level * 257).astype("<u2").tobytes() for level in (RAMP, 255 - RAMP, RAMP // 2))
+
+
+def without(content: bytes, tag: int) -> bytes:
+    return content.replace(struct.pack("<HH", tag, 4), struct.pack("<HH", 65000, 4))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (tiff(PLAIN, 8, photometric=0, t284=2), r"its channels lie one after the other \(planar configuration 2\)"),
+        (tiff(PLAIN, 4, t284=2), r"its channels lie one after the other"),
+        (tiff(DEEP_PLANES, 16, photometric=2, samples=3, t284=2), r"its channels lie one after the other"),
+        (tiff(PLAIN * 3, 8, photometric=8, samples=3, t284=2), r"its channels lie one after the other"),
+        (without(tiff(PLAIN, 8), 262), r"nothing says whether 0 is black or white in it, a TIFF"),
+        (without(tiff(DEEP_PLANES[:512], 16), 262), r"nothing says whether 0 is black or white in it, a TIFF"),
+        (tiff(PLAIN * 3, 8, photometric=6, samples=3), r"its colours are subsampled but not compressed"),
+        (tiff(PLAIN * 2, 8, t257=2), r"it has 1 parts \(strips or tiles\) of pixels, and needs 2"),
+    ],
+    ids=["0 is white", "4 bits", "16 bits", "LAB", "8 bits, no photometric", "16 bits, no photometric", "YCbCr", "a missing strip"],
+)  # fmt: skip
+def test_a_tiff_that_pillow_misreads_is_refused(content, message):
+    """It opens each of them, and gives other levels than they hold, black for what is missing, or what lies beyond."""
+    refused(content, message)
+    Image.open(io.BytesIO(content)).load()
+
+
+def test_planes_of_plain_bytes_are_read():
+    assert np.array_equal(grey(tiff(PLAIN, 8, t284=2)), RAMP.astype(np.float32) / 255)
+
+
+def test_a_palette_of_too_small_or_too_few_numbers_is_refused():
+    """Pillow takes the upper 8 of 16 bits, of which some programs write the lower, and all becomes black."""
+    image = Image.fromarray(RAMP.astype(np.uint8)[None]).convert("P")
+    image.putpalette(np.repeat(255 - RAMP, 3).astype(np.uint8).tobytes())
+    content, levels = saved(image, "TIFF"), np.tile(255 - RAMP, 3).astype("<u2")
+    assert rgb(content) == [(255 - level,) * 3 for level in range(256)]
+    assert (levels * 256).tobytes() in content
+    refused(
+        content.replace((levels * 256).tobytes(), levels.tobytes()), r"its palette has numbers up to 255, where 65,535"
+    )
+    count = struct.pack("<HHI", 320, 3, 768)
+    refused(content.replace(count, struct.pack("<HHI", 320, 3, 30)), r"its palette has 30 numbers, and 768 are needed")
+
+
+@pytest.mark.parametrize(("most", "beyond"), [(100, 101), (254, 255), (1023, 1024), (4095, 65535)])
+@pytest.mark.parametrize("kind", [b"P5", b"P6"])
+def test_levels_above_the_maximum_of_the_header_are_refused(kind, most, beyond):
+    levels = np.array([0, most, beyond] if kind == b"P5" else [[0, 1, beyond]])
+    refused(pnm(kind, most, levels), rf"it has levels up to {beyond}, more than the maximum in its header, {most}")
+
+
 WHITE, SHOWN = (255, 255, 255), (10, 20, 30)
 
 

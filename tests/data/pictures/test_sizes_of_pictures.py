@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.loading import TensorDataset, batches, make_loader
-from trevsnn.data.pictures.cover import covering_size
+from trevsnn.data.pictures.cover import LONGEST_COVER, Cover, covering_size
 from trevsnn.data.pictures.folders import PictureFolder
 from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
 
@@ -77,6 +77,31 @@ def test_evaluation_covers_and_takes_the_middle(photographs, size, share):
     for index in range(len(photographs)):
         expected = normalised(covered(photographs.read(index), size, share))
         assert torch.equal(found[0, index][0], expected)
+
+
+@pytest.mark.parametrize("size", [(3001, 4), (4, 3001), (3000, 5)])
+@pytest.mark.parametrize("shown", [8, (16, 4)])
+def test_of_a_very_long_picture_the_middle_is_shown(tmp_path, size, shown):
+    """As if all of it had been resized, whatever decodes it."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)).save(tmp_path / "long.png")
+    part = PictureFolder(tmp_path, ["long.png"], [0], ["a"])
+    expected = normalised(covered(part.read(0), shown))
+    for reduced in (False, True):
+        assert torch.allclose(
+            items(part, shown, reduced=reduced)[0, 0][0], expected, atol=1.5 / 255 / 0.22
+        )  # a grey level
+    config = DataConfig(name="folder", image_size=shown, on_device=True)
+    loader = make_loader(items(part, shown), EpochSampler(1, 0, shuffle=False), 1, config, torch.device("cpu"))
+    ((found, *_),) = batches(loader)
+    assert torch.allclose(found[0], expected, atol=1.5 / 255 / 0.22)
+
+
+def test_a_picture_of_one_row_takes_no_gigabytes():
+    """Whole, it would become 15 million columns of 224 pixels; its file has 200 bytes."""
+    for size in ((65000, 1), (1, 65000)):
+        found = Cover((224, 224))(Image.new("L", size)).size
+        assert min(found) == 224
+        assert max(found) <= 224 * (LONGEST_COVER + 1)
 
 
 def test_a_square_is_what_torchvision_makes(photographs):

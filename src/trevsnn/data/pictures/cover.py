@@ -6,6 +6,8 @@ from PIL import Image
 
 #: Of the width to the height of a random crop, relative to that of the network's input, as timm and torchvision have it.
 RATIO = (3 / 4, 4 / 3)
+#: How many times as long as the input a cover may be. What is longer than that has few pixels, but a cover of gigabytes.
+LONGEST_COVER = 64
 
 
 def covering_size(size: tuple[int, int], least_HW: tuple[int, int]) -> tuple[int, int]:
@@ -24,8 +26,28 @@ def covering_size(size: tuple[int, int], least_HW: tuple[int, int]) -> tuple[int
     return width * rows // height, rows
 
 
+def middle_of(size: tuple[int, int], least_HW: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what of a picture is resized to cover H x W: all, but of a very long one its middle.
+
+    The rest of that would be cut off after it was resized.
+
+    Args:
+        size: width and height of the picture.
+        least_HW: H, W.
+    """
+    (width, height), (rows, columns) = size, least_HW
+    wide = _cut(width, LONGEST_COVER * height * columns // rows)
+    high = _cut(height, LONGEST_COVER * width * rows // columns)
+    return (width - wide) // 2, (height - high) // 2, wide, high
+
+
+def _cut(pixels: int, most: int) -> int:
+    """At most so many pixels and one, whose middle is that of all."""
+    return pixels if pixels <= most else max(1, most) + (pixels - max(1, most)) % 2
+
+
 class Cover:
-    """Resizes PIL pictures so that they cover H x W, bilinear with antialiasing.
+    """Resizes PIL pictures so that they, or the middle of a very long one, cover H x W, bilinear with antialiasing.
 
     Args:
         least_HW: H, W.
@@ -36,7 +58,9 @@ class Cover:
 
     def __call__(self, picture: Image.Image) -> Image.Image:
         """A picture at least H x W large, and of just that size in one direction."""
-        return picture.resize(covering_size(picture.size, self.least_HW), Image.Resampling.BILINEAR)
+        left, top, width, height = middle_of(picture.size, self.least_HW)
+        box, size = (left, top, left + width, top + height), covering_size((width, height), self.least_HW)
+        return picture.resize(size, Image.Resampling.BILINEAR, box)
 
 
 def evaluated_size(size_HW: tuple[int, int], crop_share: float) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from trevsnn.data.pictures.orientation import (
     turned_size,
 )
 from trevsnn.data.pictures.quiet import quiet
-from trevsnn.data.regular import read_regular
+from trevsnn.files import read_file
 
 #: Endings of files that are taken as pictures, those of torchvision's folders.
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -70,7 +70,7 @@ class PictureFile:
             UnreadableError: also, it is missing, cannot be read, is no regular file, or has more than ``MOST_BYTES``.
         """
         with _naming(path):
-            content = read_regular(path, MOST_BYTES)
+            content = read_file(path, MOST_BYTES, links=True)
         return cls(content, str(path), grey=grey, exif_orientation=exif_orientation)
 
     @property
@@ -98,6 +98,8 @@ class PictureFile:
             UnreadableError: the file is truncated or damaged, or nothing says what is white in it.
         """
         with _naming(self.name):
+            if self.header.format == "PNG":
+                _opened(self.content).verify()  # checksums of the pixels, at which Pillow does not look as it decodes
             if reduction > 1:
                 # The largest reduction that leaves this size, which is that by ``reduction`` without its partial pixels.
                 width, height = self.header.size

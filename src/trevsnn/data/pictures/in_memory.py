@@ -19,9 +19,9 @@ from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.listing import find_parts, list_classes
 from trevsnn.data.part import CACHE, MissingDataError, Part
 from trevsnn.data.pictures.folders import list_pictures
-from trevsnn.data.regular import read_regular
 from trevsnn.data.splitting import stratified_split
 from trevsnn.errors import RunError
+from trevsnn.files import read_file
 from trevsnn.sizes import size_text
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # pictures and labels
@@ -218,7 +218,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         RunError: it is damaged.
     """
     try:
-        with gzip.open(BytesIO(read_regular(path, MOST_IDX))) as file:
+        with gzip.open(BytesIO(read_file(path, MOST_IDX, links=True))) as file:
             magic = file.read(4)
             if magic[:3] != b"\0\0\x08" or len(magic) < 4:
                 raise ValueError("it is no IDX file of bytes")

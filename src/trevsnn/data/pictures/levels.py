@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from io import BytesIO
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from trevsnn.data.pictures import tiff
+
 WHITE_16 = 65535  # white of 16 bits
 BACKGROUND = (255, 255, 255, 255)  # behind transparent pixels: white, as paper and as most programs have it
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339  # tags of a TIFF
 _PNG_DEPTH = 24  # byte of a PNG that holds the bits of a sample
-_UNCOMPRESSED, _WHITE_IS_ZERO, _SIGNED = 1, 0, 2  # their values
 
 
 def bits_of(picture: Image.Image, content: bytes) -> int:
@@ -21,7 +22,7 @@ def bits_of(picture: Image.Image, content: bytes) -> int:
     if picture.format == "PNG":
         return content[_PNG_DEPTH]
     if isinstance(picture, TiffImageFile):
-        return max(_numbers(picture, _BITS_PER_SAMPLE, 1))
+        return max(tiff.numbers(picture, tiff.BITS, 1))
     return {"I": 16, "F": 32}.get(picture.mode, 8)
 
 
@@ -38,9 +39,9 @@ def as_rgb(picture: Image.Image, bits: int) -> Image.Image:
         bits: of a sample in its file, see :func:`bits_of`.
 
     Raises:
-        ValueError: it has levels of which nothing says what is white, or floats beyond 0..1.
+        ValueError: it has levels of which nothing says what is white, or floats beyond 0..1; or is a TIFF that Pillow misreads.
     """
-    _refuse_signs(picture, bits)
+    _refuse_misread(picture)
     if not is_deep(picture):
         return _opaque(picture, bits)
     levels_HW, white = _deep_levels(picture, bits)
@@ -58,16 +59,15 @@ def as_grey(picture: Image.Image, bits: int) -> Image.Image:
     """
     if not is_deep(picture):
         return as_rgb(picture, bits).convert("L")
-    _refuse_signs(picture, bits)
+    _refuse_misread(picture)
     levels_HW, white = _deep_levels(picture, bits)
     return Image.fromarray(levels_HW.astype(np.float32) / np.float32(white))
 
 
 def _deep_levels(picture: Image.Image, bits: int) -> tuple[NDArray[Any], int]:
     """Levels (H, W), uint32, or float32 of a picture in floats, and what white is among them; black is 0."""
-    white_is_zero = _numbers(picture, _PHOTOMETRIC, 1) == (_WHITE_IS_ZERO,)
+    white_is_zero = tiff.numbers(picture, tiff.PHOTOMETRIC, 1) == (tiff.WHITE_IS_ZERO,)
     if picture.mode == "F":
-        _refuse_swapped_floats(picture)
         levels_HW, white = np.asarray(picture), 1
         if not np.isfinite(levels_HW).all():
             raise ValueError("not all of its levels are finite numbers")
@@ -90,6 +90,23 @@ def _deep_levels(picture: Image.Image, bits: int) -> tuple[NDArray[Any], int]:
     return levels_HW, white
 
 
+def _refuse_misread(picture: Image.Image) -> None:
+    tiff.refuse_misread(picture)
+    _refuse_beyond_white(picture)
+
+
+def _refuse_beyond_white(picture: Image.Image) -> None:
+    """Levels of a PGM or PPM above the maximum in its header, which Pillow takes for white."""
+    for codec, _, start, about in picture.tile:
+        if codec == "ppm":
+            most = about[-1]
+            sample, content = np.dtype(np.uint8 if most < 256 else ">u2"), cast("BytesIO", picture.fp).getbuffer()
+            count = picture.width * picture.height * len(picture.getbands())
+            levels_N = np.frombuffer(content, sample, min(count, (len(content) - start) // sample.itemsize), start)
+            if levels_N.max(initial=0) > most:
+                raise ValueError(f"it has levels up to {levels_N.max()}, more than the maximum in its header, {most}")
+
+
 def _white_of(picture: Image.Image, bits: int) -> int:
     """White of a picture of one channel with whole numbers.
 
@@ -100,19 +117,6 @@ def _white_of(picture: Image.Image, bits: int) -> int:
     if picture.format in ("PNG", "PPM"):
         return WHITE_16
     raise ValueError("it has levels of 32 bits, whose white is not known: save it with 8 or 16 bits a channel")
-
-
-def _refuse_signs(picture: Image.Image, bits: int) -> None:
-    if bits <= 16 and _SIGNED in _numbers(picture, _SAMPLE_FORMAT, 1):
-        raise ValueError("its levels have a sign, so that black and white are not known: save it without")
-
-
-def _refuse_swapped_floats(picture: Image.Image) -> None:
-    compressed = _numbers(picture, _COMPRESSION, _UNCOMPRESSED) != (_UNCOMPRESSED,)
-    if compressed and isinstance(picture, TiffImageFile) and picture.tag_v2.prefix.startswith(b"MM"):
-        raise ValueError(
-            "it is a big-endian TIFF of compressed floats, whose bytes Pillow swaps: save it uncompressed, or with 8 or 16 bits"
-        )
 
 
 def _opaque(picture: Image.Image, bits: int) -> Image.Image:
@@ -134,9 +138,3 @@ def _as_shown(clear: Any, bits: int) -> Any:
         return tuple(_as_shown(level, bits) for level in clear)
     level = clear & (2**bits - 1)
     return level >> 8 if bits == 16 else level * (255 // (2**bits - 1))
-
-
-def _numbers(picture: Image.Image, tag: int, default: int) -> tuple[int, ...]:
-    """The numbers of a TIFF's tag; of other pictures the default."""
-    found = picture.tag_v2.get(tag, default) if isinstance(picture, TiffImageFile) else default
-    return found if isinstance(found, tuple) else (found,)

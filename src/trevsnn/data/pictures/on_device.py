@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import center_crop, resize, resized_cr
 
 from trevsnn.data.config import DataConfig
 from trevsnn.data.part import About
-from trevsnn.data.pictures.cover import covering_size, evaluated_size
+from trevsnn.data.pictures.cover import covering_size, evaluated_size, middle_of
 from trevsnn.data.pictures.raw import CHANGES, Drawn, RawBatch, RawItem
 from trevsnn.errors import UsageError
 
@@ -212,9 +212,9 @@ class DeviceLoader:
 
 def _covering(pictures: Tensor, least_HW: tuple[int, int]) -> Tensor:
     """Pictures (..., h, w) of one size, resized with antialiasing to cover H x W."""
-    height, width = pictures.shape[-2:]
+    left, top, width, height = middle_of((pictures.shape[-1], pictures.shape[-2]), least_HW)
     columns, rows = covering_size((width, height), least_HW)
-    return resize(pictures, [rows, columns], antialias=True)
+    return resize(pictures[..., top : top + height, left : left + width], [rows, columns], antialias=True)
 
 
 def _shifted(images: Tensor, padding: int, top_B: Tensor, left_B: Tensor) -> Tensor:

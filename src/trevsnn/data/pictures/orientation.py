@@ -30,11 +30,16 @@ def orientation_of(picture: Image.Image, content: bytes) -> int:
     Args:
         picture: as Pillow has opened it.
         content: of its file.
+
+    Raises:
+        OSError, ValueError, SyntaxError: it is a damaged PNG.
     """
     if isinstance(picture, TiffImageFile):
         return UPRIGHT
-    if isinstance(picture, PngImageFile) and not any(mark in content for mark in _PNG_MARKS):
-        return UPRIGHT  # Pillow would decode the whole picture, since EXIF may stand after it
+    if isinstance(picture, PngImageFile):
+        if not any(mark in content for mark in _PNG_MARKS):
+            return UPRIGHT  # Pillow would decode the whole picture, since EXIF may stand after it
+        picture.load()  # as Pillow would below, where an error would be taken for one of EXIF, and the rest for a picture
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:

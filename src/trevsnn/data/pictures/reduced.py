@@ -10,7 +10,7 @@ from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
-from trevsnn.data.pictures.cover import covering_size
+from trevsnn.data.pictures.cover import covering_size, middle_of
 from trevsnn.data.pictures.file import REDUCTIONS, PictureFile
 
 
@@ -53,7 +53,8 @@ class Reduced:
             top, left, height, width = self.resize.get_params(shaped(file.size), self.resize.scale, self.resize.ratio)
             rows, columns = self.resize.size
             return (left, top, width, height), (columns, rows)
-        return (0, 0, *file.size), covering_size(file.size, self.resize.least_HW)
+        middle = middle_of(file.size, self.resize.least_HW)
+        return middle, covering_size(middle[2:], self.resize.least_HW)
 
 
 def shaped(size: tuple[int, int]) -> Tensor:

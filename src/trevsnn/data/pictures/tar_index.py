@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from trevsnn.data.pictures.file import PICTURE_ENDINGS
-from trevsnn.data.regular import read_regular
 from trevsnn.errors import RunError, UsageError
-from trevsnn.files import renamed_when_complete
+from trevsnn.files import read_file, renamed_when_complete
 from trevsnn.terminal import Terminal
 
 INDEX_VERSION = 2  # raise it when the same shard comes to give another index
@@ -97,7 +96,7 @@ def _kept(file: Path, key: bytes, size: int) -> NDArray[np.void] | None:
         size: of the shard, bytes.
     """
     try:
-        content = read_regular(file, MOST_INDEX)
+        content = read_file(file, MOST_INDEX, links=True)
         written = content[_DIGEST:]
         if content[:_DIGEST] != _digest(key, written):
             return None
