@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,12 +53,30 @@ def write_picture(figure: Any, path: Path) -> None:
     Raises:
         RunError: it cannot be written, or there is no such format.
     """
-    content = io.BytesIO()
     try:
-        figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=110)
+        content = figure_bytes(figure, path.suffix.removeprefix(".") or "png")
     except ValueError as error:
         raise RunError(f"{path} cannot be drawn ({error}): give a file that ends in .png, .svg or .pdf.") from error
-    write_file(path, content.getvalue())
+    write_file(path, content)
+
+
+def figure_bytes(figure: Any, format: str = "png", dpi: int = 110) -> bytes:
+    """A Matplotlib figure as the content of a file. Its texts are never set by LaTeX, an outside program, though a file
+    ``matplotlibrc`` in the working folder, which somebody else may have made, asks for that.
+
+    Raises:
+        ValueError: there is no such format.
+    """
+    from matplotlib import rc_context
+    from matplotlib.text import Text
+
+    content = io.BytesIO()
+    with rc_context({"text.usetex": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # of a name in another script
+        for text in figure.findobj(Text):
+            text.set_usetex(False)
+        figure.savefig(content, format=format, dpi=dpi)
+    return content.getvalue()
 
 
 def append_to_file(path: Path, content: bytes) -> None:
@@ -126,6 +145,19 @@ def read_json(path: Path, most: int = SMALL) -> Any:
         return json.loads(read_file(path, most))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """A file of a folder; in the Hub's cache, whose folders are links to files two folders above, that file.
+
+    A link to anywhere else is left as it is, and refused by :func:`read_file`.
+    """
+    path = folder / name
+    try:
+        blob = path.resolve()
+    except RuntimeError:  # of Python up to 3.12, where links lead in a circle
+        return path
+    return blob if blob.parent == folder.resolve().parent.parent / "blobs" else path
 
 
 def refuse_links(*paths: Path) -> None:

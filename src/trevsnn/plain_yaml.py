@@ -27,12 +27,18 @@ _FLOAT = re.compile(
 )
 
 
+# No octal numbers and no sexagesimal ones, which YAML 1.1 makes of 010 and 1:30: nobody means them.
+_INT = re.compile(r"[-+]?(0|[1-9][\d_]*|0x[\da-fA-F_]+)")
+_DIGITS = 100  # of a number, at most
+
+
 class NotPlainError(yaml.YAMLError):
     """YAML that has what is refused here."""
 
 
 def parse_yaml(text: str) -> Any:
-    """What a text of YAML says, with numbers such as ``1e-3``, which YAML 1.1 takes for texts, and no dates.
+    """What a text of YAML says, with numbers such as ``1e-3``, which YAML 1.1 takes for texts; dates, ``010`` and
+    ``1:30`` are texts.
 
     Raises:
         yaml.YAMLError: it is none, or has what is refused here.
@@ -55,11 +61,8 @@ def parse_yaml(text: str) -> Any:
     root = yaml.compose(text, loader)
     if root is None:
         return None
-    _check_keys(root)
-    try:
-        return loader("").construct_document(root)
-    except ValueError as error:  # a number of thousands of digits
-        raise NotPlainError(str(error)) from error
+    _check_nodes(root)
+    return loader("").construct_document(root)
 
 
 def read_yaml(path: Path) -> tuple[str, Any]:
@@ -73,10 +76,12 @@ def read_yaml(path: Path) -> tuple[str, Any]:
     return text, parse_yaml(text)
 
 
-def _check_keys(node: yaml.Node) -> None:
+def _check_nodes(node: yaml.Node) -> None:
+    if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int" and len(node.value) > _DIGITS:
+        raise NotPlainError(f"line {node.start_mark.line + 1} has a number of more than {_DIGITS} digits")
     if isinstance(node, yaml.SequenceNode):
         for inner in node.value:
-            _check_keys(inner)
+            _check_nodes(inner)
     elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -86,7 +91,7 @@ def _check_keys(node: yaml.Node) -> None:
             if key.value in seen:
                 raise NotPlainError(f"{where} has {key.value!r} a second time: leave out one of the two")
             seen.add(key.value)
-            _check_keys(value)
+            _check_nodes(value)
 
 
 @cache
@@ -94,10 +99,11 @@ def _loader(*, quick: bool) -> Any:
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader) if quick else yaml.SafeLoader):  # type: ignore[misc]
         pass
 
-    other = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+    other = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
     kept = yaml.SafeLoader.yaml_implicit_resolvers.items()
     Loader.yaml_implicit_resolvers = {first: [rule for rule in rules if rule[0] not in other] for first, rules in kept}
     Loader.add_implicit_resolver(other[0], re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+0123456789."))
+    Loader.add_implicit_resolver(other[1], re.compile(f"^(?:{_INT.pattern})$"), list("-+0123456789"))
     return Loader
 
 

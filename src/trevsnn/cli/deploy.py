@@ -39,7 +39,8 @@ def export(
     from trevsnn.deploy.card import folding_sentence
     from trevsnn.deploy.export import export_run
 
-    out = out or run.with_name(f"{run.name}-exported")
+    named = run.resolve() if run.name in ("", "..") else run  # "." has no name of its own
+    out = out or named.parent / f"{named.name}-exported"
     report = export_run(run, out, weights, formats, compact, data)
     table = Table("form", "largest difference of a logit", "same class", title=f"{out}, {report['checkpoint']}")
     for row in report["comparisons"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import warnings
 from collections.abc import Sequence
 from mimetypes import guess_type
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from trevsnn.errors import UsageError
-from trevsnn.files import write_file
+from trevsnn.files import figure_bytes, write_file
 from trevsnn.terminal import visible
 
 TABLE, PICTURE = "confusion.csv", "confusion.png"
@@ -99,11 +98,7 @@ def write_confusion(
         lines.writerows([name, *row] for name, row in zip(classes, confusion_KK, strict=True))
         write_file(table, text.getvalue().encode("utf-8", "backslashreplace"))
     if picture is not None:
-        content = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # of a name in another script
-            confusion_picture(classes, np.array(confusion_KK), title).savefig(content, format="png", dpi=110)
-        write_file(picture, content.getvalue())
+        write_file(picture, figure_bytes(confusion_picture(classes, np.array(confusion_KK), title)))
     return [path for path in (table, picture) if path is not None]
 
 

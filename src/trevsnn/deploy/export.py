@@ -194,9 +194,10 @@ def _figures(path: Path, config: RunConfig) -> dict[str, Any]:
     found = read_json(path / ABOUT).get("figures", {}) if (path / ABOUT).is_file() else RunFolder(path).summary()
     try:
         size = plain_size("image_size", found.get("image_size", config.data.image_size))
-        rates = [float(rate) for rate in found["firing_rates"]] if found else []
+        rates = list(found["firing_rates"]) if found else []
         figures = {name: found[name] for name in FIGURES if name in found}
-        if not all(is_number(figures[name]) or (name, figures[name]) == ("test_accuracy", None) for name in figures):
+        measured = {name: value for name, value in figures.items() if (name, value) != ("test_accuracy", None)}
+        if not all(map(is_number, [*measured.values(), *rates])):
             raise ValueError("a figure is no number")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"the figures of {path} are damaged ({error}): export the run again.") from error

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trevsnn.errors import RunError
-from trevsnn.files import read_file, read_json, write_file
+from trevsnn.files import file_of, read_file, read_json, write_file
 from trevsnn.network.config import CIRCUMSTANCES
 from trevsnn.network.encoders import AnnealedLeakyReLU
 from trevsnn.network.packing import unpack
@@ -66,7 +66,7 @@ class HubModel(
             )
         if folder.is_dir():
             try:
-                if not isinstance(read_json(_file_of(folder, CONFIG)), dict):
+                if not isinstance(read_json(file_of(folder, CONFIG)), dict):
                     raise ValueError("it is no object")
             except (OSError, ValueError) as error:
                 raise RunError(f"{folder / CONFIG} is damaged ({error}): export the model again.") from error
@@ -118,7 +118,7 @@ class HubModel(
         if config is None:
             raise RunError(f"the repository {model_id} holds no {CONFIG}: it is not of a trevsnn model.")
         if Path(model_id).is_dir():
-            file = _file_of(Path(model_id), WEIGHTS)
+            file = file_of(Path(model_id), WEIGHTS)
         else:
             downloaded = hf_hub_download(
                 model_id, WEIGHTS, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
@@ -126,13 +126,6 @@ class HubModel(
             )  # fmt: skip
             file = Path(downloaded).resolve()  # the Hub's cache is made of links
         return load_pretrained(cls, file, config, changes)
-
-
-def _file_of(folder: Path, name: str) -> Path:
-    """A file of a folder; in the Hub's cache, whose folders are links to files two folders above, that file."""
-    path = folder / name
-    blob = path.resolve()
-    return blob if blob.parent == folder.resolve().parents[1] / "blobs" else path
 
 
 def save_network(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -10,6 +10,7 @@ from trevsnn.network.config import TRevSNNConfig
 from trevsnn.run.folder import is_number
 
 LONGEST = 1000  # characters of a class's name
+LEAST_STD = 1e-9  # of pixels in 0..1, whose least difference is 1.5e-5; of what is less float32 may make 0
 
 
 def read_about(plain: Any, network: TRevSNNConfig) -> About:
@@ -35,8 +36,8 @@ def read_about(plain: Any, network: TRevSNNConfig) -> About:
         sound = isinstance(values, list | tuple) and len(values) == channels
         if not sound or not all(is_number(value) and math.isfinite(value) for value in values):
             raise ValueError(f"{name} is not a finite number for each of {channels} channels")
-    if not all(value > 0 for value in plain["std"]):
-        raise ValueError("std is not positive")
+    if not all(value >= LEAST_STD for value in plain["std"]):
+        raise ValueError(f"std is not at least {LEAST_STD}")
     return About(classes, int(channels), tuple(map(float, plain["mean"])), tuple(map(float, plain["std"])))
 
 

@@ -105,19 +105,31 @@ def _read(path: Path, numbers: int) -> bytes:
 
 def checkpoints(folder: Path, prefix: str) -> list[Path]:
     """The complete checkpoints ``prefix-NUMBER`` in a folder, latest first. Raises RunError where one is a link."""
-    named = re.compile(rf"{prefix}-(\d+)")
+    named = re.compile(rf"{prefix}-([0-9]+)")
     found = {path: int(match[1]) for path in folder.glob(f"{prefix}-*") if (match := named.fullmatch(path.name))}
     refuse_links(*found)
     return sorted((path for path in found if path.is_dir()), key=found.__getitem__, reverse=True)
 
 
-def remove_checkpoints(folder: Path, prefix: str, keep: int) -> None:
-    """Remove all but the latest ``keep`` checkpoints. Raises RunError where that fails, or one is a link."""
-    for old in checkpoints(folder, prefix)[keep:]:
+def remove_other_checkpoints(saved: Path, keep: int) -> None:
+    """Remove all checkpoints of a kind but the one that was saved just now and the ``keep - 1`` before it.
+
+    Those of later steps go, too: the run has gone on from an earlier one, and they would be taken for its latest.
+
+    Args:
+        saved: its folder, ``prefix-NUMBER``.
+        keep: how many stay.
+
+    Raises:
+        RunError: that fails, or one is a link.
+    """
+    found = checkpoints(saved.parent, saved.name.partition("-")[0])
+    latest = found.index(saved)
+    for other in found[:latest] + found[latest + keep :]:
         try:
-            shutil.rmtree(old)
+            shutil.rmtree(other)
         except OSError as error:
-            raise unwritable(old, error) from error
+            raise unwritable(other, error) from error
 
 
 def _serialise(tensors: Mapping[str, Tensor]) -> bytes:

@@ -23,6 +23,8 @@ def read_content(path: Path) -> tuple[str, dict[str, Any]]:
     """
     try:
         text, content = read_yaml(path.resolve())  # a link of the user's own is followed
+    except RuntimeError as error:  # of Python up to 3.12, where links lead in a circle
+        raise UsageError(f"--config {path} is a link that leads to itself: give a YAML file.") from error
     except OSError as error:
         raise UsageError(f"--config {path} cannot be read ({error.strerror}): give a YAML file.") from error
     except (yaml.YAMLError, ValueError) as error:

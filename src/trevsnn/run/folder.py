@@ -14,9 +14,11 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import yaml
@@ -126,7 +128,7 @@ class RunFolder:
             check_names(content, types_of(RunConfig))
             return config_of(Namespace(), text)
         except (ArgumentError, ValueError, TypeError, OSError, yaml.YAMLError) as error:
-            first = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else str(error).splitlines()[0]
+            first = shorten(str(error), 300, placeholder=" ...")
             raise RunError(f"{self.config_file} is damaged ({first}): mend it, or train anew.") from error
 
     def change_config(self, config: RunConfig, notes: Sequence[str]) -> None:
@@ -172,8 +174,9 @@ class RunFolder:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of a JSON file is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value of a JSON file is a number that a float can hold; infinite ones and NaN are."""
+    sound = isinstance(value, float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
+    return sound and not isinstance(value, bool)
 
 
 def resume_command(path: Path) -> str:

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from trevsnn.errors import RunError, UsageError
-from trevsnn.files import read_file, read_json
+from trevsnn.files import file_of, read_file, read_json
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.hub import check_finite
 from trevsnn.network.model import TRevSNN
@@ -122,6 +122,6 @@ def _classes(about: Path | None) -> tuple[str, ...] | None:
     if about is None or not about.is_file():
         return None
     try:
-        return read_classes(read_json(about.resolve())["about"]["classes"])
+        return read_classes(read_json(file_of(about.parent, about.name))["about"]["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{about} is damaged ({error}): export the model again.") from error

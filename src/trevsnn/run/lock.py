@@ -43,7 +43,7 @@ class RunLock:
             run: the folder, for the message.
 
         Raises:
-            RunError: another process trains the run, or the file cannot be made.
+            RunError: another process trains the run, the file cannot be made, or it has a second name.
         """
         try:
             handle = open_to_lock(path)
@@ -51,6 +51,9 @@ class RunLock:
             raise RunError(
                 f"{path} cannot be made ({error.strerror}): make {run} writable, or name another with --run."
             ) from error
+        if os.fstat(handle).st_nlink > 1:  # a hard link: the same file under a second name, perhaps in another folder
+            os.close(handle)
+            raise RunError(f"{path} is a file that has a second name elsewhere and would be overwritten: remove it, and go on.")
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

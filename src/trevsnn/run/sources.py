@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trevsnn.errors import UsageError
-from trevsnn.files import read_json
+from trevsnn.files import file_of, read_json
 from trevsnn.run.config import to_dict
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.options import flatten
@@ -70,13 +70,13 @@ def options_of(source: str) -> dict[str, Any]:
         from huggingface_hub import hf_hub_download
 
         file = Path(from_hub(repository_of(source), lambda name: hf_hub_download(name, NETWORK)))
-        return {"model": _network(file)}
+        return {"model": _network(file.parent)}
     folder = folder_of(source)
     if folder is None:
-        beside = Path(source).with_name(NETWORK)
-        return {"model": _network(beside)} if beside.is_file() else {}
+        beside = Path(source).parent
+        return {"model": _network(beside)} if (beside / NETWORK).is_file() else {}
     if not (folder / "config.yaml").is_file() and (folder / NETWORK).is_file():
-        return {"model": _network(folder / NETWORK)}
+        return {"model": _network(folder)}
     plain = to_dict(RunFolder.open(folder).read_config())
     return {"model": plain["model"], "data": {"image_size": plain["data"]["image_size"]}}
 
@@ -101,9 +101,9 @@ def brought_by(options: Mapping[str, Any], *, own_pictures: bool) -> dict[str, A
     return {name: value for name, value in flatten(options_of(source)).items() if name not in of_the_data}
 
 
-def _network(file: Path) -> dict[str, Any]:
+def _network(folder: Path) -> dict[str, Any]:
     try:
-        plain = read_json(file.resolve())  # the Hub's cache is made of links
+        plain = read_json(file_of(folder, NETWORK))
         return {name: value for name, value in plain.items() if name != "slope"}
     except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{file} is damaged ({error}): give other weights with init.") from error
+        raise UsageError(f"{folder / NETWORK} is damaged ({error}): give other weights with init.") from error

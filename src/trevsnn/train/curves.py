@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from trevsnn.files import write_file
+from trevsnn.files import figure_bytes, write_file
 from trevsnn.train.report import History, metrics_csv
 
 DRAWN_EVERY = 10.0  # seconds
@@ -49,9 +48,7 @@ class EpochFiles:
         """
         if not self._not_drawn:
             return
-        picture = io.BytesIO()
-        curves(self._not_drawn).savefig(picture, format="png", dpi=110)
-        write_file(self.folder / "curves.png", picture.getvalue())
+        write_file(self.folder / "curves.png", figure_bytes(curves(self._not_drawn)))
         self._drawn_at, self._not_drawn = time.monotonic(), []
 
 

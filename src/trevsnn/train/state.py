@@ -20,11 +20,12 @@ from trevsnn.errors import RunError
 from trevsnn.network.encoders import slope_at
 from trevsnn.network.model import TRevSNN
 from trevsnn.reversible.precision import widest
-from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
+from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_other_checkpoints, save_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.run.load import load_weights
 from trevsnn.terminal import say
 from trevsnn.train.guard import StepGuard
+from trevsnn.train.moments import load_moments
 from trevsnn.train.origin import compare_data, compare_origin, data_of, origin_of
 from trevsnn.train.report import History
 from trevsnn.train.saved import check_state
@@ -128,7 +129,7 @@ class TrainingState:
         self.guard.skipped = self.unreadable = 0
 
     def save(self, folder: Path) -> None:
-        """Write everything to ``folder/step-N`` and remove all but the latest two of them.
+        """Write everything to ``folder/step-N`` and remove all others but the one before it.
 
         Raises:
             RunError: it cannot be written; earlier checkpoints are intact.
@@ -147,20 +148,20 @@ class TrainingState:
         }  # fmt: skip
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
-        save_checkpoint(folder / f"step-{self.step:09d}", weights, state)
-        remove_checkpoints(folder, "step", keep=STEP_CHECKPOINTS)
+        saved = folder / f"step-{self.step:09d}"
+        save_checkpoint(saved, weights, state)
+        remove_other_checkpoints(saved, keep=STEP_CHECKPOINTS)
         self.saved_at = time.monotonic()
 
     def save_best(self, folder: Path, epoch: int) -> None:
-        """Write the evaluated weights to ``folder/best-E``, E counted from 1, and remove earlier ones.
+        """Write the evaluated weights to ``folder/best-E``, E counted from 1, and remove all others.
 
         Raises:
             RunError: it cannot be written; earlier checkpoints are intact.
         """
-        save_checkpoint(
-            folder / f"best-{epoch + 1:06d}", {"model": self.evaluated.state_dict()}, self._for_evaluation()
-        )
-        remove_checkpoints(folder, "best", keep=1)
+        saved = folder / f"best-{epoch + 1:06d}"
+        save_checkpoint(saved, {"model": self.evaluated.state_dict()}, self._for_evaluation())
+        remove_other_checkpoints(saved, keep=1)
 
     def restore(self, folder: Path, console: Console) -> dict[str, Any]:
         """Load the latest intact checkpoint of ``folder``; where there is none, leave everything as it is.
@@ -202,8 +203,7 @@ class TrainingState:
             load_weights(self.model, weights["model"], checkpoint)
             if self.ema is not None:
                 load_weights(self.ema.module, weights["ema"], checkpoint)
-            self.optimizer.load_state_dict(state["optimizer"])
-            _as_weights_lie(self.optimizer)
+            load_moments(self.optimizer, state["optimizer"], self.config.optim.name)
             self._load_random(state["random"])
             if self.scaler is not None and "scaler" in state:
                 self.scaler.load_state_dict(state["scaler"])
@@ -231,15 +231,3 @@ class TrainingState:
     def _for_evaluation(self) -> dict[str, Any]:
         """What evaluating the weights needs besides the config."""
         return {"slope": self.slope, "about": asdict(self.about)}
-
-
-def _as_weights_lie(optimizer: Optimizer) -> None:
-    """Give the moments of a weight its memory format, which files do not hold.
-
-    AdamW in one pass reads both by address and does not look at strides; for the others the order of sums is the same
-    again.
-    """
-    for weight, moments in optimizer.state.items():
-        for name, value in moments.items():
-            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
-                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

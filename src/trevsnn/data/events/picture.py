@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -18,6 +16,7 @@ from trevsnn.data.events.colours import BRIGHTER, DARKER, Span, drawn, palette
 from trevsnn.data.events.look import Sensor, rate_windows
 from trevsnn.data.events.recordings import Events
 from trevsnn.data.events.units import counted, rate_text, time_text, time_unit
+from trevsnn.files import figure_bytes
 from trevsnn.terminal import visible
 
 DPI = 100
@@ -150,8 +149,4 @@ class _Canvas:
         self.text(left, 33, note)
 
     def png(self) -> bytes:
-        content = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # of a name in another script
-            self.figure.savefig(content, format="png", dpi=DPI)
-        return content.getvalue()
+        return figure_bytes(self.figure, dpi=DPI)

@@ -15,7 +15,7 @@ from trevsnn.deploy.int8.layers import IntegerConv
 from trevsnn.deploy.int8.loops import set_threads
 from trevsnn.deploy.int8.maps import channels_last
 from trevsnn.deploy.int8.reader import Operator, Reader
-from trevsnn.deploy.onnx.model import check_input, read_onnx, reading
+from trevsnn.deploy.onnx.model import check_input, check_logits, computing, read_onnx, reading
 from trevsnn.deploy.onnx.roles import read_loops
 from trevsnn.network.model import TRevSNN
 
@@ -65,6 +65,7 @@ class SpikeDriven:
         with reading(path):
             reader = Reader(file.graph.initializer, crossover)
             self.operators = [reader.operator(loop) for loop in loops]
+        self.path, self.model = path, model
         _find_last_uses(self.operators)
 
     @property
@@ -80,15 +81,18 @@ class SpikeDriven:
 
         Raises:
             ValueError: the input has another shape than the file takes, or holds NaN.
+            RunError: the file does not compute logits from it.
         """
         check_input(x, self.shape)
         set_threads()
         maps: dict[str, Any] = {"input": channels_last(x.numpy(force=True))}
-        for operator in self.operators:
-            maps[operator.output] = operator.run(*(maps[name] for name in operator.inputs))
-            for name in operator.last_use_of:
-                del maps[name]
-        return torch.from_numpy(maps["logits"])
+        with computing(self.path):
+            for operator in self.operators:
+                maps[operator.output] = operator.run(*(maps[name] for name in operator.inputs))
+                for name in operator.last_use_of:
+                    del maps[name]
+            check_logits(maps["logits"].shape, len(x), self.model)
+            return torch.from_numpy(maps["logits"])
 
 
 def _find_last_uses(operators: list[Operator]) -> None:

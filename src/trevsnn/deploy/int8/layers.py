@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from trevsnn.deploy.int8 import loops
-from trevsnn.deploy.int8.maps import Array, Codes, Floats, pad_to_lanes
+from trevsnn.deploy.int8.maps import Array, Codes, Floats, check_map, pad_to_lanes
 from trevsnn.deploy.int8.product import IntegerProduct
 
 HIDDEN_AT_ONCE = 2**18  # hidden neurons a thread computes at once: their sums fit a cache of 1 MiB
@@ -44,6 +44,26 @@ class QLinearConv(NamedTuple):
     y_scale: Any
     y_zero: Any
     bias: NDArray[np.int32]
+
+    def check(self) -> QLinearConv:
+        """Itself. The compiled loops read by address: what does not fit together would be read from beyond its end.
+
+        Raises:
+            ValueError: shapes or types are not those above.
+        """
+        types = {
+            "x_scale": np.float32, "x_zero": np.uint8, "weight": np.int8, "weight_scale": np.float32,
+            "weight_zero": np.int8, "y_scale": np.float32, "y_zero": np.uint8, "bias": np.int32,
+        }  # fmt: skip
+        outputs = self.weight.shape[:1]
+        for name, kind in types.items():
+            value = getattr(self, name)
+            shape = outputs if name in ("weight_scale", "weight_zero", "bias") else value.shape if name == "weight" else ()
+            if value.dtype != kind or value.shape != shape or value.size == 0:
+                raise ValueError(f"{name} of a convolution is {value.dtype} {value.shape}")
+        if self.weight.ndim != 4 or self.weight_zero.any():
+            raise ValueError("a convolution has no four axes, or zero points of weights that are not 0")
+        return self
 
     @property
     def scale(self) -> Floats:
@@ -74,10 +94,17 @@ class Hidden(NamedTuple):
 
 
 class IntegerDepthwise:
-    """DW1 or DW2, a depthwise convolution of stride 1, with what comes before or after it."""
+    """DW1 or DW2, a depthwise convolution of stride 1, with what comes before or after it.
+
+    Raises:
+        ValueError: the constants, or later the maps, do not fit together.
+    """
 
     def __init__(self, constants: QLinearConv) -> None:
-        weight_C1HW, bias = constants.weight, constants.bias
+        weight_C1HW, bias = constants.check().weight, constants.bias
+        _, inputs, height, width = weight_C1HW.shape
+        if inputs != 1 or height != width or height % 2 == 0:
+            raise ValueError(f"the weight of a depthwise convolution is {weight_C1HW.shape}")
         self.x_zero, self.y_zero = int(constants.x_zero), int(constants.y_zero)
         self.loops, self.kernel_size = loops.chosen(), weight_C1HW.shape[-1]
         self.weight = pad_to_lanes(weight_C1HW.reshape(len(bias), -1).T.astype(np.float32))
@@ -85,6 +112,7 @@ class IntegerDepthwise:
 
     def of_spikes(self, threshold: np.float32, potential: Floats) -> Codes:
         """``DW(s(v))``, codes, with ``s(v) = 1 if v >= threshold else 0``."""
+        check_map(potential, np.float32, len(self.bias))
         out = np.empty(potential.shape, np.uint8)
         self.loops.depthwise(
             potential, threshold, self.x_zero, self.kernel_size, self.weight, self.bias, self.scale, self.y_zero,
@@ -96,6 +124,11 @@ class IntegerDepthwise:
         self, y_scale: np.float32, alpha: Floats, potential: Floats, codes: Codes, previous: Floats | None = None
     ) -> Floats:
         """``v + y_scale * (DW(codes) - y_zero)``, and ``alpha * previous`` added to it where there is a state before."""
+        check_map(codes, np.uint8, len(self.bias))
+        shapes = [(potential, codes.shape)]
+        shapes += [] if previous is None else [(previous, codes.shape), (alpha, self.bias.shape)]
+        if any(array.shape != shape or array.dtype != np.float32 for array, shape in shapes):
+            raise ValueError(f"states are not of the shape {codes.shape} of what is added to them")
         out = np.empty(potential.shape, np.float32)
         self.loops.depthwise(
             codes, None, self.x_zero, self.kernel_size, self.weight, self.bias, self.scale, self.y_zero, y_scale,
@@ -133,16 +166,19 @@ class IntegerConv:
         firing: bool = False,
         picture: bool = False,
     ) -> None:
-        weight_NCHW = constants.weight
+        weight_NCHW = constants.check().weight
         self.x_zero, self.y_zero = int(constants.x_zero), int(constants.y_zero)
         self.kernel_size = weight_NCHW.shape[2:]
         self.stride, self.padding = tuple(attributes["strides"]), tuple(attributes["pads"][:2])
+        if min(self.stride) < 1 or min(self.padding) < 0:
+            raise ValueError(f"a convolution has strides {self.stride} and padding {self.padding}")
         self.pointwise = self.kernel_size == self.stride == (1, 1) and self.x_zero == 0
         self.inputs = weight_NCHW[0].size
         self.bias, self.scale = pad_to_lanes(constants.bias), pad_to_lanes(constants.scale)
         weight_HWCN = pad_to_lanes(weight_NCHW.transpose(2, 3, 1, 0))
         if not picture:
             weight_HWCN = pad_to_lanes(weight_HWCN, axis=2)
+        self.channels = weight_HWCN.shape[2]
         self.weight = pad_to_lanes(weight_HWCN.reshape(-1, weight_HWCN.shape[-1]), axis=0)
         self.product = IntegerProduct(self.weight, signed=self.x_zero > 0)
         self.rows = np.arange(len(self.weight), dtype=np.int32) * np.int32(self.weight.shape[1])
@@ -156,12 +192,16 @@ class IntegerConv:
         self.rate: float | None = None
 
     def __call__(self, x: Codes | Hidden) -> Codes | Hidden:
-        """(B, H, W, C) to (B, H', W', N)."""
+        """(B, H, W, C) to (B, H', W', N). Raises ValueError where the maps do not fit."""
         if isinstance(x, Hidden):
+            if x.conv.weight.shape[1] != len(self.weight) or not self.pointwise:
+                raise ValueError("PW2 is not for as many inputs as PW1 has outputs")
             size, parts, threshold = x.codes.shape[:3], x.parts, x.conv.threshold
         elif self.threshold is not None:
+            check_map(x, np.uint8, self.channels)
             return Hidden(x, self)
         else:
+            check_map(x, np.uint8, self.channels)
             size = self.output_size(x)
             parts, threshold = partial(self.columns, x, size), self.no_spike
         out = np.empty((size[0] * size[1] * size[2], len(self.bias)), np.uint8)
@@ -208,6 +248,8 @@ class IntegerConv:
             yield 0, self.pixels(codes)
             return
         inputs, (batch, height, width) = len(self.weight), size
+        if min(height, width) < 1:
+            raise ValueError(f"a convolution of {codes.shape[1]} x {codes.shape[2]} pixels gives none")
         lines = max(1, INPUTS_AT_ONCE // (width * inputs))
         for first in range(0, batch * height, lines):
             out = np.empty(min(lines, batch * height - first) * width * inputs, np.int8)

@@ -5,14 +5,30 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from trevsnn.errors import RunError
+
+
+#: Options of Numba in the working folder, which it reads whenever it is loaded, and may be from an export that was sent.
+NUMBA_CONFIG = ".numba_config.yaml"
+
 
 @cache
 def chosen() -> Any:
-    """The module of the loops: :mod:`.loops_numba`, or :mod:`.loops_numpy` where Numba is not installed, with a warning."""
+    """The module of the loops: :mod:`.loops_numba`, or :mod:`.loops_numpy` where Numba is not installed, with a warning.
+
+    Raises:
+        RunError: Numba would take options from a file in the working folder.
+    """
+    if Path(NUMBA_CONFIG).exists():
+        raise RunError(
+            f"the working folder {Path.cwd()} holds {NUMBA_CONFIG}, which may name a folder of compiled code that Numba would run: "
+            "remove it, or work in another folder, and give Numba's options as environment variables."
+        )
     try:
         loops = import_module("trevsnn.deploy.int8.loops_numba")
     except ImportError:

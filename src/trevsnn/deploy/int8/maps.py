@@ -27,6 +27,22 @@ def pad_to_lanes(values: Array, axis: int = -1, value: int = 0) -> Array:
     return np.ascontiguousarray(np.pad(values, widths, constant_values=value))
 
 
+def check_map(values: Array, like: type, channels: int | None = None) -> None:
+    """Check a map before a compiled loop reads it by address.
+
+    Args:
+        values: the map.
+        like: type of its elements, ``np.uint8`` or ``np.float32``.
+        channels: that it has; None for any multiple of ``LANES``.
+
+    Raises:
+        ValueError: it is another.
+    """
+    fits = values.ndim == 4 and (values.shape[3] % LANES == 0 if channels is None else values.shape[3] == channels)
+    if values.dtype != like or not fits or not values.flags.c_contiguous:
+        raise ValueError(f"a map is {values.dtype} {values.shape}, which does not fit the operator that takes it")
+
+
 def channels_last(x: Array) -> Array:
     """(..., C, H, W) to (..., H, W, C), contiguous."""
     return np.ascontiguousarray(np.moveaxis(x, -3, -1))
@@ -54,9 +70,18 @@ def dequantise(zero: int, scale: np.float32, repeats: int, size: tuple[int, int]
         repeats: how often every pixel stands in each direction.
         size: H and W of the result, where that is less than all pixels; None for all.
         maps: the codes, or a potential of the result's size and the codes.
+
+    Raises:
+        ValueError: they do not fit together.
     """
     *potential, codes = maps
+    check_map(codes, np.uint8)
     batch, height, width, channels = codes.shape
-    out = np.empty((batch, *(size or (repeats * height, repeats * width)), channels), np.float32)
+    rows, columns = size or (repeats * height, repeats * width)
+    if repeats < 1 or not 0 < rows <= repeats * height or not 0 < columns <= repeats * width:
+        raise ValueError(f"maps of {height} x {width}, {repeats} times as large, are to be {rows} x {columns}")
+    out = np.empty((batch, rows, columns, channels), np.float32)
+    if potential and (potential[0].dtype != out.dtype or potential[0].shape != out.shape):
+        raise ValueError(f"a potential is {potential[0].shape}, and what is added to it {out.shape}")
     loops.chosen().dequantise(codes, zero, scale, repeats, potential[0].reshape(-1) if potential else None, out)
     return out

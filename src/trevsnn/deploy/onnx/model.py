@@ -106,7 +106,8 @@ class OnnxModel:
         with reading(path):  # from its bytes: by a path it may name other files, of whose numbers it would be made
             content = read_onnx(path)
             self.session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self.shape = self.session.get_inputs()[0].shape[1:]  # an axis of any size by a name
+            self.shape = self.session.get_inputs()[0].shape[1:]  # an axis of any size by a name
+        self.path, self.model = path, model
         if model is not None:
             check_fingerprint(self.session.get_modelmeta().custom_metadata_map.get(FINGERPRINT), model, path)
 
@@ -115,10 +116,13 @@ class OnnxModel:
 
         Raises:
             ValueError: the input has another shape than the file takes, or holds NaN.
+            RunError: the file does not compute logits from it.
         """
         check_input(x, self.shape)
-        (logits,) = self.session.run(None, {"input": x.contiguous().numpy()})
-        return torch.from_numpy(logits)
+        with computing(self.path):
+            (logits,) = self.session.run(["logits"], {"input": x.contiguous().numpy()})
+            check_logits(logits.shape, len(x), self.model)
+            return torch.from_numpy(logits)
 
 
 def read_onnx(path: Path) -> bytes:
@@ -136,6 +140,24 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # those of ONNX, protobuf and ONNX Runtime have no common class of their own
         first = (str(error).splitlines() or [""])[0]
         raise RunError(f"{path} is missing or no ONNX file ({first}): export the model again.") from error
+
+
+@contextmanager
+def computing(path: Path) -> Iterator[None]:
+    """Turn whatever fails within into a RunError about the file at ``path``: its operators do not fit together, or to the network."""
+    try:
+        yield
+    except Exception as error:  # of ONNX Runtime, NumPy and PyTorch
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path} cannot be computed ({first}): export the model again.") from error
+
+
+def check_logits(shape: Sequence[int], items: int, model: TRevSNN | None) -> None:
+    """Check the shape of logits. Raises ValueError where there are not those of each class for each item."""
+    config = None if model is None else model.config
+    classes = shape[-1] if config is None else config.num_classes or config.channels[-1]
+    if tuple(shape) != (items, classes):
+        raise ValueError(f"it gives {tuple(shape)} numbers for {items} items of {classes} classes")
 
 
 def check_input(x: Tensor, shape: Sequence[int | str]) -> None:
