@@ -14,12 +14,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trevsnn.data.convention import Convention
     from trevsnn.data.events.frames import bin_events
     from trevsnn.data.events.recordings import read_recording
 
-__all__ = ["bin_events", "read_recording"]
+__all__ = ["Convention", "bin_events", "read_recording"]
 
-_MODULE_OF = {"bin_events": "trevsnn.data.events.frames", "read_recording": "trevsnn.data.events.recordings"}
+_MODULE_OF = {
+    "Convention": "trevsnn.data.convention",
+    "bin_events": "trevsnn.data.events.frames",
+    "read_recording": "trevsnn.data.events.recordings",
+}
 
 
 def __getattr__(name: str) -> Any:
