@@ -49,7 +49,7 @@ def test_binning_refuses_another_sensor_and_names_the_event():
     for stray in (10, -1):
         events["x"][41] = stray
         with pytest.raises(
-            ValueError, match=rf"event 42 of 100, at 123 us, lies at \({stray}, 7\), outside a sensor of 10 x 34"
+            RunError, match=rf"event 42 of 100, at 123 us, lies at \({stray}, 7\), outside a sensor of 10 x 34"
         ):
             bin_events(events, 2, 8, (10, 34), "time")
     events["x"][41], events["p"][3] = 0, 2

@@ -35,10 +35,13 @@ def bin_events(
         (T, 2, H, W), polarities darker and brighter, of the smallest unsigned type that holds every count.
 
     Raises:
-        ValueError: an event lies outside the sensor, or has a polarity other than 0 and 1.
+        RunError: an event lies outside the sensor.
+        ValueError: one has a polarity other than 0 and 1.
     """
     if (stray := first_stray(events, sensor)) is not None:
-        raise ValueError(stray)
+        raise RunError(
+            f"The recording does not fit: {stray}. Give the sensor's width and height, or leave such events out."
+        )
     if events["p"].max() > 1:
         raise ValueError(f"it has an event of polarity {events['p'].max()}; known are 0 (darker) and 1 (brighter)")
     (width, height), (rows, columns) = sensor, height_and_width(size)
@@ -142,7 +145,9 @@ class Binning:
         Raises:
             ValueError: an event lies outside the sensor, with ``skip`` every event.
         """
-        first = first_stray(events, self.sensor) if self.skip else None
+        first = first_stray(events, self.sensor)
+        if first is not None and not self.skip:
+            raise ValueError(first)
         within = events if first is None else events[is_within(events, self.sensor)]
         if not len(within):
             raise ValueError(

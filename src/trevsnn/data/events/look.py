@@ -151,11 +151,12 @@ def hot_pixels(events: Events) -> dict[str, Any]:
         ``count``; ``events``, of all of them; ``pixels``, the five busiest, each with ``x``, ``y``, ``events`` and the
         ``share`` of all events.
     """
-    # By place and not as a map: a stray event must not make the map large. Rows are 2^17 apart, so that no neighbour of a
-    # pixel at the edge is in another row.
-    places, counts = np.unique(events["y"].astype(np.int64) << 17 | events["x"], return_counts=True)
+    # By place and not as a map: a stray event must not make the map large. Rows are so far apart that no neighbour of a pixel at
+    # the edge is in another row.
+    row = int(events["x"].max(initial=0)) + 2
+    places, counts = np.unique(events["y"].astype(np.int64) * row + events["x"], return_counts=True)
     around_8N = np.zeros((8, len(places)), np.int64)
-    steps = [dy * 2**17 + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    steps = [dy * row + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
     for around_N, step in zip(around_8N, steps, strict=True):
         at = np.searchsorted(places, places + step)
         there = places[np.minimum(at, len(places) - 1)] == places + step
@@ -166,7 +167,7 @@ def hot_pixels(events: Events) -> dict[str, Any]:
     return {
         "count": len(hot), "events": int(counts[hot].sum()),
         "pixels": [
-            {"x": int(places[i]) & 0x1FFFF, "y": int(places[i]) >> 17, "events": int(counts[i]), "share": int(counts[i]) / len(events)}
+            {"x": int(places[i]) % row, "y": int(places[i]) // row, "events": int(counts[i]), "share": int(counts[i]) / len(events)}
             for i in hot[:HOT_LISTED].tolist()
         ],
     }  # fmt: skip

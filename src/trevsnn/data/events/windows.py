@@ -10,7 +10,7 @@ import numpy as np
 from trevsnn.data.events.recordings import EVENT, Events
 from trevsnn.errors import RunError
 
-MOST = 2**22  # events that are kept between blocks: 54 MB
+MOST = 2**22  # events that are kept between blocks: 71 MB
 
 
 class Window(NamedTuple):
