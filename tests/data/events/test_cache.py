@@ -77,7 +77,12 @@ def test_a_cache_that_is_damaged_or_replaced_is_made_anew(tmp_path):
             again = load_events(config, "train", 4)
         assert all(np.array_equal(again.read(i), frame) for i, frame in enumerate(frames))
         assert cache.read_bytes() == content
-    for bad in (b"{", b"[]", b'{"sha256": 3}', about.read_bytes().replace(b"a", b"b")):
+    said = about.read_bytes()
+    hurt = [
+        said.replace(old, new)
+        for old, new in ((b"a", b"b"), (b'"dropped"', b'"dropqed"'), (b"{}", b'{"1": "no"}'), (b"{}", b"5"))
+    ]
+    for bad in (b"{", b"[]", b'{"sha256": 3}', *hurt):
         about.write_bytes(bad)
         with pytest.warns(UserWarning, match="is damaged"):
             load_events(config, "train", 4)

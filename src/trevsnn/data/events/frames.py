@@ -101,7 +101,9 @@ def frame_numbers(events: Events, frames: int, by: BinBy) -> NDArray[np.int64]:
     if by == "count":
         return np.arange(len(events)) * frames // len(events)
     since = events["t"] - events["t"][0]
-    return since * frames // (since[-1] + 1)
+    span = int(since[-1]) + 1
+    # by where frames begin, as times of years have no product with T in 64 bits
+    return np.searchsorted([-(-k * span // frames) for k in range(1, frames)], since, side="right")
 
 
 class Binned(NamedTuple):

@@ -20,7 +20,6 @@ FORMATS = {
 }  # fmt: skip
 WINDOWS = 60  # of equal time, for the rate over time
 PEAK_US = 10_000  # the busiest time looked for is so long
-LONGEST_US = 2**53  # 285 years: longer times are damage, and no float64 holds them
 HOT_TIMES, HOT_LEAST, HOT_LISTED = 10, 20, 5
 
 Sensor = tuple[int, int]
@@ -30,15 +29,11 @@ def open_to_look(path: Path, convention: Convention = UNSTATED) -> Recording:
     """A recording whose figures can be told.
 
     Raises:
-        UnreadableError: its times span more than 285 years; and as :func:`trevsnn.data.events.recordings.open_recording`.
-        RunError, UsageError: as that.
+        UnreadableError, RunError, UsageError: as :func:`trevsnn.data.events.recordings.open_recording`.
     """
     if path.is_dir():
         raise UnreadableError(f"{path} is no file: give a recording, or a folder of recordings.")
-    recording = open_recording(path, convention)
-    if duration_us(recording.events) > LONGEST_US:
-        raise UnreadableError(f"{path} spans more than 285 years by the times of its events: fetch it again.")
-    return recording
+    return open_recording(path, convention)
 
 
 def duration_us(events: Events) -> int:

@@ -35,6 +35,8 @@ __all__ = [
 BLOCK = 256 << 10
 #: Characters of a library's error that are shown.
 MOST_SAID = 300
+#: Microseconds from the first event to the last, 285 years: more is damage, and no float64 holds it.
+LONGEST_US = 2**53
 UNSTATED = Convention()
 
 #: What decodes the formats that can be decoded as they arrive, by the files' ending.
@@ -110,8 +112,8 @@ def open_recording(path: Path, convention: Convention = UNSTATED) -> Recording:
         convention: what the numbers of ``.csv``, ``.h5`` and ``.npz`` mean where the file does not say it.
 
     Raises:
-        UnreadableError: the file is missing, cut off, empty, too large, or not of its format; its clock was reset; or it must be told
-            what its numbers mean.
+        UnreadableError: the file is missing, cut off, empty, too large, or not of its format; its clock was reset, or its times span
+            more than 285 years; or it must be told what its numbers mean.
         RunError: the file's ending is none of these.
         UsageError: the library that reads it, of the extra ``events``, is not installed.
     """
@@ -128,6 +130,10 @@ def open_recording(path: Path, convention: Convention = UNSTATED) -> Recording:
     disordered = int(np.count_nonzero(t > earliest))
     if disordered:
         events = events[np.argsort(t, kind="stable")]
+    if int(events["t"][-1]) - int(events["t"][0]) > LONGEST_US:
+        raise UnreadableError(
+            f"{path} cannot be read as a recording: its events span more than 285 years. Fetch it again."
+        )
     return Recording(events, source.sensor, disordered)
 
 
