@@ -213,6 +213,8 @@ def test_npz_that_is_no_table_a_pickle_or_a_bomb_is_named(tmp_path):
     refused("is of type object, which is not read", **{**COLUMNS, "p": np.array([{}, 1], object)})
     zeros = np.zeros(40 << 20, np.int8)
     refused("it holds 41943040 events in ", x=zeros, y=zeros, t=zeros, p=zeros)
+    wide = np.zeros(300_000, [(name, "i8") for name in "xytp"] + [("rest", "V224")])
+    refused("bytes unpack to 76800000, which those of no recording do", events=wide)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in "xytp":
             header = io.BytesIO()

@@ -32,6 +32,8 @@ from trevsnn.data.events.formats.table import (
 SLICE = 1 << 20
 #: Elements of an array that says something about the others.
 MOST_NOTES = 16
+#: Arrays unpack to up to so many times the bytes that they take, and to so many always. Whole numbers of 64 bits do to some ten times.
+MOST_TIMES, ALWAYS = 64, 64 << 20
 #: Bytes of the list of what is in the file, some 60 for each array; Python takes ten times as much for it.
 MOST_DIRECTORY = 1 << 20
 
@@ -102,6 +104,8 @@ class NpzRecording:
     def _check(self, arrays: list[_Array]) -> None:
         stored = min(sum(array.member.compress_size for array in arrays), self._path.stat().st_size)
         check_packing(max(array.shape[0] if array.shape else 1 for array in arrays), stored)
+        if (size := sum(array.size for array in arrays)) > max(MOST_TIMES * stored, ALWAYS):
+            raise ValueError(f"its {stored} bytes unpack to {size}, which those of no recording do")
 
     def _note(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> list[str]:
         note = _Array.look(archive, member, "U")
@@ -145,12 +149,16 @@ class _Array:
             raise ValueError(f"its array {member.filename} is of shape {array.shape}")
         return array
 
+    @property
+    def size(self) -> int:
+        """Bytes that it has, unpacked."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def read(self, archive: zipfile.ZipFile) -> NDArray[Any]:
-        size = math.prod(self.shape) * self.dtype.itemsize
         with archive.open(self.member) as file:
             _header(file)
-            content = file.read(size)
-            if len(content) != size or file.read(1):
+            content = file.read(self.size)
+            if len(content) != self.size or file.read(1):
                 raise ValueError(f"its array {self.member.filename} is not as long as its header says")
         return np.frombuffer(content, self.dtype).reshape(self.shape, order="F" if self.fortran else "C")
 

@@ -29,7 +29,7 @@ SPELT: dict[str, TimeUnit] = {
 }  # fmt: skip
 #: A table of up to so many events for each byte that it takes in a file is read, and a small one always. Real ones take
 #: a byte an event or more; one that is packed far more tightly was made to fill a machine's memory.
-MOST_PER_BYTE, SMALL = 16, 1 << 20
+MOST_PER_BYTE, SMALL = 4, 1 << 20
 #: Bytes of an element of a structured array.
 MOST_FIELDS = 256
 
