@@ -199,6 +199,21 @@ def test_chunks_as_h5py_packs_them_unpack_to_what_they_have(tmp_path):
             assert not read_recording(path)["t"].any()
 
 
+@pytest.mark.parametrize("plugin", ["Blosc", "LZ4", "Zstd"])
+def test_chunks_of_plugins_unpack_to_what_they_have(tmp_path, plugin):
+    packing = dict(getattr(pytest.importorskip("hdf5plugin"), plugin)())
+    path = tmp_path / "a.h5"
+    write_hdf5(path, EVENTS, chunks=(64,), **packing)
+    assert np.array_equal(read_recording(path), EVENTS)
+    for length in (499, 501):
+        write(path, **{n: EVENTS[n] for n in "ytp"})
+        with h5py.File(path, "a") as file:
+            other = file.create_dataset("other", data=np.arange(length), chunks=(length,), **packing)
+            _, chunk = other.id.read_direct_chunk((0,))
+            file.create_dataset("x", (500,), "i8", chunks=(500,), **packing).id.write_direct_chunk((0,), chunk)
+        refused(path, "its dataset /x has a chunk, from 0 on, that does not unpack to its 4000 bytes")
+
+
 def test_packings_that_cannot_be_looked_into_are_refused(tmp_path):
     write(tmp_path / "a.h5", **{n: EVENTS[n] for n in "ytp"})
     with h5py.File(tmp_path / "a.h5", "a") as file:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trevsnn.data.events.formats.event import RefusedError
+from trevsnn.data.events.formats.extra import need
 
-DEFLATE, SHUFFLE, FLETCHER32, LZF, BLOSC = 1, 2, 3, 32000, 32001
+DEFLATE, SHUFFLE, FLETCHER32, LZF, BLOSC, LZ4, ZSTD = 1, 2, 3, 32000, 32001, 32004, 32015
 #: Filters that come with the library, whose chunks nothing else can look at, and no recording is known to have.
 UNCHECKED = {4: "SZIP", 5: "N-bit", 6: "scale-offset"}
 #: Bytes that are unpacked at a time.
@@ -29,7 +30,7 @@ def filters_of(dataset: Any) -> list[int]:
 def check_chunks(dataset: Any) -> None:
     """Check that each chunk of a dataset unpacks to as many bytes as a chunk has, if its filters are known.
 
-    Those of plugins other than Blosc are not looked at.
+    Those of plugins other than Blosc, LZ4 and Zstandard are not looked at.
 
     Args:
         dataset: of h5py.
@@ -107,4 +108,20 @@ def _blosc(content: bytes, most: int) -> int:
     return int.from_bytes(content[4:8], "little") if len(content) >= 16 else -1
 
 
-LENGTHS: dict[int, Callable[[bytes, int], int]] = {DEFLATE: _deflated, LZF: _lzf, BLOSC: _blosc}
+def _lz4(content: bytes, most: int) -> int:
+    """What the header says, by which the plugin unpacks."""
+    return int.from_bytes(content[:8], "big")
+
+
+def _zstd(content: bytes, most: int) -> int:
+    """What the header says, beyond which Zstandard unpacks nothing."""
+    zstandard = need("zstandard")
+    try:
+        return zstandard.get_frame_parameters(content).content_size
+    except zstandard.ZstdError:
+        return -1
+
+
+LENGTHS: dict[int, Callable[[bytes, int], int]] = {
+    DEFLATE: _deflated, LZF: _lzf, BLOSC: _blosc, LZ4: _lz4, ZSTD: _zstd,
+}  # fmt: skip
