@@ -36,7 +36,7 @@ def bin_events(
 
     Raises:
         RunError: an event lies outside the sensor.
-        ValueError: one has a polarity other than 0 and 1.
+        ValueError: one has a polarity other than 0 and 1, or is before the one in front of it.
     """
     if (stray := first_stray(events, sensor)) is not None:
         raise RunError(
@@ -44,6 +44,8 @@ def bin_events(
         )
     if events["p"].max() > 1:
         raise ValueError(f"it has an event of polarity {events['p'].max()}; known are 0 (darker) and 1 (brighter)")
+    if np.any(events["t"][1:] < events["t"][:-1]):
+        raise ValueError("its events are not in the order of time: sort them, stably")
     (width, height), (rows, columns) = sensor, height_and_width(size)
     shown_rows, shown_columns = _shown(sensor, (rows, columns)) if letterbox else (rows, columns)
     y = events["y"].astype(np.int64) * shown_rows // height + (rows - shown_rows) // 2

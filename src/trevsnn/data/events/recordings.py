@@ -219,7 +219,7 @@ def _source(path: Path, suffix: str, convention: Convention) -> Blocks:
 
 def _known(path: Path, ending: str | None = None) -> str:
     suffix = (path.suffix if ending is None else ending).lower()
-    if suffix not in READERS and not os.path.lexists(path):
+    if not suffix and not os.path.lexists(path):
         raise UnreadableError(f"{path} does not exist: has the data folder moved?")
     if suffix not in READERS:
         raise RunError(f"{path}: no recordings end in {suffix or 'nothing'}; known are {', '.join(READERS)}.")
