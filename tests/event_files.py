@@ -101,8 +101,9 @@ def write_evt3(path: Path, events: np.ndarray) -> None:
 def write_aedat4(
     path: Path, events: np.ndarray, compression: int = 1, size: int = 100, sensor: tuple[int, int] = (34, 34)
 ) -> None:
-    """AEDAT 4 with packets of so many events, uncompressed (0) or by LZ4 (1), without a table of the packets."""
-    lz4 = pytest.importorskip("lz4.frame")
+    """AEDAT 4 with packets of so many events, uncompressed (0) or by LZ4 (1) or Zstandard (3), without a table of the packets."""
+    library = {1: "lz4.frame", 3: "zstandard"}.get(compression)
+    compress = pytest.importorskip(library).compress if library else bytes
 
     def buffer(mark: bytes, fields: list[tuple[int, bytes]], behind: bytes) -> bytes:
         """A FlatBuffer of one table, whose fields are (bytes from its beginning, value), with its length before it."""
@@ -136,7 +137,7 @@ def write_aedat4(
         for name in "xytp":
             words[name] = part[name]
         packet = buffer(b"EVTS", [(4, struct.pack("<I", 4))], struct.pack("<I", len(part)) + words.tobytes())
-        packet = lz4.compress(packet) if compression else packet
+        packet = compress(packet)
         content += struct.pack("<ii", 0, len(packet)) + packet
     path.write_bytes(content)
 

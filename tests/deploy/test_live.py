@@ -114,6 +114,7 @@ def test_events_are_classified_as_they_arrive(recording, capsys):
         (["n-mnist", "R", "--window_ms", ".nan"], 2, "--window_ms is nan; it must"),
         (["n-mnist", "R", "--window_ms", "20", "--hop_ms", "-1"], 2, "--hop_ms is -1; it must"),
         (["n-mnist", "R", "--window_ms", "500"], 1, "shorter than a window of 500 ms: lower --window_ms"),
+        (["n-mnist", "EMPTY", "--window_ms", "500"], 1, "the recording holds no events: fetch it again"),
         (["n-mnist", "R", "--format", "raw"], 2, "--format belongs to standard input"),
         (["n-mnist", "-", "--window_ms", "20"], 2, "give it, such as --format raw"),
         (
@@ -130,7 +131,13 @@ def test_what_cannot_be_streamed_is_said(tmp_path, recording, capsys, arguments,
     stray["t"], stray["x"][10], stray["y"][10] = np.arange(30) * 3, 99, 3
     stray["t"][-1] = 50_000
     write_nmnist(tmp_path / "stray.bin", stray)
-    place = {"R": str(recording), "MISSING": str(tmp_path / "b.bin"), "STRAY": str(tmp_path / "stray.bin")}
+    (tmp_path / "empty.bin").touch()
+    place = {
+        "EMPTY": str(tmp_path / "empty.bin"),
+        "R": str(recording),
+        "MISSING": str(tmp_path / "b.bin"),
+        "STRAY": str(tmp_path / "stray.bin"),
+    }
     assert main(["stream", *(place.get(a, a) for a in arguments)]) == code
     assert message in capsys.readouterr().err
 

@@ -36,7 +36,10 @@ def stratified_split(labels_N: NDArray[Any], held_out: float | int) -> tuple[NDA
             np.arange(len(labels_N)), test_size=held_out, random_state=SPLIT_SEED, stratify=labels_N
         )
     except ValueError as error:
-        raise RunError(f"no validation part can be cut from {len(labels_N)} training items ({error}).") from error
+        raise RunError(
+            f"no validation part can be cut from {len(labels_N)} training items ({error}): add items, or say which are for validation, by a "
+            "part val."
+        ) from error
     return np.asarray(parts[0]), np.asarray(parts[1])
 
 

@@ -79,7 +79,7 @@ class Live:
 
         Raises:
             UnreadableError, RunError, UsageError: as :func:`trevsnn.data.events.recordings.blocks`; or an event lies outside the sensor,
-                too many are in a window, or the recording is shorter than one.
+                too many are in a window, or the recording is shorter than one or without events.
         """
         windows, first = Windows(round(self.window_ms * 1000), round(self.hop_ms * 1000)), None
         for window in self._windows(windows, blocks(source, ending, self.config.data.convention)):
@@ -88,6 +88,8 @@ class Live:
             place = {"window": self.windows, "from": window.start - first, "until": window.end - first}
             yield place | self._classify(window)
         self.late = windows.late
+        if not windows.events:
+            raise RunError("the recording holds no events: fetch it again.")
         if not self.windows:
             raise RunError(f"the recording is shorter than a window of {self.window_ms:g} ms: lower --window_ms.")
 

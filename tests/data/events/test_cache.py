@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from event_files import event_config, folder_of_recordings, some_events, write_nmnist
+from event_files import WRITERS, event_config, folder_of_recordings, some_events, write_nmnist
 from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.events.sets import load_events
@@ -77,7 +77,12 @@ def test_a_cache_that_is_damaged_or_replaced_is_made_anew(tmp_path):
             again = load_events(config, "train", 4)
         assert all(np.array_equal(again.read(i), frame) for i, frame in enumerate(frames))
         assert cache.read_bytes() == content
-    for bad in (b"{", b"[]", b'{"sha256": 3}', about.read_bytes().replace(b"a", b"b")):
+    said = about.read_bytes()
+    hurt = [
+        said.replace(old, new)
+        for old, new in ((b"a", b"b"), (b'"dropped"', b'"dropqed"'), (b"{}", b'{"1": "no"}'), (b"{}", b"5"))
+    ]
+    for bad in (b"{", b"[]", b'{"sha256": 3}', *hurt):
         about.write_bytes(bad)
         with pytest.warns(UserWarning, match="is damaged"):
             load_events(config, "train", 4)
@@ -151,6 +156,26 @@ def test_what_cannot_be_read_is_skipped_and_strays_are_dropped_if_that_is_asked_
     assert np.array_equal(item.numpy(), training[0, index + 1][0].numpy())
     evaluated = TensorDataset(part, config, 0, timesteps=2, training=False)
     assert evaluated[0, index][1:] == (IGNORED, index)
+
+
+@pytest.mark.parametrize("writer", ["table.csv", "plain.h5", "arrays.npz"])
+def test_an_event_far_outside_is_dropped_alone(tmp_path, writer):
+    """As -1 comes out of 16 bits without a sign."""
+    stray, places = some_events(30), np.arange(30)
+    stray["t"], stray["x"][7], stray["y"][9] = places, 65_535, -70_000
+    for name in ("cat", "dog"):
+        for i in range(3):
+            path = tmp_path / "data" / name / f"{i}{Path(writer).suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            WRITERS[writer](path, stray if (name, i) == ("cat", 0) else some_events(30))
+    with pytest.raises(UnreadableError, match=r"its event 8 of 30, at 7 us, lies at \(65535, \d+\), outside a sensor"):
+        load_events(event_config(tmp_path), "train", 2)
+    with pytest.warns(
+        UserWarning, match=r"2 events outside the sensor were dropped, in 1 of 2 recordings: .*at \(65535,"
+    ):
+        part = load_events(event_config(tmp_path, on_unreadable="skip"), "train", 2)
+    kept = np.delete(stray, [7, 9])
+    assert np.array_equal(part.read(0), bin_events(kept, 2, 17, (34, 34), "count"))
 
 
 def test_recordings_without_a_piece_are_left_out_if_that_is_asked_for(tmp_path):

@@ -1,5 +1,6 @@
 """Event data sets: their parts, and real recordings."""
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -93,6 +94,32 @@ def test_gestures_are_cut_out_of_recordings_by_person(tmp_path):
     (tmp_path / "g" / "user12_led_labels.csv").unlink()
     with pytest.raises(RunError, match=r"user12_led_labels.csv is missing or damaged"):
         load_events(config, "test", 5)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("trials_to_train.txt", b"", "trials_to_train.txt names no recordings with trials of part train"),
+        ("trials_to_train.txt", b"\xff", "trials_to_train.txt is missing or damaged"),
+        ("trials_to_train.txt", b"../user01_led.aedat", r"names \.\./user01_led.aedat, which is not in its folder"),
+        (
+            "user01_led_labels.csv",
+            b"class,startTime_usec,endTime_usec\n1,0,%d" % 10**30,
+            "it has a trial from 0 to 1000",
+        ),
+        ("user01_led_labels.csv", b"class,startTime_usec,endTime_usec\n1,9,5", "it has a trial from 9 to 5 us"),
+        ("user01_led_labels.csv", None, "it is a pipe or a device, and no file"),
+    ],
+)
+def test_a_damaged_list_of_gestures_is_named(tmp_path, file, content, message):
+    gestures(tmp_path)
+    (tmp_path / file).unlink()
+    if content is None:
+        os.mkfifo(tmp_path / file)
+    else:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(RunError, match=message):
+        list_recordings(tmp_path, "train")
 
 
 def test_real_nmnist_recordings(tmp_path):

@@ -43,18 +43,30 @@ def test_binning_counts_every_event_once(n, frames, size, sensor, by, seed):
         assert np.ptp(slow.sum((1, 2, 3))) <= 1
 
 
+def test_times_of_centuries_are_in_their_frames():
+    """Whose product with T has no place in 64 bits."""
+    events = some_events(5)
+    events["t"] = np.array([-(2**52), -(2**52) + 1, 0, 2**51, 2**52 - 1])
+    counts = bin_events(events, 4096, 34, (34, 34), "time")
+    assert [int(f) for f in np.flatnonzero(counts.sum((1, 2, 3)))] == [0, 2048, 3072, 4095]
+    assert counts[0].sum() == 2
+
+
 def test_binning_refuses_another_sensor_and_names_the_event():
     events = some_events(100, (10, 34))
     events["x"][41], events["y"][41], events["t"] = 10, 7, np.arange(100) * 3
     for stray in (10, -1):
         events["x"][41] = stray
         with pytest.raises(
-            ValueError, match=rf"event 42 of 100, at 123 us, lies at \({stray}, 7\), outside a sensor of 10 x 34"
+            RunError, match=rf"event 42 of 100, at 123 us, lies at \({stray}, 7\), outside a sensor of 10 x 34"
         ):
             bin_events(events, 2, 8, (10, 34), "time")
     events["x"][41], events["p"][3] = 0, 2
     with pytest.raises(ValueError, match="an event of polarity 2; known are 0"):
         bin_events(events, 2, 8, (10, 34), "time")
+    for by in ("time", "count"):
+        with pytest.raises(ValueError, match="its events are not in the order of time"):
+            bin_events(some_events(9)[::-1], 2, 8, (34, 34), by)
 
 
 @pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.uint16), (65_536, np.uint32)])

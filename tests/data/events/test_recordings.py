@@ -75,8 +75,9 @@ def test_truncated_real_recordings_are_named(tmp_path):
 def test_unknown_and_missing_recordings_and_extras_are_named(tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r"no recordings end in .mp4; known are .aedat, .aedat4, .bin, "):
         read_recording(tmp_path / "a.mp4")
-    with pytest.raises(UnreadableError, match=r"a.bin does not exist"):
-        read_recording(tmp_path / "a.bin")
+    for name in ("a.bin", "no folder"):
+        with pytest.raises(UnreadableError, match=rf"{name} does not exist"):
+            read_recording(tmp_path / name)
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "a.h5").write_bytes(b"x")
     with pytest.raises(UsageError, match=r"needs h5py: pip install 'trevsnn\[events\]'"):

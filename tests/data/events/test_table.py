@@ -1,5 +1,7 @@
 """A folder of recordings with a table of labels, and parts that are given otherwise."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,17 @@ def test_a_table_may_say_the_parts(tmp_path):
         ("file,label\n", "names no recordings"),
         ("file,label\na.bin\n", "line 2 of .*labels.csv has no label: fill it in"),
         ("file,label\na.bin,cat\na.bin,dog\n", "names a.bin twice"),
+        ("file,label\n./a.bin,cat\na.bin,dog\n", "names a.bin twice"),
+        ("file,label\na.bin,cat\nsub/link.bin,dog\n", "names a.bin and sub/link.bin, which are one file"),
+        (
+            "file,label\na.bin,arm, left\nb.bin,dog\n",
+            "line 2 has more fields than there are columns: put a label with a comma",
+        ),
+        (
+            "file,label,label\na.bin,cat,dog\n",
+            "its first line names the columns file, label, label, not file and label, each once",
+        ),
+        ('file,label\n\n"a.bin","c\nat"\n\nc.bin,dog\n', "line 6 .* names c.bin, which is not there"),
         ("file,label\na.bin,cat\nc.bin,dog\n", "line 3 .* names c.bin, which is not there"),
         ("file,label\n../a.bin,cat\n", r"names \.\./a.bin, which is outside the folder"),
         ("file,label\n/a.bin,cat\n", "which is outside the folder"),
@@ -72,9 +85,28 @@ def test_a_table_may_say_the_parts(tmp_path):
 def test_a_table_that_cannot_be_meant_is_refused(tmp_path, table, message):
     for name in ("a", "b"):
         write_nmnist(tmp_path / f"{name}.bin", some_events(10))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "link.bin").symlink_to("../a.bin")
     (tmp_path / "notes.txt").touch()
     (tmp_path / "labels.csv").write_text(table)
     with pytest.raises(RunError, match=message):
+        list_recordings(tmp_path, "train")
+
+
+def test_spaces_around_what_a_table_says_are_none_of_it(tmp_path):
+    flat(tmp_path / "data", [f"{c}{i}.bin, {c} " for c in "xy" for i in range(3)], " file, label ")
+    part = list_recordings(tmp_path / "data", "test")
+    assert (part.files, part.classes) == (["x2.bin", "y2.bin"], ("x", "y"))
+
+
+def test_a_table_that_is_no_file_is_not_waited_for(tmp_path):
+    folder_of_recordings(tmp_path, 3)
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(RunError, match=r"labels.csv cannot be read .* \(it is a pipe or a device, and no file\)"):
+        list_recordings(tmp_path, "train")
+    (tmp_path / "labels.csv").unlink()
+    (tmp_path / "labels.csv").symlink_to("nothing")
+    with pytest.raises(RunError, match=r"labels.csv cannot be read as a table of labels .*No such file"):
         list_recordings(tmp_path, "train")
 
 

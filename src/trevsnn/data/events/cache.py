@@ -24,7 +24,7 @@ from trevsnn.errors import RunError
 from trevsnn.files import LARGE, read_json, renamed_when_complete
 from trevsnn.terminal import Terminal
 
-CACHE_VERSION = 2  # raise it when the same parameters come to give other frames
+CACHE_VERSION = 3  # raise it when the same parameters come to give other frames
 #: Of counts, the narrowest first: most recordings need one byte a pixel, and a file has one type.
 TYPES = (np.dtype("uint8"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
 
@@ -33,9 +33,9 @@ class EventFrames(FileList):
     """Recordings as frames (T, 2, H, W) of unsigned counts, binned once and kept in one file of the cache.
 
     The file is named by a hash of everything its content depends on: the excerpts' names, their files' sizes and times of
-    change, and how they are binned. A JSON file beside it holds its SHA-256, which is checked whenever it is opened: what is
-    damaged, or was replaced, is made anew. With ``on_unreadable: skip`` it holds also which recordings cannot be read, and
-    of which events outside the sensor were dropped; one warning says so.
+    change, and how they are binned. A JSON file beside it holds, with ``on_unreadable: skip``, which recordings cannot be
+    read and of which events outside the sensor were dropped, of which one warning tells; and the SHA-256 of the frames and of these,
+    which is checked whenever they are opened: what is damaged, or was replaced, is made anew.
 
     Args:
         listing: the recordings, or excerpts of them (:func:`trevsnn.data.events.excerpts.read_excerpt`), and labels.
@@ -107,7 +107,8 @@ class EventFrames(FileList):
         try:
             about = read_json(self._about, LARGE)
             with self.cache.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != about["sha256"]:
+                digest = hashlib.file_digest(file, "sha256")
+                if _with_lists(digest, about["problems"], about["dropped"]) != about["sha256"]:
                     raise ValueError("it has another SHA-256")
             shape, dtype = (found := np.load(self.cache, mmap_mode="r")).shape, found.dtype
             if shape != self._shape or dtype not in TYPES:
@@ -160,7 +161,8 @@ class EventFrames(FileList):
                 hashed.write(item.counts_TCHW.astype(dtype).tobytes())
             if len(problems) == len(self):
                 raise UnreadableError(f"not one of {len(self)} recordings can be read: {problems['0']}")
-            about = {"sha256": hashed.digest.hexdigest(), "problems": problems, "dropped": dropped}
+            sha256 = _with_lists(hashed.digest, problems, dropped)
+            about = {"sha256": sha256, "problems": problems, "dropped": dropped}
             with renamed_when_complete(self._about) as beside:
                 beside.write(json.dumps(about).encode())
             return about
@@ -180,6 +182,12 @@ class _Hashed:
     def write(self, content: bytes) -> None:
         self.digest.update(content)
         self.file.write(content)
+
+
+def _with_lists(digest: Any, problems: object, dropped: object) -> str:
+    """The SHA-256 of a file of frames and of what its file of JSON says of them."""
+    digest.update(json.dumps([problems, dropped]).encode())
+    return digest.hexdigest()
 
 
 def _binned(root: Path, binning: Binning, convention: Convention, name: str) -> Binned | str:

@@ -35,12 +35,17 @@ def bin_events(
         (T, 2, H, W), polarities darker and brighter, of the smallest unsigned type that holds every count.
 
     Raises:
-        ValueError: an event lies outside the sensor, or has a polarity other than 0 and 1.
+        RunError: an event lies outside the sensor.
+        ValueError: one has a polarity other than 0 and 1, or is before the one in front of it.
     """
     if (stray := first_stray(events, sensor)) is not None:
-        raise ValueError(stray)
+        raise RunError(
+            f"The recording does not fit: {stray}. Give the sensor's width and height, or leave such events out."
+        )
     if events["p"].max() > 1:
         raise ValueError(f"it has an event of polarity {events['p'].max()}; known are 0 (darker) and 1 (brighter)")
+    if np.any(events["t"][1:] < events["t"][:-1]):
+        raise ValueError("its events are not in the order of time: sort them, stably")
     (width, height), (rows, columns) = sensor, height_and_width(size)
     shown_rows, shown_columns = _shown(sensor, (rows, columns)) if letterbox else (rows, columns)
     y = events["y"].astype(np.int64) * shown_rows // height + (rows - shown_rows) // 2
@@ -98,7 +103,9 @@ def frame_numbers(events: Events, frames: int, by: BinBy) -> NDArray[np.int64]:
     if by == "count":
         return np.arange(len(events)) * frames // len(events)
     since = events["t"] - events["t"][0]
-    return since * frames // (since[-1] + 1)
+    span = int(since[-1]) + 1
+    # by where frames begin, as times of years have no product with T in 64 bits
+    return np.searchsorted([-(-k * span // frames) for k in range(1, frames)], since, side="right")
 
 
 class Binned(NamedTuple):
@@ -142,7 +149,9 @@ class Binning:
         Raises:
             ValueError: an event lies outside the sensor, with ``skip`` every event.
         """
-        first = first_stray(events, self.sensor) if self.skip else None
+        first = first_stray(events, self.sensor)
+        if first is not None and not self.skip:
+            raise ValueError(first)
         within = events if first is None else events[is_within(events, self.sensor)]
         if not len(within):
             raise ValueError(

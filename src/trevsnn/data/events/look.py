@@ -20,7 +20,6 @@ FORMATS = {
 }  # fmt: skip
 WINDOWS = 60  # of equal time, for the rate over time
 PEAK_US = 10_000  # the busiest time looked for is so long
-LONGEST_US = 2**53  # 285 years: longer times are damage, and no float64 holds them
 HOT_TIMES, HOT_LEAST, HOT_LISTED = 10, 20, 5
 
 Sensor = tuple[int, int]
@@ -30,15 +29,11 @@ def open_to_look(path: Path, convention: Convention = UNSTATED) -> Recording:
     """A recording whose figures can be told.
 
     Raises:
-        UnreadableError: its times span more than 285 years; and as :func:`trevsnn.data.events.recordings.open_recording`.
-        RunError, UsageError: as that.
+        UnreadableError, RunError, UsageError: as :func:`trevsnn.data.events.recordings.open_recording`.
     """
     if path.is_dir():
         raise UnreadableError(f"{path} is no file: give a recording, or a folder of recordings.")
-    recording = open_recording(path, convention)
-    if duration_us(recording.events) > LONGEST_US:
-        raise UnreadableError(f"{path} spans more than 285 years by the times of its events: fetch it again.")
-    return recording
+    return open_recording(path, convention)
 
 
 def duration_us(events: Events) -> int:
@@ -151,11 +146,12 @@ def hot_pixels(events: Events) -> dict[str, Any]:
         ``count``; ``events``, of all of them; ``pixels``, the five busiest, each with ``x``, ``y``, ``events`` and the
         ``share`` of all events.
     """
-    # By place and not as a map: a stray event must not make the map large. Rows are 2^17 apart, so that no neighbour of a
-    # pixel at the edge is in another row.
-    places, counts = np.unique(events["y"].astype(np.int64) << 17 | events["x"], return_counts=True)
+    # By place and not as a map: a stray event must not make the map large. Rows are so far apart that no neighbour of a pixel at
+    # the edge is in another row.
+    row = int(events["x"].max(initial=0)) + 2
+    places, counts = np.unique(events["y"].astype(np.int64) * row + events["x"], return_counts=True)
     around_8N = np.zeros((8, len(places)), np.int64)
-    steps = [dy * 2**17 + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    steps = [dy * row + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
     for around_N, step in zip(around_8N, steps, strict=True):
         at = np.searchsorted(places, places + step)
         there = places[np.minimum(at, len(places) - 1)] == places + step
@@ -166,7 +162,7 @@ def hot_pixels(events: Events) -> dict[str, Any]:
     return {
         "count": len(hot), "events": int(counts[hot].sum()),
         "pixels": [
-            {"x": int(places[i]) & 0x1FFFF, "y": int(places[i]) >> 17, "events": int(counts[i]), "share": int(counts[i]) / len(events)}
+            {"x": int(places[i]) % row, "y": int(places[i]) // row, "events": int(counts[i]), "share": int(counts[i]) / len(events)}
             for i in hot[:HOT_LISTED].tolist()
         ],
     }  # fmt: skip

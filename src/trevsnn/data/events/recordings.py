@@ -5,6 +5,7 @@ The formats are in :mod:`trevsnn.data.events.formats`; docs/data.md says which l
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ __all__ = [
 BLOCK = 256 << 10
 #: Characters of a library's error that are shown.
 MOST_SAID = 300
+#: Microseconds from the first event to the last, 285 years: more is damage, and no float64 holds it.
+LONGEST_US = 2**53
 UNSTATED = Convention()
 
 #: What decodes the formats that can be decoded as they arrive, by the files' ending.
@@ -110,8 +113,8 @@ def open_recording(path: Path, convention: Convention = UNSTATED) -> Recording:
         convention: what the numbers of ``.csv``, ``.h5`` and ``.npz`` mean where the file does not say it.
 
     Raises:
-        UnreadableError: the file is missing, cut off, empty, too large, or not of its format; its clock was reset; or it must be told
-            what its numbers mean.
+        UnreadableError: the file is missing, cut off, empty, too large, or not of its format; its clock was reset, or its times span
+            more than 285 years; or it must be told what its numbers mean.
         RunError: the file's ending is none of these.
         UsageError: the library that reads it, of the extra ``events``, is not installed.
     """
@@ -128,6 +131,10 @@ def open_recording(path: Path, convention: Convention = UNSTATED) -> Recording:
     disordered = int(np.count_nonzero(t > earliest))
     if disordered:
         events = events[np.argsort(t, kind="stable")]
+    if int(events["t"][-1]) - int(events["t"][0]) > LONGEST_US:
+        raise UnreadableError(
+            f"{path} cannot be read as a recording: its events span more than 285 years. Fetch it again."
+        )
     return Recording(events, source.sensor, disordered)
 
 
@@ -212,6 +219,8 @@ def _source(path: Path, suffix: str, convention: Convention) -> Blocks:
 
 def _known(path: Path, ending: str | None = None) -> str:
     suffix = (path.suffix if ending is None else ending).lower()
+    if not suffix and not os.path.lexists(path):
+        raise UnreadableError(f"{path} does not exist: has the data folder moved?")
     if suffix not in READERS:
         raise RunError(f"{path}: no recordings end in {suffix or 'nothing'}; known are {', '.join(READERS)}.")
     return suffix

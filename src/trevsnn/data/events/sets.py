@@ -10,14 +10,16 @@ from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.convention import Convention
 from trevsnn.data.events.cache import EventFrames
 from trevsnn.data.events.excerpts import both_directions, cut_listing, file_of
-from trevsnn.data.events.recordings import READERS, UNSTATED
+from trevsnn.data.events.recordings import LONGEST_US, READERS, UNSTATED
 from trevsnn.data.events.table import TABLE, has_table, natural, read_table, table_parts
 from trevsnn.data.listing import cut_validation, data_root, find_parts, list_classes, list_files, part_of
 from trevsnn.data.part import FileList
+from trevsnn.data.regular import read_regular
 from trevsnn.data.splitting import ordered_split, time_split
 from trevsnn.errors import RunError
 
 TRIALS = "trials_to_train.txt"  # a file of the published DVS128 Gesture
+MOST_BYTES = 2**20  # of the files that name recordings, of which there are 122
 GESTURES = (
     "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter clockwise",
     "left arm clockwise", "left arm counter clockwise", "arm roll", "air drums", "air guitar", "other gestures",
@@ -138,7 +140,13 @@ def _list(folder: Path, classes: Sequence[str]) -> FileList:
 def _gestures(root: Path, split: Split) -> FileList:
     """Trials named FILE.aedat@START-END (microseconds), one for each line of the recordings' _labels.csv."""
     listed = "test" if split == "test" else "train"
-    recordings = (root / f"trials_to_{listed}.txt").read_text().split()
+    trials = root / f"trials_to_{listed}.txt"
+    try:
+        recordings = read_regular(trials, MOST_BYTES).decode().split()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{trials} is missing or damaged ({error}): fetch DVS128 Gesture again.") from error
+    if outside := [name for name in recordings if Path(name).name != name]:
+        raise RunError(f"{trials} names {outside[0]}, which is not in its folder: fetch DVS128 Gesture again.")
     if listed == "train":
         people = sorted({name.partition("_")[0] for name in recordings})
         held_out = people[-max(1, len(people) // 10) :]
@@ -147,12 +155,17 @@ def _gestures(root: Path, split: Split) -> FileList:
     for name in recordings:
         table = root / f"{Path(name).stem}_labels.csv"
         try:
-            with table.open(newline="") as lines:
-                for row in csv.DictReader(lines):
-                    files.append(f"{name}@{int(row['startTime_usec'])}-{int(row['endTime_usec'])}")
-                    labels.append(int(row["class"]) - 1)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            lines = read_regular(table, MOST_BYTES).decode().splitlines()
+            for row in csv.DictReader(lines):
+                start, end = int(row["startTime_usec"]), int(row["endTime_usec"])
+                if not 0 <= start < end < LONGEST_US:
+                    raise ValueError(f"it has a trial from {start} to {end} us")
+                files.append(f"{name}@{start}-{end}")
+                labels.append(int(row["class"]) - 1)
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise RunError(f"{table} is missing or damaged ({error}): fetch DVS128 Gesture again.") from error
-        if not 0 <= min(labels) <= max(labels) < len(GESTURES):
+        if labels and not 0 <= min(labels) <= max(labels) < len(GESTURES):
             raise RunError(f"{table} names a class outside 1..{len(GESTURES)}: fetch DVS128 Gesture again.")
+    if not files:
+        raise RunError(f"{trials} names no recordings with trials of part {split}: fetch DVS128 Gesture again.")
     return FileList(root, files, labels, GESTURES)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from trevsnn.data.listing import SPLITS
 from trevsnn.data.part import FileList
+from trevsnn.data.regular import read_regular
 from trevsnn.errors import RunError, listed
 
 TABLE = "labels.csv"
@@ -17,7 +21,7 @@ NAMED = 3  # rows or files that an error names
 
 def has_table(root: Path) -> bool:
     """Whether a folder has a table of labels."""
-    return (root / TABLE).is_file()
+    return os.path.lexists(root / TABLE) and not (root / TABLE).is_dir()
 
 
 def read_table(root: Path, endings: Sequence[str]) -> dict[str | None, FileList]:
@@ -38,11 +42,10 @@ def read_table(root: Path, endings: Sequence[str]) -> dict[str | None, FileList]
             class has no recording to train on; or recordings of the folder do not stand in it.
     """
     rows = _rows(root)
-    for number, row in enumerate(rows, 2):
-        _check_row(root, number, row, endings)
+    for row in rows:
+        _check_row(root, row, endings)
     names = [row["file"] for row in rows]
-    if len(set(names)) < len(names):
-        raise RunError(f"{root / TABLE} names {_first_twice(names)} twice: leave one of the two rows.")
+    _check_once(root, names)
     _check_complete(root, names, endings)
     classes = sorted({row["label"] for row in rows})
     parts = SPLITS if "part" in rows[0] else (None,)
@@ -75,14 +78,14 @@ def natural(name: str) -> tuple[int, str]:
 def _rows(root: Path) -> list[dict[str, str]]:
     path = root / TABLE
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES} bytes")
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            table = csv.DictReader(lines, restkey="", strict=True)
-            columns = table.fieldnames or []
-            if not {"file", "label"} <= set(columns):
-                raise ValueError(f"its first line names the columns {', '.join(columns) or 'none'}, not file and label")
-            rows = [{name: value for name, value in row.items() if name in ("file", "label", "part")} for row in table]
+        lines = io.StringIO(read_regular(path, MOST_BYTES).decode("utf-8-sig"), newline="")
+        table = csv.DictReader(lines, strict=True)
+        table.fieldnames = columns = [name.strip() for name in table.fieldnames or []]
+        if not all(columns.count(name) == 1 for name in ("file", "label")) or columns.count("part") > 1:
+            raise ValueError(
+                f"its first line names the columns {', '.join(columns) or 'none'}, not file and label, each once"
+            )
+        rows = [_row(row, table.line_num) for row in table]
     except (OSError, ValueError, csv.Error) as error:
         raise RunError(f"{path} cannot be read as a table of labels ({error}): mend it.") from error
     if not rows:
@@ -90,9 +93,19 @@ def _rows(root: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _check_row(root: Path, number: int, row: dict[str, str], endings: Sequence[str]) -> None:
+def _row(row: dict[Any, Any], line: int) -> dict[str, str]:
+    """What a row says of the known columns, and the ``line`` that it ends in. A file's name is as plain as it can be."""
+    if any(row.get(None, ())):
+        raise ValueError(
+            f"line {line} has more fields than there are columns: put a label with a comma into quotation marks"
+        )
+    known = {name: (row[name] or "").strip() for name in ("file", "label", "part") if name in row}
+    return {**known, "file": known["file"] and str(PurePosixPath(known["file"])), "line": str(line)}
+
+
+def _check_row(root: Path, row: dict[str, str], endings: Sequence[str]) -> None:
     """Raise RunError where a row cannot be meant."""
-    where = f"line {number} of {root / TABLE}"
+    where = f"line {row['line']} of {root / TABLE}"
     lacking = [name for name, value in row.items() if not value]
     if lacking:
         raise RunError(f"{where} has no {lacking[0]}: fill it in.")
@@ -107,9 +120,15 @@ def _check_row(root: Path, number: int, row: dict[str, str], endings: Sequence[s
         raise RunError(f"{where} has the part {row['part']!r}: it is one of {', '.join(SPLITS)}.")
 
 
-def _first_twice(names: Sequence[str]) -> str:
-    seen: set[str] = set()
-    return next(name for name in names if name in seen or seen.add(name))
+def _check_once(root: Path, names: Sequence[str]) -> None:
+    """Raise RunError where two rows are of one file, be it by another name: it would be in two parts, or classes."""
+    seen: dict[str, str] = {}
+    for name in names:
+        place = os.path.realpath(root / name)
+        if place in seen:
+            both = f"{name} twice" if seen[place] == name else f"{seen[place]} and {name}, which are one file"
+            raise RunError(f"{root / TABLE} names {both}: leave one of the two rows.")
+        seen[place] = name
 
 
 def _check_complete(root: Path, names: Sequence[str], endings: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from trevsnn.data.events.recordings import EVENT, Events
 from trevsnn.errors import RunError
 
-MOST = 2**22  # events that are kept between blocks: 54 MB
+MOST = 2**22  # events that are kept between blocks: 71 MB
 
 
 class Window(NamedTuple):
@@ -32,12 +32,13 @@ class Windows:
         hop: H, microseconds.
 
     Attributes:
+        events: that came so far.
         late: events that came when all their windows were given; they are left out. Within a block events are sorted first.
     """
 
     def __init__(self, width: int, hop: int) -> None:
         self.width, self.hop = width, hop
-        self.late = 0
+        self.late = self.events = 0
         self._start: int | None = None
         self._given = 0  # the end of the last window that was given
         self._in_gap = False
@@ -51,6 +52,7 @@ class Windows:
         """
         if not len(events):
             return
+        self.events += len(events)
         if self._start is None:
             self._start = self._given = int(events["t"].min())
         self.late += int((events["t"] < min(self._start, self._given)).sum())

@@ -1,11 +1,13 @@
 """HDF5 in its usual layouts, as h5py writes them; what lies outside the file, and what was made to fill the memory."""
 
+import zlib
+
 import numpy as np
 import pytest
 
 from event_files import some_events, write_hdf5
 from trevsnn.data.convention import Convention
-from trevsnn.data.events.formats import hdf5_text
+from trevsnn.data.events.formats import hdf5, hdf5_text
 from trevsnn.data.events.recordings import open_recording, read_recording
 from trevsnn.data.part import UnreadableError
 
@@ -110,9 +112,10 @@ def test_values_that_cannot_be_are_named_wherever_they_stand(tmp_path):
     path = tmp_path / "a.h5"
     n = 1_200_000  # in the second slice
     columns = {"x": np.zeros(n, "i4"), "y": np.zeros(n, "i2"), "t": np.arange(n), "p": np.zeros(n, "i1")}
-    columns["x"][1_100_000] = 40_000
+    columns["x"] = columns["x"].astype("u4")
+    columns["x"][1_100_000] = 2**31
     write(path, **columns)
-    refused(path, "event 1100001 has x = 40000, beyond 32767")
+    refused(path, "event 1100001 has x = 2147483648, beyond 2147483647")
     for name, value, message in (
         ("p", EVENTS["p"] + 1, "has p = 2, and the polarities"),
         ("t", np.array(["a"] * 500, h5py.string_dtype()), "its dataset /t is of type object"),
@@ -164,6 +167,69 @@ def test_what_claims_more_than_it_stores_is_refused_before_it_is_read(tmp_path):
         del file["t"]
         file.create_dataset("t", (500,), "i8", chunks=(100,))[:300] = EVENTS["t"][:300]
     refused(path, "its dataset /t was not written to its end")
+
+
+@pytest.mark.parametrize(
+    ("options", "chunk"),
+    [
+        ({"compression": "gzip"}, zlib.compress(bytes(3999))),  # else what was in the memory would be read as numbers
+        ({"compression": "gzip"}, zlib.compress(bytes(100 << 20))),
+        ({"compression": "gzip"}, zlib.compress(bytes(4000))[:-5]),
+        ({"compression": "gzip", "shuffle": True, "fletcher32": True}, zlib.compress(bytes(4000))),
+        ({"compression": "lzf"}, bytes([31, *bytes(32), 255, 200, 0])),
+        ({"compression": "lzf"}, bytes([0, 0, *[255, 255, 0] * 100])),
+    ],
+)
+def test_a_chunk_that_unpacks_to_more_or_less_than_it_has_is_refused(tmp_path, options, chunk):
+    write(tmp_path / "a.h5", **{n: EVENTS[n] for n in "yp"}, t=np.zeros(500, int))
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.create_dataset("x", (500,), "i8", chunks=(500,), **options).id.write_direct_chunk((0,), chunk)
+    refused(tmp_path / "a.h5", "its dataset /x has a chunk, from 0 on, that does not unpack to its 4000 bytes")
+
+
+def test_chunks_as_h5py_packs_them_unpack_to_what_they_have(tmp_path):
+    """Noise, zeros and events, whole, and with one more chunk than is full."""
+    path = tmp_path / "a.h5"
+    for options in ({"compression": "lzf"}, {"compression": "lzf", "shuffle": True, "fletcher32": True},
+                    {"compression": "gzip", "fletcher32": True}, {"fletcher32": True}, {"shuffle": True}):  # fmt: skip
+        for chunks in (500, 499, 64):
+            write_hdf5(path, EVENTS, chunks=(chunks,), **options)
+            assert np.array_equal(read_recording(path), EVENTS), (options, chunks)
+            write_hdf5(path, np.zeros(500, EVENTS.dtype), chunks=(chunks,), **options)
+            assert not read_recording(path)["t"].any()
+
+
+@pytest.mark.parametrize("plugin", ["Blosc", "LZ4", "Zstd"])
+def test_chunks_of_plugins_unpack_to_what_they_have(tmp_path, plugin):
+    packing = dict(getattr(pytest.importorskip("hdf5plugin"), plugin)())
+    path = tmp_path / "a.h5"
+    write_hdf5(path, EVENTS, chunks=(64,), **packing)
+    assert np.array_equal(read_recording(path), EVENTS)
+    for length in (499, 501):
+        write(path, **{n: EVENTS[n] for n in "ytp"})
+        with h5py.File(path, "a") as file:
+            other = file.create_dataset("other", data=np.arange(length), chunks=(length,), **packing)
+            _, chunk = other.id.read_direct_chunk((0,))
+            file.create_dataset("x", (500,), "i8", chunks=(500,), **packing).id.write_direct_chunk((0,), chunk)
+        refused(path, "its dataset /x has a chunk, from 0 on, that does not unpack to its 4000 bytes")
+
+
+def test_packings_that_cannot_be_looked_into_are_refused(tmp_path):
+    write(tmp_path / "a.h5", **{n: EVENTS[n] for n in "ytp"})
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.create_dataset("x", data=EVENTS["x"], chunks=(500,), scaleoffset=0)
+    refused(tmp_path / "a.h5", "its dataset /x is packed by scale-offset, and nothing says what its chunks unpack to")
+
+
+def test_times_of_32_bits_wrap_in_a_later_slice_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5, "SLICE", 100)
+    times = (EVENTS["t"] + 2**32 - 50_000) % 2**32
+    assert times.min() < times[0]
+    expected = EVENTS["t"] + 2**32 - 50_000
+    write(tmp_path / "a.h5", **{n: EVENTS[n] for n in "xyp"}, t=times.astype(np.uint32), t_offset=7)
+    assert np.array_equal(read_recording(tmp_path / "a.h5")["t"], expected + 7)
+    write(tmp_path / "a.h5", events=np.stack([times, EVENTS["x"], EVENTS["y"], EVENTS["p"]], 1).astype(np.uint32))
+    assert np.array_equal(read_recording(tmp_path / "a.h5")["t"], expected)
 
 
 def test_codecs_that_are_not_installed_are_named(tmp_path):

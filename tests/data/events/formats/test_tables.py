@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from event_files import some_events
 from trevsnn.data.convention import Convention
+from trevsnn.data.events.formats import npz
 from trevsnn.data.events.formats.table import convert
 from trevsnn.data.events.recordings import open_recording, read_recording
 from trevsnn.data.part import UnreadableError
@@ -70,8 +71,9 @@ def test_signed_polarities_are_read_where_they_are_stated():
         ({"p": [0, 2]}, {}, "event 102 has p = 2, and the polarities are 0 (darker) and 1 (brighter)"),
         ({"p": [-1, 2]}, {}, "event 101 has p = -1, and the polarities"),
         ({"p": [0.5, 1]}, {}, "event 101 has p = 0.5, which is no whole number"),
-        ({"x": [3, 65536]}, {}, "event 102 has x = 65536, beyond 32767, the largest that is read"),
-        ({"y": [-32769, 1]}, {}, "event 101 has y = -32769, beyond 32767"),
+        ({"x": [3, 2**32]}, {}, "event 102 has x = 4294967296, beyond 2147483647, the largest that is read"),
+        ({"y": [-(2**31) - 1, 1]}, {}, "event 101 has y = -2147483649, beyond 2147483647"),
+        ({"x": np.array([3, 2**31], np.float32)}, {}, "event 102 has x = 2147483648.0, beyond"),
         ({"x": np.array([3, 2**64 - 1], np.uint64)}, {}, "event 102 has x = 18446744073709551615, beyond"),
         ({"x": [3.5, 4]}, {}, "event 101 has x = 3.5, which is no whole number"),
         ({"x": [3, np.nan]}, {}, "event 102 has x = nan, which is no whole number"),
@@ -100,6 +102,7 @@ def test_numbers_that_cannot_be_are_refused_with_the_first_such_event(columns, c
         ('\ufeff"t";"polarity";"x";"y"\r\n7;false;3;5\r\n8;True;4;6\r\n', {}),
         ("# of a camera\n\nTimestamp x y on\n7 3 5 0\n# a remark\n8 4 6 1  # and one\n", {}),
         ("# x y t p\n3 5 7 0\n4 6 8 1\n", {}),  # as numpy.savetxt has it
+        ('"note","x","y","t","p"\n"1,2,3",3,5,7,0\n"# ""4""","4","6","8","1"\n', {}),  # what is quoted is one field
         ("label\tx\ty\tt_ms\tpol\ncat\t3\t5\t0.007\t0\ndog\t4\t6\t0.008\t1\n", {}),
         ("xs,ys,ts,ps\n3.0,5,7e-6,-1\n4.0,6,8e-6,1\n", {"time_unit": "s", "polarity": "signed"}),
         ("x,y,t,p\n3,5,7000,0.0\n4,6,8000,1.0\n", {"time_unit": "ns"}),
@@ -133,6 +136,8 @@ def test_csv_as_numpy_and_csv_write_it_keeps_every_digit(tmp_path):
         ("x,y,t,p\n" + "1" * 1001 + ",2,3,1\n", "it has a line of more than 1000 bytes"),
         ("x,y,t,p\n" + "1" * 10_000_000, "it has a line of more than 1000 bytes"),
         ("x" * 1001 + "\n", "it has a line of more than 1000 bytes"),
+        ('x,y,t,p,note\n1,2,3,1,"a\n1,2,4,1,b"\n', "its line '1,2,3,1,\"a' has a quotation mark too many"),
+        ('x,y,t,p,note\n1,2,3,1,a\n1,"2",t,1,b\n', "event 2 has no number t in its line '1,\"2\",t,1,b'"),
         ("x,y,t,p\n", "holds no events"),
         ("# nothing\n", "holds no events"),
     ],
@@ -142,6 +147,30 @@ def test_csv_that_is_no_table_is_named(tmp_path, text, message):
     with pytest.raises(UnreadableError) as raised:
         read_recording(tmp_path / "a.csv")
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("times", "unit", "read"),
+    [
+        (np.array([2**32 - 10, 2**32 - 1, 5, 2], np.uint32), "us", [2**32 - 10, 2**32 - 1, 2**32 + 2, 2**32 + 5]),
+        (np.array([2**31 - 10, 2**31 - 1, -(2**31), -5], np.int32), "us", [2**31 - 10, 2**31 - 1, 2**31, 2**32 - 5]),
+        (np.array([-3, 2, 4, 7], np.int32), "us", [-3, 2, 4, 7]),
+        (np.array([2**32 - 1000, 1000, 2**31 + 2000, 1000], np.uint32), "ns", [4294966, 4294968, 6442453, 8589936]),
+    ],
+)
+def test_times_of_32_bits_that_wrap_are_contiguous(tmp_path, monkeypatch, times, unit, read):
+    """In a second round, and with each event in a piece of its own."""
+    for length in (4, 1):
+        monkeypatch.setattr(npz, "SLICE", length)
+        zeros = np.zeros(4, np.int8)
+        np.savez(tmp_path / "a.npz", x=zeros, y=zeros, t=times, p=zeros, unit=unit)
+        assert read_recording(tmp_path / "a.npz")["t"].tolist() == read
+
+
+def test_whole_times_of_64_bits_do_not_wrap(tmp_path):
+    np.savez(tmp_path / "a.npz", **{**COLUMNS, "t": np.array([2**32 - 10, 5])})
+    with pytest.raises(UnreadableError, match="event 2 is at 5 us and the one before it at 4294967286 us"):
+        read_recording(tmp_path / "a.npz")
 
 
 def test_npz_layouts(tmp_path):
@@ -173,9 +202,19 @@ def test_npz_that_is_no_table_a_pickle_or_a_bomb_is_named(tmp_path):
     refused("it holds frames, and arrays x, y, t and p or events are needed", frames=np.zeros(3))
     refused("its array events is of shape (5, 4) and columns without names", events=np.zeros((5, 4)))
     refused("its times are in 'fortnights'; known are s, ms, us, ns", **COLUMNS, unit="fortnights")
+    np.savez(path, **COLUMNS)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x", b"")
+    refused("it has two arrays of one name: leave one of them out")
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(1100):
+            archive.writestr(f"{number:0999}", b"")
+    refused("its directory takes 1149500 bytes, and up to 1048576 are read: keep the arrays of the events")
     refused("is of type object, which is not read", **{**COLUMNS, "p": np.array([{}, 1], object)})
     zeros = np.zeros(40 << 20, np.int8)
     refused("it holds 41943040 events in ", x=zeros, y=zeros, t=zeros, p=zeros)
+    wide = np.zeros(300_000, [(name, "i8") for name in "xytp"] + [("rest", "V224")])
+    refused("bytes unpack to 76800000, which those of no recording do", events=wide)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in "xytp":
             header = io.BytesIO()

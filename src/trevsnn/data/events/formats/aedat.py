@@ -100,17 +100,12 @@ class Aedat2:
             )
         pixels = (a & 0x8000) == 0
         a, t = a[pixels], t[pixels]
-        return make_events(127 - (a >> 1 & 127).astype(np.int16), 127 - (a >> 8 & 127).astype(np.int16), t, 1 - (a & 1))
+        return make_events(127 - (a >> 1 & 127).astype(np.int32), 127 - (a >> 8 & 127).astype(np.int32), t, 1 - (a & 1))
 
     def _of_davis(self, a: NDArray[np.uint32], t: NDArray[np.int64]) -> Events:
         pixels = np.flatnonzero(a & 0x80000400 == 0)
         a = a[pixels]
-        (width, height), x, y = self.sensor, (a >> 12 & 1023).astype(np.int16), (a >> 22 & 511).astype(np.int16)
-        if len(beyond := np.flatnonzero((x >= width) | (y >= height))):
-            i = beyond[0]
-            raise ValueError(
-                f"word {self._seen + pixels[i]} has x = {x[i]} and y = {y[i]}, and the chip has {width} x {height} pixels"
-            )
+        (width, height), x, y = self.sensor, (a >> 12 & 1023).astype(np.int32), (a >> 22 & 511).astype(np.int32)
         return make_events(width - 1 - x, height - 1 - y, t[pixels], a >> 11 & 1)
 
     def finish(self, rest: int) -> None:

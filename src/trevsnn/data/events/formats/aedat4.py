@@ -14,6 +14,7 @@ import numpy as np
 from trevsnn.data.events.formats.decoder import NO_EVENTS, PieceDecoder
 from trevsnn.data.events.formats.event import Events, RefusedError, make_events
 from trevsnn.data.events.formats.extra import need
+from trevsnn.data.events.formats.table import check_packing
 
 FIRST_LINE = b"#!AER-DAT4.0\r\n"
 #: Bytes of a packet, compressed or not. Cameras write some ten thousand events into one, of 16 bytes.
@@ -36,6 +37,7 @@ class Aedat4Decoder(PieceDecoder):
         self._unpack: Any = None
         self._place, self._end = 0, -1
         self._stream: int | None = None
+        self._events = 0
 
     def _decode(self, content: bytes) -> tuple[Events, int]:
         parts, start = [], 0
@@ -68,7 +70,10 @@ class Aedat4Decoder(PieceDecoder):
         unpacked = self._unpack(packet, MOST_PACKET + 1)
         if len(unpacked) > MOST_PACKET:
             raise ValueError(f"it has a packet that unpacks to more than {MOST_PACKET >> 20} MiB")
-        return events_of(unpacked), 8 + size
+        events = events_of(unpacked)
+        self._events += len(events)
+        check_packing(self._events, self._place + 8 + size)
+        return events, 8 + size
 
     def _header(self, content: bytes) -> tuple[Events, int] | None:
         if not content.startswith(FIRST_LINE[: len(content)]):

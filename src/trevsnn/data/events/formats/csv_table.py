@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import re
 import warnings
@@ -25,7 +26,8 @@ class CsvDecoder(PieceDecoder):
     """Lines of commas, semicolons, tabs or spaces. Those that begin with # are comments, and so are empty ones.
 
     The first line names the columns, in any order; a comment before the first event may do so too. Other columns are left out.
-    Whole numbers are read as such, whatever their length, and others as 64-bit floating-point numbers.
+    Whole numbers are read as such, whatever their length, and others as 64-bit floating-point numbers. What is in a column may stand
+    in quotation marks ("), in which separators are none.
     """
 
     def __init__(self, convention: Convention) -> None:
@@ -56,6 +58,8 @@ class CsvDecoder(PieceDecoder):
         ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
         if np.diff(ends, prepend=-1).max() > MOST_LINE:
             raise ValueError(f"it has a line of more than {MOST_LINE} bytes")
+        if b'"' in lines:
+            self._check_quotes(lines)
         columns = self._numbers(lines)
         events = convert(columns, self._convention, self._unit, self._seen)
         self._seen += len(events)
@@ -110,6 +114,25 @@ class CsvDecoder(PieceDecoder):
         except ValueError as error:
             raise ValueError(self._worst(lines)) from error
 
+    def _check_quotes(self, lines: bytes) -> None:
+        """Refuse a line within whose quotation marks it would end: the lines behind it would be taken for a part of its text."""
+        for line in lines.decode("latin-1").split("\n"):
+            if '"' in line and "#" not in line.partition('"')[0]:
+                try:
+                    self._fields(line)
+                except csv.Error as error:
+                    raise ValueError(f"its line {line[:100]!r} has a quotation mark too many ({error})") from error
+
+    def _fields(self, line: str) -> list[str]:
+        """What stands in the columns of a line.
+
+        Raises:
+            csv.Error: its quotation marks do not close.
+        """
+        if '"' not in line:
+            return line.split(self._separator)
+        return next(csv.reader([line], delimiter=self._separator or " ", skipinitialspace=True, strict=True))
+
     def _parsed(self, lines: bytes, kinds: dict[str, str]) -> dict[str, NDArray[Any]]:
         assert self._columns is not None
         with warnings.catch_warnings():
@@ -120,7 +143,7 @@ class CsvDecoder(PieceDecoder):
             try:
                 table = np.loadtxt(
                     io.BytesIO(lines), np.dtype(list(kinds.items())), delimiter=self._separator, ndmin=1,
-                    usecols=[self._columns[name] for name in kinds], encoding="latin-1",
+                    usecols=[self._columns[name] for name in kinds], encoding="latin-1", quotechar='"',
                 )  # fmt: skip
             except DeprecationWarning as warning:
                 raise ValueError(str(warning)) from warning
@@ -134,7 +157,7 @@ class CsvDecoder(PieceDecoder):
             text = line.partition("#")[0].strip()
             if not text:
                 continue
-            fields = text.split(self._separator)
+            fields = self._fields(text)
             for name, column in self._columns.items():
                 try:
                     float(fields[column])

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: x and y in pixels, t in microseconds, p 0 (darker) or 1 (brighter).
-EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.uint8)])
+#: x and y in pixels, t in microseconds, p 0 (darker) or 1 (brighter). Sensors have fewer than 2^15 pixels a side; a place far beyond one
+#: is kept as it is, so that it can be named, or dropped.
+EVENT = np.dtype([("x", np.int32), ("y", np.int32), ("t", np.int64), ("p", np.uint8)])
 Events = NDArray[np.void]
 #: Width and height in pixels.
 Sensor = tuple[int, int]
-#: A recording of more is refused: of 13 bytes each these take 3.5 GB.
+#: A recording of more is refused: of 17 bytes each these take 4.6 GB.
 MOST_EVENTS = 2**28
 
 

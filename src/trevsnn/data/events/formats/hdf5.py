@@ -17,6 +17,7 @@ from trevsnn.data.convention import Convention, TimeUnit
 from trevsnn.data.events.formats.clock import Order
 from trevsnn.data.events.formats.event import Events, RefusedError, Sensor
 from trevsnn.data.events.formats.extra import need
+from trevsnn.data.events.formats.hdf5_chunks import check_chunks, filters_of
 from trevsnn.data.events.formats.hdf5_text import attribute
 from trevsnn.data.events.formats.table import (
     MOST_FIELDS,
@@ -24,6 +25,7 @@ from trevsnn.data.events.formats.table import (
     check_packing,
     check_shapes,
     convert,
+    counter_of,
     find_columns,
     microseconds,
     spelt_unit,
@@ -78,8 +80,14 @@ class Hdf5Recording:
             stored = sum(self._check(dataset) for dataset in datasets)
             length = check_shapes({name: dataset.shape[:1] for name, (dataset, _) in columns.items()})
             check_packing(length, min(stored, self._path.stat().st_size))
+            for dataset in datasets:
+                check_chunks(dataset)
             unit = self._unit(place, columns["t"])
             offset = self._offset(file, place, unit)
+            times, field = columns["t"]
+            counter = counter_of(
+                times.dtype[field] if isinstance(field, str) else times.dtype, unit or self._convention.time_unit
+            )
             order, is_v2e = (
                 Order(),
                 isinstance(columns["t"][1], int) and attribute(self._path, columns["t"][0], "columns") is None,
@@ -95,6 +103,8 @@ class Hdf5Recording:
                     part[name] = (
                         values if field is None else values[:, field] if isinstance(field, int) else values[field]
                     )
+                if counter is not None:
+                    part["t"] = counter.unwrap(part["t"].astype(np.int64))
                 events = order.check(convert(part, self._convention, unit, start, offset))
                 if is_v2e and np.any(np.diff(events["t"], prepend=events["t"][0] if last is None else last) < 0):
                     raise RefusedError(
@@ -168,7 +178,7 @@ class Hdf5Recording:
             raise RefusedError(f"its dataset {name} lies in other files, and these are not read: copy the data into it")
         if dtype.hasobject or dtype.kind not in "iufbV" or not 0 < dtype.itemsize <= MOST_FIELDS:
             raise ValueError(f"its dataset {name} is of type {dtype}, not of numbers"[:300])
-        for code in (properties.get_filter(i)[0] for i in range(properties.get_nfilters())):
+        for code in filters_of(dataset):
             self._need_filter(name, code)
         stored = dataset.id.get_storage_size()
         chunks = dataset.chunks
@@ -211,5 +221,6 @@ class Hdf5Recording:
                 self._check(offset)
                 if offset.size != 1:
                     raise ValueError(f"its t_offset is of shape {offset.shape}, not one number")
+                check_chunks(offset)
                 return int(microseconds(np.asarray(offset[()]).reshape(1), unit or self._convention.time_unit, 0)[0])
         return 0

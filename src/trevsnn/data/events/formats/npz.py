@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from trevsnn.data.events.formats.table import (
     check_packing,
     check_shapes,
     convert,
+    counter_of,
     find_columns,
     spelt_unit,
     unit_of_name,
@@ -29,6 +32,10 @@ from trevsnn.data.events.formats.table import (
 SLICE = 1 << 20
 #: Elements of an array that says something about the others.
 MOST_NOTES = 16
+#: Arrays unpack to up to so many times the bytes that they take, and to so many always. Whole numbers of 64 bits do to some ten times.
+MOST_TIMES, ALWAYS = 64, 64 << 20
+#: Bytes of the list of what is in the file, some 60 for each array; Python takes ten times as much for it.
+MOST_DIRECTORY = 1 << 20
 
 
 class NpzRecording:
@@ -51,12 +58,18 @@ class NpzRecording:
         Raises:
             ValueError: they are no recording.
         """
-        with zipfile.ZipFile(self._path) as archive:
+        with _File(self._path) as file, zipfile.ZipFile(file) as archive:
+            file.most = sys.maxsize
             arrays = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+            if len(arrays) < len(archive.infolist()):
+                raise RefusedError("it has two arrays of one name: leave one of them out")
             columns, unit = self._columns(archive, arrays)
+        counter = counter_of(columns["t"].dtype, unit or self._convention.time_unit)
         order, length = Order(), check_shapes({name: column.shape for name, column in columns.items()})
         for start in range(0, length, SLICE):
             part = {name: column[start : start + SLICE] for name, column in columns.items()}
+            if counter is not None:
+                part["t"] = counter.unwrap(part["t"].astype(np.int64))
             yield order.check(convert(part, self._convention, unit, start))
 
     def _columns(
@@ -91,10 +104,25 @@ class NpzRecording:
     def _check(self, arrays: list[_Array]) -> None:
         stored = min(sum(array.member.compress_size for array in arrays), self._path.stat().st_size)
         check_packing(max(array.shape[0] if array.shape else 1 for array in arrays), stored)
+        if (size := sum(array.size for array in arrays)) > max(MOST_TIMES * stored, ALWAYS):
+            raise ValueError(f"its {stored} bytes unpack to {size}, which those of no recording do")
 
     def _note(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> list[str]:
         note = _Array.look(archive, member, "U")
         return [str(text) for text in note.read(archive).ravel()] if math.prod(note.shape) <= MOST_NOTES else []
+
+
+class _File(io.FileIO):
+    """A file of which no more is read at a time than ``most``: of its directory, before :mod:`zipfile` looks at any of it."""
+
+    most = MOST_DIRECTORY
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self.most:
+            raise RefusedError(
+                f"its directory takes {size} bytes, and up to {self.most} are read: keep the arrays of the events"
+            )
+        return super().read(size)
 
 
 @dataclass
@@ -121,12 +149,16 @@ class _Array:
             raise ValueError(f"its array {member.filename} is of shape {array.shape}")
         return array
 
+    @property
+    def size(self) -> int:
+        """Bytes that it has, unpacked."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def read(self, archive: zipfile.ZipFile) -> NDArray[Any]:
-        size = math.prod(self.shape) * self.dtype.itemsize
         with archive.open(self.member) as file:
             _header(file)
-            content = file.read(size)
-            if len(content) != size or file.read(1):
+            content = file.read(self.size)
+            if len(content) != self.size or file.read(1):
                 raise ValueError(f"its array {self.member.filename} is not as long as its header says")
         return np.frombuffer(content, self.dtype).reshape(self.shape, order="F" if self.fortran else "C")
 

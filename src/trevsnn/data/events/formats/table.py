@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trevsnn.data.convention import Convention, TimeUnit
+from trevsnn.data.events.formats.clock import Counter
 from trevsnn.data.events.formats.event import EVENT, MOST_EVENTS, Events, RefusedError, make_events
 
 #: The names of columns that are known, in lower case. A time's name may end in its unit, as in ``t_us``.
@@ -28,7 +29,7 @@ SPELT: dict[str, TimeUnit] = {
 }  # fmt: skip
 #: A table of up to so many events for each byte that it takes in a file is read, and a small one always. Real ones take
 #: a byte an event or more; one that is packed far more tightly was made to fill a machine's memory.
-MOST_PER_BYTE, SMALL = 16, 1 << 20
+MOST_PER_BYTE, SMALL = 4, 1 << 20
 #: Bytes of an element of a structured array.
 MOST_FIELDS = 256
 
@@ -97,6 +98,14 @@ def check_packing(events: int, stored: int) -> None:
         raise ValueError(f"it holds {events} events in {stored} bytes, which no recording does")
 
 
+def counter_of(times: np.dtype[Any], unit: TimeUnit | None) -> Counter | None:
+    """What makes whole times of 32 bits contiguous over their wraps; None for others, which do not wrap."""
+    if times.kind not in "iu" or times.itemsize != 4:
+        return None
+    micros, ticks = UNITS[unit or "us"]
+    return Counter(32, 1_000_000 * ticks // micros)
+
+
 def convert(
     columns: Mapping[str, NDArray[Any]], convention: Convention, unit: TimeUnit | None, first: int, offset: int = 0
 ) -> Events:
@@ -136,7 +145,7 @@ def _whole(name: str, values_N: NDArray[Any], first: int) -> NDArray[Any]:
             first,
             "which is no whole number",
         )
-    return values_N
+    return values_N.astype(np.float64)  # in fewer bits the limits below would be rounded
 
 
 def _pixels(name: str, values_N: NDArray[Any], first: int) -> NDArray[Any]:
