@@ -6,11 +6,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
 from trevsnn.errors import RunError
-from trevsnn.files import append_to_file, fresh_name, read_file, read_json, remove_leftovers, write_file, write_picture
+from trevsnn.files import (
+    append_to_file,
+    figure_bytes,
+    fresh_name,
+    read_file,
+    read_json,
+    remove_leftovers,
+    write_file,
+    write_picture,
+)
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
@@ -124,3 +134,18 @@ def test_a_picture_has_the_format_of_its_name_and_is_not_drawn_through_a_link(tm
     assert "<svg" in (tmp_path / "c.svg").read_text()
     with pytest.raises(RunError, match=r"a\.odd cannot be drawn .*give a file that ends in \.png, \.svg or \.pdf"):
         write_picture(Figure(), tmp_path / "a.odd")
+
+
+def test_texts_of_pictures_are_not_set_by_latex_though_the_working_folder_asks_for_it(tmp_path, monkeypatch):
+    (tmp_path / "latex").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+    (tmp_path / "latex").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with rc_context({"text.usetex": True}):
+        figure = Figure()
+        axes = figure.subplots()
+        axes.plot([0, 1], label="a")
+        axes.set(title="title", xlabel="x")
+        axes.legend()
+        content = figure_bytes(figure)
+    assert content.startswith(b"\x89PNG")
+    assert not (tmp_path / "ran").exists()

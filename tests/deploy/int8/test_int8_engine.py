@@ -16,6 +16,7 @@ from trevsnn.deploy.int8 import loops, loops_numpy
 from trevsnn.deploy.int8 import product as integer_product
 from trevsnn.deploy.int8.engine import SpikeDriven
 from trevsnn.deploy.onnx.model import OnnxModel
+from trevsnn.errors import RunError
 
 
 @pytest.mark.parametrize("options", VARIANTS)
@@ -138,3 +139,24 @@ def test_it_leaves_pytorch_its_number_of_threads(first):
     )
     environment = os.environ | {"NUMBA_NUM_THREADS": "3"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+def test_options_of_numba_in_the_working_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".numba_config.yaml").write_text(f"CACHE_DIR: {tmp_path}/code\n")
+    with pytest.raises(RunError, match=r"holds \.numba_config\.yaml, .* remove it"):
+        loops.chosen.__wrapped__()
+
+
+def test_a_file_whose_output_is_no_logits_is_refused(tmp_path):
+    model = trained_like().float()
+    file = onnx.load(exported(model, tmp_path / "file.onnx"))
+    for node in file.graph.node:
+        node.output[:] = ["pooled" if name == "logits" else name for name in node.output]
+    file.graph.node.append(onnx.helper.make_node("Concat", ["pooled", "pooled"], ["logits"], axis=1))
+    file.graph.output[0].type.tensor_type.shape.dim[1].Clear()
+    (tmp_path / "file.onnx").write_bytes(file.SerializeToString())
+    with pytest.raises(
+        RunError, match=r"file.onnx cannot be computed \(it gives \(2, 10\) numbers for 2 items of 5 classes"
+    ):
+        OnnxModel(tmp_path / "file.onnx", model)(torch.zeros(2, 3, 12, 12))
