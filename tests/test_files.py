@@ -1,6 +1,7 @@
 """Files that have their old content or the new one, and files that are plain."""
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path):
     with pytest.raises(OSError, match="symbolic link"):
         append_to_file(tmp_path / "log", b"more")
     assert mine.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_device_is_not_replaced(tmp_path, kind):
+    path = tmp_path / "place"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        try:
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    before = path.lstat()
+    with pytest.raises(RunError, match="is a pipe or a device, and would be replaced by a file: give another place"):
+        write_file(path, b"new")
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert [other.name for other in tmp_path.iterdir()] == ["place"]
 
 
 def test_a_file_has_the_permissions_that_its_user_gives_files(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from helpers import picture
-from trevsnn.cli.main import main
 from trevsnn import TRevSNN
+from trevsnn.cli.main import main
 from trevsnn.errors import RunError, UsageError
 from trevsnn.files import file_of
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_other_checkpoints

@@ -15,7 +15,7 @@ from trevsnn.deploy.folded import fold
 from trevsnn.deploy.int8 import loops, loops_numpy
 from trevsnn.deploy.int8 import product as integer_product
 from trevsnn.deploy.int8.engine import SpikeDriven
-from trevsnn.deploy.onnx.model import OnnxModel
+from trevsnn.deploy.onnx.model import OnnxModel, check_logits
 from trevsnn.errors import RunError
 
 
@@ -150,13 +150,15 @@ def test_options_of_numba_in_the_working_folder_are_refused(tmp_path, monkeypatc
 
 def test_a_file_whose_output_is_no_logits_is_refused(tmp_path):
     model = trained_like().float()
-    file = onnx.load(exported(model, tmp_path / "file.onnx"))
-    for node in file.graph.node:
-        node.output[:] = ["pooled" if name == "logits" else name for name in node.output]
-    file.graph.node.append(onnx.helper.make_node("Concat", ["pooled", "pooled"], ["logits"], axis=1))
-    file.graph.output[0].type.tensor_type.shape.dim[1].Clear()
-    (tmp_path / "file.onnx").write_bytes(file.SerializeToString())
-    with pytest.raises(
-        RunError, match=r"file.onnx cannot be computed \(it gives \(2, 10\) numbers for 2 items of 5 classes"
-    ):
-        OnnxModel(tmp_path / "file.onnx", model)(torch.zeros(2, 3, 12, 12))
+    path, x = exported(fold(model), tmp_path)
+    file = onnx.load(path)
+    logits = file.graph.node[-1]
+    assert list(logits.output) == ["logits"]
+    logits.output[:] = ["once"]
+    file.graph.node.append(onnx.helper.make_node("Concat", ["once", "once"], ["logits"], axis=1))
+    del file.graph.output[0].type.tensor_type.shape.dim[:]
+    path.write_bytes(file.SerializeToString())
+    with pytest.raises(RunError, match=r"cannot be computed|missing or no ONNX file"):
+        OnnxModel(path)(x[:, :1])
+    with pytest.raises(ValueError, match=r"it gives \(4, 10\) numbers for 4 items of 5 classes"):
+        check_logits((4, 10), 4, model)

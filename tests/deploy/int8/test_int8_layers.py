@@ -192,7 +192,7 @@ def test_what_does_not_fit_together_is_refused_before_a_loop_reads_it():
         "weight_zero": np.ones(32, np.int8), "y_scale": np.ones(32, np.float32), "x_zero": np.float32(0),
     }  # fmt: skip
     for name, value in changes.items():
-        with pytest.raises(ValueError, match="of a convolution|zero points"):
+        with pytest.raises(ValueError, match=r"of a convolution|zero points"):
             IntegerDepthwise(sound._replace(**{name: value}))
     for weight in (
         np.zeros((32, 1, 3, 51), np.int8),
@@ -202,7 +202,7 @@ def test_what_does_not_fit_together_is_refused_before_a_loop_reads_it():
         with pytest.raises(ValueError, match="the weight of a depthwise convolution"):
             IntegerDepthwise(sound._replace(weight=weight))
     for options in ({"strides": [0, 1], "pads": [0] * 4}, {"strides": [1, 1], "pads": [-3, 0, 0, 0]}):
-        with pytest.raises(ValueError, match="strides .* and padding"):
+        with pytest.raises(ValueError, match=r"strides .* and padding"):
             IntegerConv(sound, options, 0.2)
     depthwise = IntegerDepthwise(sound)
     codes, potential = np.zeros((1, 4, 4, 32), np.uint8), np.zeros((1, 4, 4, 32), np.float32)
@@ -222,5 +222,5 @@ def test_what_does_not_fit_together_is_refused_before_a_loop_reads_it():
         (1, None, potential[:, :1], codes),
         (1, None, codes[..., :1]),
     ):
-        with pytest.raises(ValueError, match="times as large|a potential is|a map is"):
+        with pytest.raises(ValueError, match=r"times as large|a potential is|a map is"):
             dequantise(0, one, *arguments)

@@ -12,7 +12,6 @@ import torch
 
 from trevsnn.errors import RunError
 
-
 #: Options of Numba in the working folder, which it reads whenever it is loaded, and may be from an export that was sent.
 NUMBA_CONFIG = ".numba_config.yaml"
 
