@@ -1,16 +1,27 @@
 """Files that have their old content or the new one, and files that are plain."""
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
 from trevsnn.errors import RunError
-from trevsnn.files import append_to_file, fresh_name, read_file, read_json, remove_leftovers, write_file, write_picture
+from trevsnn.files import (
+    append_to_file,
+    figure_bytes,
+    fresh_name,
+    read_file,
+    read_json,
+    remove_leftovers,
+    write_file,
+    write_picture,
+)
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
@@ -46,6 +57,23 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path):
     with pytest.raises(OSError, match="symbolic link"):
         append_to_file(tmp_path / "log", b"more")
     assert mine.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_device_is_not_replaced(tmp_path, kind):
+    path = tmp_path / "place"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        try:
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    before = path.lstat()
+    with pytest.raises(RunError, match="is a pipe or a device, and would be replaced by a file: give another place"):
+        write_file(path, b"new")
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert [other.name for other in tmp_path.iterdir()] == ["place"]
 
 
 def test_a_file_has_the_permissions_that_its_user_gives_files(tmp_path):
@@ -138,3 +166,18 @@ def test_a_picture_has_the_format_of_its_name_and_is_not_drawn_through_a_link(tm
     assert "<svg" in (tmp_path / "c.svg").read_text()
     with pytest.raises(RunError, match=r"a\.odd cannot be drawn .*give a file that ends in \.png, \.svg or \.pdf"):
         write_picture(Figure(), tmp_path / "a.odd")
+
+
+def test_texts_of_pictures_are_not_set_by_latex_though_the_working_folder_asks_for_it(tmp_path, monkeypatch):
+    (tmp_path / "latex").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+    (tmp_path / "latex").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with rc_context({"text.usetex": True}):
+        figure = Figure()
+        axes = figure.subplots()
+        axes.plot([0, 1], label="a")
+        axes.set(title="title", xlabel="x")
+        axes.legend()
+        content = figure_bytes(figure)
+    assert content.startswith(b"\x89PNG")
+    assert not (tmp_path / "ran").exists()

@@ -23,7 +23,7 @@ BOMB = "\n".join(
         ("a: 1\nb: 2\na: 3", "line 3 has 'a' a second time"), ("m: {a: 1, a: 1}", "line 1 has 'a' a second time"),
         ("<<: {a: 1}", "a key that is no name"), ("? [a]\n: 1", "a key that is no name"),
         ("[" * 30 + "]" * 30, "nested deeper than 20 levels"), ("[" * 90_000, "nesting depth"),
-        ("a: " + "x" * MOST, "characters, and 100,000 at most"), ("a: " + "9" * 5000, "4300 digits"),
+        ("a: " + "x" * MOST, "characters, and 100,000 at most"), ("a: " + "9" * 5000, "more than 100 digits"),
         ('a: "\\uDCE9"\nb: ' + "x" * (MOST // 10), "10,000 at most"),
     ],
 )  # fmt: skip
@@ -72,3 +72,13 @@ def test_a_file_is_read_whole_or_not(tmp_path):
     (tmp_path / "b.yaml").write_bytes(b"a: \xff\n")
     with pytest.raises(ValueError, match="utf-8"):
         read_yaml(tmp_path / "b.yaml")
+
+
+def test_numbers_are_what_a_person_takes_them_for():
+    written = "{a: 010, b: '1:30', c: 1:30, d: 0o7, e: 0x1F, f: 1_000, g: -12, h: 0b1, i: 0x_, j: 0, k: +3}"
+    assert parse_yaml(written) == {
+        "a": "010", "b": "1:30", "c": "1:30", "d": "0o7", "e": 31, "f": 1000, "g": -12, "h": "0b1", "i": "0x_", "j": 0, "k": 3,
+    }  # fmt: skip
+    assert parse_yaml("a: " + "9" * 100) == {"a": 10**100 - 1}
+    with pytest.raises(yaml.YAMLError, match="line 2 has a number of more than 100 digits"):
+        parse_yaml("a: 1\nb: 1" + "0" * 400)

@@ -35,8 +35,9 @@ def write_file(path: Path, content: bytes) -> None:
     """Write to a file of a new name beside ``path`` and rename it: at any moment ``path`` has its old content or the new one.
 
     Raises:
-        RunError: it cannot be written; the old content is still there.
+        RunError: it cannot be written, or is a pipe or a device, such as /dev/null; the old content is still there.
     """
+    _refuse_devices(path)
     beside = fresh_name(path.parent)
     try:
         write_through(beside, content)
@@ -45,6 +46,18 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+
+
+def _refuse_devices(path: Path) -> None:
+    """Raise RunError where a pipe, a socket or a device would be replaced: root could do that even to /dev/null."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+        raise RunError(
+            f"{path} is a pipe or a device, and would be replaced by a file: give another place, or remove it."
+        )
 
 
 def write_picture(figure: Any, path: Path) -> None:

@@ -28,7 +28,7 @@ _FLOAT = re.compile(
 
 
 # No octal numbers and no sexagesimal ones, which YAML 1.1 makes of 010 and 1:30: nobody means them.
-_INT = re.compile(r"[-+]?(0|[1-9][\d_]*|0x[\da-fA-F_]+)")
+_INT = re.compile(r"[-+]?(0|[1-9][\d_]*|0x[\da-fA-F][\da-fA-F_]*)")
 _DIGITS = 100  # of a number, at most
 
 

@@ -84,3 +84,12 @@ def test_a_lock_is_no_link(tmp_path):
     with pytest.raises(RunError, match=r"\.lock cannot be made"):
         take(tmp_path)
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_lock_file_of_two_names_is_not_overwritten(tmp_path):
+    (tmp_path / "mine").write_text("mine\n")
+    (tmp_path / "run").mkdir()
+    os.link(tmp_path / "mine", tmp_path / "run" / ".lock")
+    with pytest.raises(RunError, match=r"\.lock is a file that has a second name elsewhere .*: remove it"):
+        take(tmp_path / "run")
+    assert (tmp_path / "mine").read_text() == "mine\n"

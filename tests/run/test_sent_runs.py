@@ -11,10 +11,13 @@ import pytest
 import yaml
 
 from helpers import picture
+from trevsnn import TRevSNN
 from trevsnn.cli.main import main
 from trevsnn.errors import RunError, UsageError
-from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints
+from trevsnn.files import file_of
+from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_other_checkpoints
 from trevsnn.run.config import parse_config
+from trevsnn.run.folder import RunFolder
 from trevsnn.run.load import load_run
 from trevsnn.zoo.presets import pretrained_folder
 
@@ -103,18 +106,20 @@ def test_a_run_behind_a_link_of_the_user_s_is_a_run(finished, tmp_path):
 
 
 def test_no_checkpoint_is_removed_through_a_link_and_names_of_others_are_left(tmp_path):
-    for name in ("step-000000001", "step-000000002", "step-x", "step-3.old", "mine"):
+    for name in ("step-000000001", "step-000000002", "step-000000009", "step-x", "step-3.old", "mine", "step-\u0663"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    remove_checkpoints(tmp_path / "checkpoints", "step", keep=1)
+    saved = tmp_path / "checkpoints" / "step-000000002"  # by a run that could not go on from step 9
+    remove_other_checkpoints(saved, keep=1)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "mine",
         "step-000000002",
         "step-3.old",
         "step-x",
+        "step-\u0663",
     ]
     (tmp_path / "checkpoints" / "step-000000001").symlink_to(tmp_path / "checkpoints" / "mine")
     with pytest.raises(RunError, match="is a link"):
-        remove_checkpoints(tmp_path / "checkpoints", "step", keep=1)
+        remove_other_checkpoints(saved, keep=1)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +154,7 @@ def test_a_network_that_its_file_cannot_hold_takes_no_memory(sent_export):
     ("change", "said"),
     [
         ({"classes": ["x"] * 10}, "no different names"), ({"mean": [float("inf")]}, "mean is not"), ({"std": []}, "std is not"),
+        ({"mean": [10**400]}, "mean is not"), ({"std": [10**400]}, "std is not"), ({"std": [1e-320]}, "std is not at least"),
         ({"classes": list(range(10))}, "no different names"), ({"more": 1}, "does not give classes, channels, mean and std"),
     ],
 )  # fmt: skip
@@ -263,3 +269,51 @@ def test_class_names_command_no_terminal(sent_export, tmp_path, capsys):
 def test_files_of_a_checkpoint_are_bounded_by_its_network(finished):
     with pytest.raises(RunError, match=r"model.safetensors: it has [\d,]+ bytes, and [\d,]+ at most"):
         load_checkpoint(latest(finished), numbers=-(2**20) * 2)
+
+
+@pytest.mark.parametrize("name", ["last_accuracy", "seconds", "firing_rates"])
+def test_figures_that_no_float_holds_are_none(sent, tmp_path, capsys, name):
+    summary = json.loads((sent / "summary.json").read_text())
+    summary[name] = [10**400] if name == "firing_rates" else 10**400
+    (sent / "summary.json").write_text(json.dumps(summary))
+    if name == "firing_rates":
+        assert main(["export", str(sent), "--out", str(tmp_path / "out")]) == 1
+        assert "the figures of" in capsys.readouterr().err
+    else:
+        assert RunFolder.open(sent).summary() == {}
+
+
+def test_a_config_behind_a_circle_of_links_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UsageError, match=r"--config .*loop is .*link"):
+        parse_config(["--config", str(tmp_path / "loop")])
+
+
+def test_weights_to_begin_from_bring_no_config_through_a_link(tmp_path, capsys):
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (tmp_path / "outside.json").write_bytes((pretrained_folder("digits") / "config.json").read_bytes())
+    (folder / "config.json").symlink_to(tmp_path / "outside.json")
+    assert main(["train", "--init", str(folder), "--print_config"]) == 2
+    assert "config.json is damaged (it is a link" in capsys.readouterr().err
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to(folder / "config.json")
+    with pytest.raises(RunError, match="holds no config"):
+        TRevSNN.from_pretrained(folder)
+    assert file_of(Path("/"), "config.json") == Path("/config.json")  # which has no folder two above
+
+
+def test_a_run_without_a_name_is_exported_beside_its_folder(sent, monkeypatch, capsys):
+    monkeypatch.chdir(sent)
+    sent.with_name("sent-exported").mkdir()
+    for name in (".", str(sent / ".")):
+        assert main(["export", name]) == 2
+        assert f"{sent.name}-exported exists already" in capsys.readouterr().err
+
+
+def test_a_config_s_wrong_value_is_named(sent):
+    text = (sent / "config.yaml").read_text()
+    assert "epochs: 3" in text
+    (sent / "config.yaml").write_text(text.replace("epochs: 3", "epochs: 3.5", 1))
+    with pytest.raises(RunError, match=r'is damaged \(Parser key "epochs": .*3\.5.*\): mend it'):
+        load_run(sent, "last")

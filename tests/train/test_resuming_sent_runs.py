@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers import folder_of_pictures, metrics
 from trevsnn.cli.main import main
@@ -136,3 +137,42 @@ def test_the_words_of_a_sender_are_shown_and_command_nothing(begun, tmp_path, ca
     assert r"torch \x1b[2J0.1 -> " in out
     assert not set(out) & set("\x1b\x07")
     assert json.loads((run / "summary.json").read_text())["epochs"] == 2
+
+
+def test_damaged_checkpoints_of_later_steps_do_not_push_out_new_ones(begun, tmp_path):
+    run = shutil.copytree(begun, tmp_path / "run")
+    names = [f"{kind}-{number}" for kind in ("step", "best") for number in (999999997, 999999998, 999999999)]
+    for name in names:
+        (run / "checkpoints" / name).mkdir()
+    assert main(["train", "--resume", str(run), "--epochs", "4"]) == 0
+    steps = [load_checkpoint(path)[1]["step"] for path in checkpoints(run / "checkpoints", "step")]
+    assert len(steps) == 2
+    assert len(set(steps)) == 2
+    assert max(steps) == json.loads((run / "summary.json").read_text())["steps"]
+
+
+def test_an_optimizer_s_options_are_the_config_s_and_its_moments_those_of_the_weights(begun, tmp_path, capsys):
+    saved = load_checkpoint(checkpoints(begun / "checkpoints", "step")[0])[1]["optimizer"]
+
+    def with_kept(change):
+        return {**saved, "state": {number: change(dict(kept)) for number, kept in saved["state"].items()}}
+
+    broken = {
+        "other names": with_kept(lambda kept: {"x": 1}),
+        "shape": with_kept(lambda kept: kept | {"exp_avg": torch.zeros(3)}),
+        "text": with_kept(lambda kept: kept | {"exp_avg": "x"}),
+        "steps": with_kept(lambda kept: kept | {"step": torch.tensor(-1.0)}),
+    }
+    for name, optimizer in broken.items():
+        run = shutil.copytree(begun, tmp_path / name)
+        change(run, "optimizer", optimizer)
+        assert main(["train", "--resume", str(run)]) == 1
+        assert "is not of this run" in capsys.readouterr().err
+    weights = []
+    groups = [group | {"betas": "x", "weight_decay": 1e30, "capturable": True} for group in saved["param_groups"]]
+    for number, optimizer in enumerate((saved, {**saved, "param_groups": groups})):
+        run = shutil.copytree(begun, tmp_path / str(number))
+        change(run, "optimizer", optimizer)
+        assert main(["train", "--resume", str(run)]) == 0
+        weights.append(load_checkpoint(checkpoints(run / "checkpoints", "step")[0])[0]["model"])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -53,7 +53,9 @@ class RunLock:
             ) from error
         if os.fstat(handle).st_nlink > 1:  # a hard link: the same file under a second name, perhaps in another folder
             os.close(handle)
-            raise RunError(f"{path} is a file that has a second name elsewhere and would be overwritten: remove it, and go on.")
+            raise RunError(
+                f"{path} is a file that has a second name elsewhere and would be overwritten: remove it, and go on."
+            )
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

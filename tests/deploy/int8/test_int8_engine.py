@@ -11,11 +11,13 @@ import torch
 from int8_networks import VARIANTS, convolutions, exported
 
 from helpers import trained_like
+from trevsnn.deploy.fingerprint import FINGERPRINT, fingerprint_of
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.int8 import loops, loops_numpy
 from trevsnn.deploy.int8 import product as integer_product
 from trevsnn.deploy.int8.engine import SpikeDriven
 from trevsnn.deploy.onnx.model import OnnxModel
+from trevsnn.errors import RunError
 
 
 @pytest.mark.parametrize("options", VARIANTS)
@@ -138,3 +140,25 @@ def test_it_leaves_pytorch_its_number_of_threads(first):
     )
     environment = os.environ | {"NUMBA_NUM_THREADS": "3"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+def test_options_of_numba_in_the_working_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".numba_config.yaml").write_text(f"CACHE_DIR: {tmp_path}/code\n")
+    with pytest.raises(RunError, match=r"holds \.numba_config\.yaml, .* remove it"):
+        loops.chosen.__wrapped__()
+
+
+def test_a_file_whose_output_is_no_logits_is_refused(tmp_path):
+    model = trained_like().float()
+    path, x = exported(fold(model), tmp_path)
+    file = onnx.load(path)
+    logits = file.graph.node[-1]
+    assert list(logits.output) == ["logits"]
+    logits.output[:] = ["once"]
+    file.graph.node.append(onnx.helper.make_node("Concat", ["once", "once"], ["logits"], axis=1))
+    del file.graph.output[0].type.tensor_type.shape.dim[:]
+    onnx.helper.set_model_props(file, {FINGERPRINT: fingerprint_of(model)})
+    path.write_bytes(file.SerializeToString())
+    with pytest.raises(RunError, match=r"cannot be computed \(it gives \(4, 10\) numbers for 4 items of 5 classes\)"):
+        OnnxModel(path, model)(x)

@@ -182,3 +182,45 @@ def test_sums_of_many_rows_of_the_largest_weights_do_not_run_over():
     )  # fmt: skip
     conv = IntegerConv(parts, {"strides": [1, 1], "pads": [0] * 4}, 1.1, spiking=True)
     assert_padded(conv(pad_to_lanes(np.ones((1, 1, 2, 1500), np.uint8))), np.uint8([[[[255, 0, 150]] * 2]]), 0)
+
+
+def test_what_does_not_fit_together_is_refused_before_a_loop_reads_it():
+    generator = np.random.default_rng(0)
+    sound = constants(generator, 32, 1, 3, 0, 128)
+    changes = {
+        "bias": np.zeros(100_000, np.int32), "weight_scale": np.zeros(1, np.float32), "weight": sound.weight.astype(np.float64),
+        "weight_zero": np.ones(32, np.int8), "y_scale": np.ones(32, np.float32), "x_zero": np.float32(0),
+    }  # fmt: skip
+    for name, value in changes.items():
+        with pytest.raises(ValueError, match=r"of a convolution|zero points"):
+            IntegerDepthwise(sound._replace(**{name: value}))
+    for weight in (
+        np.zeros((32, 1, 3, 51), np.int8),
+        np.zeros((32, 2, 3, 3), np.int8),
+        np.zeros((32, 1, 2, 2), np.int8),
+    ):
+        with pytest.raises(ValueError, match="the weight of a depthwise convolution"):
+            IntegerDepthwise(sound._replace(weight=weight))
+    for options in ({"strides": [0, 1], "pads": [0] * 4}, {"strides": [1, 1], "pads": [-3, 0, 0, 0]}):
+        with pytest.raises(ValueError, match=r"strides .* and padding"):
+            IntegerConv(sound, options, 0.2)
+    depthwise = IntegerDepthwise(sound)
+    codes, potential = np.zeros((1, 4, 4, 32), np.uint8), np.zeros((1, 4, 4, 32), np.float32)
+    one, alpha = np.float32(1), np.ones(32, np.float32)
+    assert depthwise.added(one, alpha, potential, codes).shape == (1, 4, 4, 32)
+    for wrong in ((potential[:, :1], codes), (potential, codes, potential[:, :1]), (potential, codes[..., :1])):
+        with pytest.raises(ValueError, match=r"states are not|a map is"):
+            depthwise.added(one, alpha, *wrong)
+    with pytest.raises(ValueError, match="a map is"):
+        depthwise.of_spikes(one, np.zeros((1, 4, 4, 64), np.float32))
+    conv = IntegerConv(constants(generator, 32, 32, 1, 0, 128), {"strides": [1, 1], "pads": [0] * 4}, 0.2)
+    with pytest.raises(ValueError, match="a map is"):
+        conv(np.zeros((1, 4, 4, 64), np.uint8))
+    for arguments in (
+        (2, (9, 8), codes),
+        (0, None, codes),
+        (1, None, potential[:, :1], codes),
+        (1, None, codes[..., :1]),
+    ):
+        with pytest.raises(ValueError, match=r"times as large|a potential is|a map is"):
+            dequantise(0, one, *arguments)

@@ -58,7 +58,9 @@ class QLinearConv(NamedTuple):
         outputs = self.weight.shape[:1]
         for name, kind in types.items():
             value = getattr(self, name)
-            shape = outputs if name in ("weight_scale", "weight_zero", "bias") else value.shape if name == "weight" else ()
+            shape = (
+                outputs if name in ("weight_scale", "weight_zero", "bias") else value.shape if name == "weight" else ()
+            )
             if value.dtype != kind or value.shape != shape or value.size == 0:
                 raise ValueError(f"{name} of a convolution is {value.dtype} {value.shape}")
         if self.weight.ndim != 4 or self.weight_zero.any():

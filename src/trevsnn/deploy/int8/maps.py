@@ -78,7 +78,7 @@ def dequantise(zero: int, scale: np.float32, repeats: int, size: tuple[int, int]
     check_map(codes, np.uint8)
     batch, height, width, channels = codes.shape
     rows, columns = size or (repeats * height, repeats * width)
-    if repeats < 1 or not 0 < rows <= repeats * height or not 0 < columns <= repeats * width:
+    if not 0 <= rows <= repeats * height or not 0 <= columns <= repeats * width:
         raise ValueError(f"maps of {height} x {width}, {repeats} times as large, are to be {rows} x {columns}")
     out = np.empty((batch, rows, columns, channels), np.float32)
     if potential and (potential[0].dtype != out.dtype or potential[0].shape != out.shape):
