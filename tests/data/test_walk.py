@@ -128,5 +128,6 @@ def test_predict_takes_what_links_lead_to(tmp_path):
     (tmp_path / "set/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set/back").symlink_to(tmp_path / "set")
     (tmp_path / "set/folder.png").mkdir()
-    expected = [tmp_path / "set/2.png", tmp_path / "set/linked/1.png"]
+    (tmp_path / "set/nowhere.png").symlink_to("x")  # which is said when it is read
+    expected = [tmp_path / "set/2.png", tmp_path / "set/linked/1.png", tmp_path / "set/nowhere.png"]
     assert find_inputs([tmp_path / "set"], DataConfig(name="folder", root=".")) == expected

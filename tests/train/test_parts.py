@@ -42,6 +42,7 @@ def test_parts_have_the_classes_of_train_in_their_order_and_its_channels(tmp_pat
         ),
         (PictureFolder(tmp_path, ["a"], [0], ["cat"]), "it lacks dog"),
         (PictureFolder(tmp_path, ["a"], [0], ["dog", "cat"]), "in another order"),
+        (PictureFolder(tmp_path, [], [], ["cat", "dog"]), "part val holds nothing"),
         (GreyFolder(tmp_path, ["a"], [0], ["cat", "dog"]), "has 1 channels, and train 3"),
     ):
         with pytest.raises(RunError, match=said):

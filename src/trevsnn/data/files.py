@@ -35,7 +35,7 @@ def find_inputs(paths: Sequence[Path], config: DataConfig) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        own = [f for f in walk(path).files if f.suffix.lower() in endings and f.is_file() and f.name != TABLE]
+        own = [f for f in walk(path).files if f.suffix.lower() in endings and f.name != TABLE]
         if not own:
             raise RunError(
                 f"the folder {path} holds no {kind}: of files, it takes those that end in {', '.join(endings)}."

@@ -33,10 +33,12 @@ def check_alike(parts: Mapping[str, Part]) -> None:
     """Check that all parts have the classes, in their order, and the channels of the training part.
 
     Raises:
-        RunError: one has not.
+        RunError: one has not, or is empty.
     """
     train = parts["train"]
     for name, part in parts.items():
+        if not len(part):
+            raise RunError(f"the part {name} holds nothing.")
         lacking = [other for other in train.classes if other not in part.classes]
         strange = [other for other in part.classes if other not in train.classes]
         if lacking or strange:

@@ -9,7 +9,7 @@ import pytest
 from conftest import shared_data
 from helpers import folder_config, folder_of_pictures, picture
 from trevsnn.data.config import DataConfig
-from trevsnn.data.pictures.folders import folder_splits, load_folder
+from trevsnn.data.pictures.folders import folder_splits, list_pictures, load_folder
 from trevsnn.data.sets import load
 from trevsnn.errors import RunError
 
@@ -54,6 +54,31 @@ def test_tiny_imagenet_as_published(tmp_path):
     assert part.labels_N.tolist() == [1, 0, 1, 0]
     assert part.name(2).endswith("val/images/val_2.JPEG")
     assert part.read(0).size == (12, 10)
+
+
+TABLE = b"0.JPEG\tn01\t0\t0\t62\t57\n1.JPEG\tn02\n\n"
+LINE = "line {}: it needs the name of a picture in images, once, a tab and a WNID"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (TABLE + b"2.JPEG\n", LINE.format(4)),
+        (TABLE.replace(b"\t", b" "), LINE.format(1)),
+        (TABLE + b"0.JPEG\tn02\n", LINE.format(4)),
+        (TABLE + b"../../train/n01/0.JPEG\tn01\n", LINE.format(4)),
+        (b"caf\xe9.JPEG\tn01\n", "cannot be read .*: fetch it again"),
+        (b"0.JPEG\tn03\n1.JPEG\tn02\n", "names no picture of n01: every class needs one"),
+        (b"", "names no picture of n01, n02: every class needs one"),
+    ],
+)
+def test_a_damaged_table_of_tiny_imagenet_is_said(tmp_path, table, message):
+    (tmp_path / "val_annotations.txt").write_bytes(TABLE)
+    config = DataConfig(name="tiny-imagenet")
+    assert list_pictures(tmp_path, ("n01", "n02"), config).files == ["images/0.JPEG", "images/1.JPEG"]
+    (tmp_path / "val_annotations.txt").write_bytes(table)
+    with pytest.raises(RunError, match=message):
+        list_pictures(tmp_path, ("n01", "n02"), config)
 
 
 def test_bad_folders_are_said(tmp_path):

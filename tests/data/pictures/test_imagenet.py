@@ -1,5 +1,6 @@
 """ImageNet's archives: extracted, resumed, checked."""
 
+import gzip
 import hashlib
 import io
 import re
@@ -121,6 +122,51 @@ def test_imagenet_s_archives_are_checked(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()
     paths["val"].unlink()
     refuses("val.tar does not exist: --archives must name a folder with", "--no_hashes")
+
+
+def test_archives_that_unpack_to_gigabytes_or_hold_no_table_are_refused(tmp_path, capsys, monkeypatch):
+    """Also those that claim zeros without holding them, as sparse files do."""
+    paths = archives(tmp_path / "a")
+    call = [
+        "data",
+        "prepare",
+        "imagenet",
+        "--archives",
+        str(tmp_path / "a"),
+        "--out",
+        str(tmp_path / "out"),
+        "--no_hashes",
+    ]
+    whole, kit = paths["val"].read_bytes(), paths["devkit"].read_bytes()
+
+    def refuses(message: str) -> None:
+        assert main(call) == 1
+        assert re.search(message, capsys.readouterr().err)
+
+    size, name = 2**40, "ILSVRC2012_val_00000001.JPEG"
+    sparse = tarfile.TarInfo(name)
+    sparse.pax_headers = {
+        "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": name, "GNU.sparse.realsize": str(size)
+    }  # fmt: skip
+    holes = f"1\n{size}\n0\n".encode().ljust(512, b"\0")
+    sparse.size = len(holes)
+    with tarfile.open(paths["val"], "w") as archive:
+        archive.addfile(sparse, io.BytesIO(holes))
+    refuses("which is no file with a plain name: it is not to be trusted")
+    paths["val"].write_bytes(gzip.compress(whole))
+    refuses("is damaged .*: fetch it again")
+    paths["val"].write_bytes(whole)
+    monkeypatch.setattr(imagenet, "MOST_META", 100)
+    refuses(r"meta.mat has \d+ bytes, more than the 100 that are read\): fetch it again")
+    monkeypatch.undo()
+    with tarfile.open(fileobj=io.BytesIO(kit)) as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive}
+    meta = "ILSVRC2012_devkit_t12/data/meta.mat"
+    other = io.BytesIO()
+    savemat(other, {"synsets": np.arange(3)})
+    for content in (b"garbage", files[meta][:200], other.getvalue()):
+        paths["devkit"].write_bytes(tar({**files, meta: content}, "w:gz"))
+        refuses("has a meta.mat that cannot be read .*: fetch it again")
 
 
 def test_hashes_that_fit_are_taken(tmp_path, monkeypatch):

@@ -216,9 +216,10 @@ def without(content: bytes, tag: int) -> bytes:
         (without(tiff(PLAIN, 8), 262), r"nothing says whether 0 is black or white in it, a TIFF"),
         (without(tiff(DEEP_PLANES[:512], 16), 262), r"nothing says whether 0 is black or white in it, a TIFF"),
         (tiff(PLAIN * 3, 8, photometric=6, samples=3), r"its colours are subsampled but not compressed"),
+        (tiff(PLAIN, 8, t322=40000, t323=40000), r"its tiles have 1,600,000,000 pixels, more than the 89,478,485"),
         (tiff(PLAIN * 2, 8, t257=2), r"it has 1 parts \(strips or tiles\) of pixels, and needs 2"),
     ],
-    ids=["0 is white", "4 bits", "16 bits", "LAB", "8 bits, no photometric", "16 bits, no photometric", "YCbCr", "a missing strip"],
+    ids=["0 is white", "4 bits", "16 bits", "LAB", "8 bits, no photometric", "16 bits, no photometric", "YCbCr", "huge tiles", "a missing strip"],
 )  # fmt: skip
 def test_a_tiff_that_pillow_misreads_is_refused(content, message):
     """It opens each of them, and gives other levels than they hold, black for what is missing, or what lies beyond."""

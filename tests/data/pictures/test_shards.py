@@ -110,6 +110,13 @@ def test_bad_folders_are_said(tmp_path, files, message):
         shard_splits(shard_config(tmp_path))
 
 
+def test_a_shard_of_train_that_is_another_part_s_by_a_link_is_refused(tmp_path):
+    write_tar(tmp_path / "train-0.tar", [])
+    (tmp_path / "val-0.tar").symlink_to("train-0.tar")
+    with pytest.raises(RunError, match=r"val-0.tar and .*train-0.tar are one file, by a link"):
+        find_shards(tmp_path)
+
+
 def test_a_tenth_of_train_is_held_out_where_there_is_no_val(tmp_path):
     folder_of_pictures(tmp_path / "folder", ("train", "test"))
     shards_of_folder(tmp_path / "folder", tmp_path / "shards")

@@ -15,8 +15,10 @@ from trevsnn.data.listing import SPLITS, data_root, find_parts, list_classes, li
 from trevsnn.data.part import FileList
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile
 from trevsnn.data.pictures.layout import own_parts
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, listed
+from trevsnn.files import SMALL, read_file
 
+NAMED = 5  # classes that an error names
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), by which colours become grey
 
 
@@ -51,13 +53,11 @@ def list_pictures(folder: Path, classes: Sequence[str], config: DataConfig) -> P
     """The pictures of a part's folder, to be read as ``config`` says.
 
     Raises:
-        RunError: as :func:`trevsnn.data.listing.list_files`.
+        RunError: as :func:`trevsnn.data.listing.list_files`; or Tiny ImageNet's table of labels is damaged.
     """
     annotations = folder / "val_annotations.txt"
-    if annotations.is_file():  # Tiny ImageNet as published: val/images/NAME, labels in a table
-        rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines()]
-        by_name = {name: classes.index(wnid) for name, wnid in rows if wnid in classes}
-        files, labels = [f"images/{name}" for name in by_name], list(by_name.values())
+    if annotations.is_file():  # Tiny ImageNet as published
+        files, labels = _list_annotated(annotations, classes)
     else:
         files, labels = list_files(folder, PICTURE_ENDINGS, classes)
     listing = (GreyFolder if config.grey else PictureFolder)(folder, files, labels, classes)
@@ -148,3 +148,27 @@ def _with_labels(folders: Mapping[str, Path]) -> dict[str, Path]:
 def _unlabelled(folder: Path) -> bool:
     """Whether a part has no labels, as Tiny ImageNet's test part."""
     return not (folder / "val_annotations.txt").is_file() and [p.name for p in folder.iterdir()] == ["images"]
+
+
+def _list_annotated(table: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:
+    """As :func:`trevsnn.data.listing.list_files`, of images/NAME by a table of lines NAME, WNID and a box, with tabs between
+    them. Pictures of classes that the training part has not are left out."""
+    try:
+        lines = read_file(table, SMALL, links=True).decode().splitlines()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{table} cannot be read ({error}): fetch it again.") from error
+    wnids: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        name, wnid = (*line.split("\t"), "")[:2]
+        if not wnid or name in ("", "..") or name in wnids or "/" in name:
+            raise RunError(
+                f"{table}, line {number}: it needs the name of a picture in images, once, a tab and a WNID: fetch it again."
+            )
+        wnids[name] = wnid
+    by_name = {name: classes.index(wnid) for name, wnid in wnids.items() if wnid in classes}
+    lacking = sorted(set(classes) - set(wnids.values()))
+    if lacking:
+        raise RunError(f"{table} names no picture of {listed(lacking, NAMED)}: every class needs one.")
+    return [f"images/{name}" for name in by_name], list(by_name.values())

@@ -17,12 +17,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from scipy.io import loadmat
 from torchvision.datasets.imagenet import ARCHIVE_META
 
+from trevsnn.data.pictures.file import MOST_BYTES
 from trevsnn.errors import RunError
 
 #: File name and MD5 of the archives "train", "val" and "devkit".
 ARCHIVES: dict[str, tuple[str, str]] = ARCHIVE_META
 OFFICIAL_COUNTS = {"train": 1_281_167, "val": 50_000}
 WNID = re.compile(r"n\d{8}")
+MOST_META = 2**26  # bytes of a file of the development kit, which is compressed
 
 
 def prepare(archives: Path, out: Path, console: Console, *, check_hashes: bool = True) -> dict[str, int]:
@@ -110,11 +112,16 @@ def _read_devkit(path: Path) -> tuple[dict[int, str], list[int]]:
     """WNIDs by ImageNet's class numbers, and the class number of each validation picture."""
     with tarfile.open(path) as archive:
         members = {Path(member.name).name: member for member in archive if member.isfile()}
-        meta = _content(archive, members["meta.mat"])
-        truth = _content(archive, members["ILSVRC2012_validation_ground_truth.txt"])
-    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-    leaves = [row for row in np.atleast_1d(synsets) if int(row["num_children"]) == 0]
-    wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
+        meta = _content(archive, members["meta.mat"], MOST_META)
+        truth = _content(archive, members["ILSVRC2012_validation_ground_truth.txt"], MOST_META)
+    try:
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        leaves = [row for row in np.atleast_1d(synsets) if int(row["num_children"]) == 0]
+        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
+    except MemoryError:
+        raise
+    except Exception as error:  # SciPy's are of many classes
+        raise RunError(f"{path} has a meta.mat that cannot be read ({error}): fetch it again.") from error
     for wnid in wnids.values():
         if not WNID.fullmatch(wnid):
             raise RunError(f"{path} names a class {wnid!r}, which is no WNID: fetch it again.")
@@ -125,10 +132,10 @@ def _extract_train(path: Path, out: Path, wnids: set[str], progress: Progress) -
     """One inner archive for each class, into a folder that is renamed when it is complete."""
     task = progress.add_task(f"extracting {path.name}", total=path.stat().st_size)
     out.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path) as outer:
+    with tarfile.open(path, "r:") as outer:
         for member in outer:
             wnid = member.name.removesuffix(".tar")
-            if not member.isfile() or wnid not in wnids:
+            if not member.isfile() or member.issparse() or wnid not in wnids:
                 raise RunError(
                     f"{path} holds {member.name!r}, which is no class of the development kit: fetch it again."
                 )
@@ -136,7 +143,7 @@ def _extract_train(path: Path, out: Path, wnids: set[str], progress: Progress) -
                 beside = out / f".{wnid}.part"
                 shutil.rmtree(beside, ignore_errors=True)
                 beside.mkdir()
-                with tarfile.open(fileobj=outer.extractfile(member)) as inner:
+                with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
                     for picture, content in _pictures(inner, f"{path}, {member.name}"):
                         (beside / picture).write_bytes(content)
                 beside.rename(out / wnid)
@@ -156,7 +163,7 @@ def _extract_val(path: Path, out: Path, wnids: list[str], progress: Progress) ->
     beside = out / ".val.part"
     for wnid in set(wnids):
         (beside / wnid).mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, "r:") as archive:
         for name, content in _pictures(archive, str(path)):
             number = re.search(r"_(\d+)\.JPEG$", name)
             if number is None or not 1 <= int(number[1]) <= len(wnids):
@@ -171,14 +178,17 @@ def _extract_val(path: Path, out: Path, wnids: list[str], progress: Progress) ->
 def _pictures(archive: tarfile.TarFile, where: str) -> Iterator[tuple[str, bytes]]:
     """The names and contents of an archive's files. Raises RunError for anything but files with plain names."""
     for member in archive:
-        if not member.isfile() or os.path.basename(member.name) != member.name or member.name.startswith("."):  # noqa: PTH119
+        plain = os.path.basename(member.name) == member.name and not member.name.startswith(".")  # noqa: PTH119
+        if not member.isfile() or member.issparse() or not plain:
             raise RunError(
                 f"{where} holds {member.name!r}, which is no file with a plain name: it is not to be trusted."
             )
-        yield member.name, _content(archive, member)
+        yield member.name, _content(archive, member, MOST_BYTES)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
+    if member.size > most or member.issparse():
+        raise ValueError(f"{member.name} has {member.size:,} bytes, more than the {most:,} that are read")
     file = archive.extractfile(member)
     content = b"" if file is None else file.read()
     if len(content) != member.size:

@@ -166,7 +166,7 @@ def find_shards(root: Path) -> dict[Split, list[Path]]:
     what is between signs and digits. Hidden files and folders are left out.
 
     Raises:
-        RunError: a shard is compressed, or no word or several say which part it is of.
+        RunError: a shard is compressed, no word or several say which part it is of, or one of train is of another part, by a link.
     """
     found: dict[Split, list[Path]] = {}
     for path in sorted([*root.glob("*"), *root.glob("*/*")]):
@@ -185,6 +185,10 @@ def find_shards(root: Path) -> dict[Split, list[Path]]:
                 f"{', '.join(WORDS)} must be in them."
             )
         found.setdefault(parts.pop(), []).append(path)
+    trained = {path.resolve(): path for path in found.get("train", ())}
+    for path in (path for part, paths in found.items() if part != "train" for path in paths):
+        if (other := trained.get(path.resolve())) is not None:
+            raise RunError(f"{path} and {other} are one file, by a link: held out is what is not trained on.")
     return found
 
 

@@ -41,6 +41,9 @@ def refuse_misread(picture: Image.Image) -> None:
         )
     if bits <= 16 and _SIGNED in numbers(picture, SAMPLE_FORMAT, 1):
         raise ValueError("its levels have a sign, so that black and white are not known: save it without")
+    tile = numbers(picture, TILE_WIDTH, 0)[0] * numbers(picture, TILE_HEIGHT, 0)[0]
+    if Image.MAX_IMAGE_PIXELS is not None and tile > Image.MAX_IMAGE_PIXELS:  # be the picture as small as it may
+        raise ValueError(f"its tiles have {tile:,} pixels, more than the {Image.MAX_IMAGE_PIXELS:,} that are read")
     if photometric == IN_PALETTE:
         _refuse_palettes(picture)
     if numbers(picture, COMPRESSION, _UNCOMPRESSED) == (_UNCOMPRESSED,):  # libtiff reads the others
