@@ -170,3 +170,21 @@ def test_the_picture_draws_the_classes_that_were_likely_at_any_time():
     (legend,) = play_picture(rows, "a.bin").legends
     assert [text.get_text() for text in legend.get_texts()] == [f"class {i}" for i in range(8)]
     assert legend.get_title().get_text() == "8 of 12 classes"
+
+
+def test_a_table_of_seconds_and_signs_is_streamed_and_what_fills_no_window_is_counted(tmp_path, recording, capsys):
+    events = read_recording(recording)
+    lines = [f"{t / 1e6:.6f},{x},{y},{2 * p - 1}" for x, y, t, p in events.tolist()]
+    (tmp_path / "a.csv").write_text("\n".join(["t,x,y,p", *lines, ""]))
+    stated = ["--time_unit", "s", "--polarity", "signed", "--json"]
+    rows = []
+    for options in ([str(recording), "--json"], [str(tmp_path / "a.csv"), *stated]):
+        assert main(["stream", "n-mnist", *options, "--window_ms", "50", "--hop_ms", "50"]) == 0
+        told = capsys.readouterr()
+        rows.append([{**row, "seconds": 0} for row in rows_of(told.out)])
+        assert f"{(events['t'] >= 100_000).sum()} events at the end fill no window" in told.err
+    assert rows[0] == rows[1]
+    assert main(["stream", "n-mnist", str(tmp_path / "a.csv"), *stated]) == 0  # as a clip
+    (clip,) = [row["probabilities"] for row in json.loads(capsys.readouterr().out)][-1:]
+    assert main(["stream", "n-mnist", str(recording), "--json"]) == 0
+    assert clip == json.loads(capsys.readouterr().out)[-1]["probabilities"]

@@ -71,6 +71,16 @@ def test_one_mistake_is_one_sentence(arguments, sentence):
     assert told(*arguments) == [sentence]
 
 
+def test_the_classes_of_recordings_are_counted_before_one_is_opened(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.csv").write_text("no table")
+    options = ["--recipe", "n-mnist", "--data.name", "recordings", "--data.root", str(tmp_path)]
+    assert told(*options) == ["model.num_classes is 10, but recordings has 3: set it to 3."]
+    (tmp_path / "labels.csv").write_text("file,label\na/1.csv,left\nb/1.csv,right\nc/1.csv,left\n")
+    assert told(*options) == ["model.num_classes is 10, but recordings has 2: set it to 2."]
+
+
 def test_what_contradicts_is_told_once_and_defaults_are_not_blamed():
     values = {"data.name": "n-mnist", "data.crop": "resized", "data.auto_augment": "rand-m9", "data.workers": -1, "epochs": 1,
               "optim.warmup_epochs": 99, "model.input": "event", "model.encoding": "grouped"}  # fmt: skip

@@ -135,3 +135,12 @@ def test_every_network_that_is_chosen_can_be_built(side):
         ["--recipe", "digits", *(f"--{name}={value}" for name, value in chosen.items() if name.startswith("model"))]
     )
     assert sum(p.numel() for p in TRevSNN(config.model).parameters()) < 3e6
+
+
+def test_a_folder_of_recordings_is_told_how_these_are_trained_on(tmp_path, capsys):
+    for folder in (tmp_path, tmp_path / "left", tmp_path / "right"):
+        folder.mkdir(exist_ok=True)
+        (folder / "1.npz").touch()
+        assert main(["train", "--data.root", str(tmp_path)]) == 1
+        assert "holds recordings of an event camera" in (said := capsys.readouterr().err)
+        assert "--recipe n-mnist --data.name recordings" in said

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from trevsnn.data.convention import Polarity, TimeUnit
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Format
 from trevsnn.errors import UsageError
@@ -58,6 +59,8 @@ def stream(
     window_ms: float | None = None,
     hop_ms: float | None = None,
     format: str | None = None,
+    time_unit: TimeUnit | None = None,
+    polarity: Polarity | None = None,
     weights: Weights = "last",
     picture: Path | None = None,
     json: bool = False,
@@ -70,6 +73,8 @@ def stream(
         window_ms: Length of a window, milliseconds (default with - or --hop_ms: data.piece_ms of the run).
         hop_ms: From one window to the next (default: a frame, the window's length over T).
         format: Of what arrives on standard input, as files of it end: raw, csv, bin, dat, aedat, aedat4 or bs3.
+        time_unit: Of the times in .csv, .npz and HDF5, where neither the file nor the run states it.
+        polarity: In these, binary for 0 and 1, signed for -1 and 1.
         weights: Of the last or the best epoch.
         picture: File to draw the probabilities over time into.
         json: Print JSON: of a clip a list, of windows one object a line, as they come.
@@ -80,18 +85,21 @@ def stream(
             "--format belongs to standard input, which has no name to tell it by: "
             f"{'give it, such as --format raw' if live else 'leave it out, or give - as the recording'}."
         )
+    data = DataOverrides(time_unit=time_unit, polarity=polarity)
     if window_ms is None and hop_ms is None and not live:
-        _stream_clip(run, recording, weights, picture, json)
+        _stream_clip(run, recording, weights, data, picture, json)
     else:
-        _stream_windows(run, recording, window_ms, hop_ms, format, weights, picture, json)
+        _stream_windows(run, recording, window_ms, hop_ms, format, weights, data, picture, json)
 
 
-def _stream_clip(run: Path, recording: Path, weights: Weights, picture: Path | None, json: bool) -> None:
+def _stream_clip(
+    run: Path, recording: Path, weights: Weights, data: DataOverrides, picture: Path | None, json: bool
+) -> None:
     from trevsnn.deploy.play import play, play_picture
 
     console = Terminal(quiet=json)
     rows: list[dict[str, Any]] = []
-    for row in play(run, recording, weights):
+    for row in play(run, recording, weights, data):
         rows.append(row)
         console.print(
             f"frame {row['frame']:>3}  {row['until'] / 1e3:8.1f} ms  {_likeliest(row)}  {1e3 * row['seconds']:6.1f} ms to compute",
@@ -110,6 +118,7 @@ def _stream_windows(
     hop_ms: float | None,
     format: str | None,
     weights: Weights,
+    data: DataOverrides,
     picture: Path | None,
     json: bool,
 ) -> None:
@@ -118,7 +127,7 @@ def _stream_windows(
     from trevsnn.run.load import load_run
 
     console, told = Terminal(quiet=json), Terminal(stderr=True)
-    live = Live(load_run(run, weights), window_ms, hop_ms)
+    live = Live(load_run(run, weights), window_ms, hop_ms, data)
     source = recording if format is None else sys.stdin.buffer
     rows: list[dict[str, Any]] = []
     for row in live.play(source, None if format is None else f".{format.removeprefix('.')}"):

@@ -14,6 +14,7 @@ from torch import Tensor
 from trevsnn.data.events.frames import Binning
 from trevsnn.data.events.recordings import blocks
 from trevsnn.data.events.windows import Window, Windows
+from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.data.sets import is_event, transform_of
 from trevsnn.deploy.play import likeliest
 from trevsnn.errors import RunError, UsageError
@@ -33,6 +34,7 @@ class Live:
         run: trained on recordings.
         window_ms: length of a window; None for the run's ``data.piece_ms``.
         hop_ms: from the beginning of a window to that of the next; None for a frame, ``window_ms / T``.
+        data: what the numbers of plain tables mean where that is not what the run's config says.
 
     Attributes:
         window_ms, hop_ms: rounded to microseconds.
@@ -40,18 +42,25 @@ class Live:
         seconds: that each of the last ``TIMED`` windows took, from its last event to its probabilities.
         dropped: events outside the sensor.
         late: events that came too late for their windows.
+        left: events behind the last window, which fill none.
 
     Raises:
         UsageError: the run was trained on pictures, no length is known, or one is below a microsecond.
         RunError: frames are to be larger than the sensor.
     """
 
-    def __init__(self, run: LoadedRun, window_ms: float | None = None, hop_ms: float | None = None) -> None:
-        self.model, self.config, self.about, _ = run
-        data, timesteps = self.config.data, self.config.model.timesteps
-        if not is_event(data):
+    def __init__(
+        self,
+        run: LoadedRun,
+        window_ms: float | None = None,
+        hop_ms: float | None = None,
+        data: DataOverrides = AS_TRAINED,
+    ) -> None:
+        self.model, config, self.about, _ = run
+        self.data, timesteps = data.over(config.data), config.model.timesteps
+        if not is_event(self.data):
             raise UsageError("the run was trained on pictures, which do not stream: use trevsnn predict.")
-        window_ms = data.piece_ms if window_ms is None else window_ms
+        window_ms = self.data.piece_ms if window_ms is None else window_ms
         if window_ms is None:
             raise UsageError("the run was trained on whole recordings: say with --window_ms how long a window is.")
         hop_ms = window_ms / timesteps if hop_ms is None else hop_ms
@@ -60,10 +69,10 @@ class Live:
             if not 0.001 <= value < 1e9:
                 raise UsageError(f"{name} is {value:g}; it must be at least 0.001, a microsecond, and below 1e9.")
         self.window_ms, self.hop_ms = (round(value * 1000) / 1000 for value in lengths.values())
-        self.binning = Binning.of(data, timesteps)
-        self.transform = transform_of(data, self.about, timesteps, training=False)
+        self.binning = Binning.of(self.data, timesteps)
+        self.transform = transform_of(self.data, self.about, timesteps, training=False)
         self.seconds: deque[float] = deque(maxlen=TIMED)
-        self.windows = self.dropped = self.late = 0
+        self.windows = self.dropped = self.late = self.left = 0
 
     def play(self, source: Path | BinaryIO, ending: str | None = None) -> Iterator[dict[str, Any]]:
         """Classify the windows of a recording, each as soon as it is over.
@@ -82,12 +91,12 @@ class Live:
                 too many are in a window, or the recording is shorter than one or without events.
         """
         windows, first = Windows(round(self.window_ms * 1000), round(self.hop_ms * 1000)), None
-        for window in self._windows(windows, blocks(source, ending, self.config.data.convention)):
+        for window in self._windows(windows, blocks(source, ending, self.data.convention)):
             self.windows += 1
             first = window.start if first is None else first
             place = {"window": self.windows, "from": window.start - first, "until": window.end - first}
             yield place | self._classify(window)
-        self.late = windows.late
+        self.late, self.left = windows.late, windows.left
         if not windows.events:
             raise RunError("the recording holds no events: fetch it again.")
         if not self.windows:
@@ -129,4 +138,5 @@ class Live:
             f"(median{of_the_last}), {high:.1f} ms (95th percentile), {milliseconds.max():.1f} ms at most, so the network "
             f"{'keeps' if median <= self.hop_ms else 'does not keep'} up with the camera"
             f"{'; left out were ' + ' and '.join(left_out) if left_out else ''}"
+            f"{f'; {self.left} events at the end fill no window' if self.left else ''}"
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trevsnn.data.events.frames import frame_numbers
 from trevsnn.data.files import read_inputs, read_item
+from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.data.sets import is_event
 from trevsnn.errors import UsageError
 from trevsnn.run.load import Weights, load_run
@@ -21,13 +22,14 @@ from trevsnn.terminal import visible
 DRAWN = 8  # classes in the figure at most, those that are likeliest at any time
 
 
-def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any]]:
+def play(run: Path, recording: Path, weights: Weights, data: DataOverrides = AS_TRAINED) -> Iterator[dict[str, Any]]:
     """Give a recording's T frames to a run's network one at a time.
 
     Args:
         run: trained on recordings.
         recording: a file; a run that was trained on pieces plays the first one.
         weights: which of the run's.
+        data: what the numbers of plain tables mean where that is not what the run's config says.
 
     Yields:
         After each frame: its number ``frame``, from 1; ``until``, the time of its last event in microseconds from the
@@ -40,11 +42,12 @@ def play(run: Path, recording: Path, weights: Weights) -> Iterator[dict[str, Any
         UnreadableError: the recording is missing, truncated or of another kind.
     """
     model, config, about, _ = load_run(run, weights)
-    if not is_event(config.data):
+    own = data.over(config.data)
+    if not is_event(own):
         raise UsageError(f"{run} was trained on pictures: use trevsnn predict, or give a run on recordings.")
-    frames_TCHW = read_inputs([recording], config.data, about, config.model.timesteps)[0]
-    events = read_item(recording, config.data)
-    frame_of_event = frame_numbers(events, config.model.timesteps, config.data.bin_by)
+    frames_TCHW = read_inputs([recording], own, about, config.model.timesteps)[0]
+    events = read_item(recording, own)
+    frame_of_event = frame_numbers(events, config.model.timesteps, own.bin_by)
     stream = model.stream(1)
     for t, frame_CHW in enumerate(frames_TCHW):
         start = time.perf_counter()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trevsnn.data.config import EVENT_SETS, PICTURE_FOLDERS, DataConfig
+from trevsnn.errors import RunError
 from trevsnn.run.config import RunConfig
 
 
@@ -43,7 +44,7 @@ KNOWN = {
 def facts_of(config: DataConfig) -> Facts:
     """What is known of a set by its name and its folders, without reading an item."""
     if config.name in EVENT_SETS:
-        return Facts(2, 2) if config.task == "direction" else KNOWN.get(config.name, Facts(None, 2))
+        return Facts(2, 2) if config.task == "direction" else KNOWN.get(config.name) or Facts(_count_labels(config), 2)
     if config.name in KNOWN:
         return KNOWN[config.name]
     classes = _count_classes(config)
@@ -62,6 +63,18 @@ def _count_classes(config: DataConfig) -> int | None:
     if "train" in parts:
         return len(list_classes(parts["train"]))
     return len(list_classes(root)) if config.name == "folder" and not parts else None
+
+
+def _count_labels(config: DataConfig) -> int | None:
+    """The classes of recordings in folders or in a table; None where they are not known."""
+    if config.root is None or not Path(config.root).is_dir():
+        return None
+    from trevsnn.data.events.sets import classes_of  # with NumPy
+
+    try:
+        return len(classes_of(Path(config.root)))
+    except RunError:  # is said when the recordings are listed
+        return None
 
 
 def misfits(config: RunConfig, facts: Facts) -> list[Misfit]:

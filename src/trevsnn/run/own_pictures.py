@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from trevsnn.errors import listed
+from trevsnn.errors import RunError, listed
 from trevsnn.run.config import RunConfig, config_of, parse_options
 from trevsnn.run.misfits import Facts
 from trevsnn.run.options import flatten, nest
@@ -77,14 +77,36 @@ def config_for(folder: Path | str, options: Sequence[str] = ()) -> RunConfig:
 
 
 def look_for(options: Mapping[str, Any]) -> Look:
-    """A look at ``data.root``. Raises what :func:`trevsnn.data.pictures.look.look_at` raises."""
+    """A look at ``data.root``.
+
+    Raises:
+        RunError: as :func:`trevsnn.data.pictures.look.look_at`; where it holds recordings, says how these are trained on.
+    """
     from trevsnn.data.pictures.look import look_at
 
-    return look_at(
-        Path(options["data.root"]),
-        skip=options.get("data.on_unreadable") == "skip",
-        exif_orientation=options.get("data.exif_orientation", True),
-    )
+    root = Path(options["data.root"])
+    try:
+        return look_at(
+            root,
+            skip=options.get("data.on_unreadable") == "skip",
+            exif_orientation=options.get("data.exif_orientation", True),
+        )
+    except RunError as error:
+        if not _holds_recordings(root):
+            raise
+        raise RunError(
+            f"{root} holds recordings of an event camera, and without a recipe a folder is one of pictures: give --recipe n-mnist "
+            '--data.name recordings --data.sensor "[W, H]" --model.num_classes N, too.'
+        ) from error
+
+
+def _holds_recordings(root: Path) -> bool:
+    from trevsnn.data.kinds import kind_of
+
+    try:
+        return kind_of(root) == "recordings"
+    except RunError:  # neither, or no folder
+        return False
 
 
 def choose(options: Mapping[str, Any], look: Look) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from trevsnn.data.config import DataConfig
 from trevsnn.data.events.excerpts import file_of
 from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import read_recording
-from trevsnn.data.events.sets import GESTURES, list_recordings, load_events
+from trevsnn.data.events.sets import GESTURES, classes_of, list_recordings, load_events
 from trevsnn.data.splitting import ordered_split, time_split
 from trevsnn.errors import RunError
 
@@ -227,3 +227,13 @@ def test_real_gesture_clips_make_a_folder_of_recordings(tmp_path):
     part = load_events(config, "train", 8)
     assert len(part) == 10
     assert part.read(0).sum() == min(255 * 10**6, len(read_recording(Path(part.name(0)))))
+
+
+def test_a_root_that_lies_one_folder_too_high_is_named(tmp_path):
+    folder_of_recordings(tmp_path / "a" / "NMNIST", 3, ("Train", "Test"))
+    folder_of_recordings(tmp_path / "b" / "set", 3)
+    for above, inner in (("a", "NMNIST"), ("b", "set")):
+        root = tmp_path / above
+        with pytest.raises(RunError, match=rf"holds one folder alone, {inner}: did you mean .*{above}/{inner}\?"):
+            list_recordings(root, "train")
+        assert len(classes_of(root / inner)) == len(list_recordings(root / inner, "train").classes)

@@ -64,6 +64,8 @@ def test_binning_refuses_another_sensor_and_names_the_event():
     events["x"][41], events["p"][3] = 0, 2
     with pytest.raises(ValueError, match="an event of polarity 2; known are 0"):
         bin_events(events, 2, 8, (10, 34), "time")
+    with pytest.raises(ValueError, match="there are no events"):
+        bin_events(events[:0], 2, 8, (10, 34), "time")
     for by in ("time", "count"):
         with pytest.raises(ValueError, match="its events are not in the order of time"):
             bin_events(some_events(9)[::-1], 2, 8, (34, 34), by)

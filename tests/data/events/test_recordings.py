@@ -21,7 +21,7 @@ def test_nmnist_words_and_their_overflow(tmp_path):
     assert np.array_equal(read_recording(tmp_path / "a.bin"), events)
     overflow = np.array([[0, 240, 0, 0, 0], [1, 2, 128, 0, 7]], np.uint8).tobytes()
     (tmp_path / "b.bin").write_bytes((tmp_path / "a.bin").read_bytes() + overflow)
-    last = read_recording(tmp_path / "b.bin")
+    last = read_recording(str(tmp_path / "b.bin"))
     assert (1, 2, 8192 + 7, 1) in last.tolist()
     assert len(last) == 501
 

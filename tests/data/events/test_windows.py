@@ -73,5 +73,15 @@ def test_what_is_kept_does_not_grow_and_is_bounded(monkeypatch):
 def test_nothing_is_given_of_nothing():
     sliding = Windows(10, 5)
     assert given_by(sliding, [np.empty(0, EVENT)]) == []
+    assert sliding.left == 0
     assert given_by(Windows(10, 5), [at([3, 11])]) == []  # nine microseconds
     assert given_by(Windows(10, 5), [at([3, 12])]) == [(3, 13, [3, 12])]
+
+
+@pytest.mark.parametrize(("hop", "left"), [(10, 2), (5, 0), (20, 2)])
+def test_events_behind_the_last_window_are_counted(hop, left):
+    sliding = Windows(10, hop)
+    list(sliding.feed(at([100, 108, 111, 119])))
+    list(sliding.feed(at([121, 124])))
+    list(sliding.finish())
+    assert sliding.left == left

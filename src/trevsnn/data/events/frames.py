@@ -36,8 +36,10 @@ def bin_events(
 
     Raises:
         RunError: an event lies outside the sensor.
-        ValueError: one has a polarity other than 0 and 1, or is before the one in front of it.
+        ValueError: there are none; one has a polarity other than 0 and 1, or is before the one in front of it.
     """
+    if not len(events):
+        raise ValueError("there are no events: frames of none are zeros")
     if (stray := first_stray(events, sensor)) is not None:
         raise RunError(
             f"The recording does not fit: {stray}. Give the sensor's width and height, or leave such events out."

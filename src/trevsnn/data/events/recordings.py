@@ -88,9 +88,9 @@ class Recording:
     disordered: int
 
 
-def read_recording(path: Path, convention: Convention = UNSTATED) -> Events:
+def read_recording(path: Path | str, convention: Convention = UNSTATED) -> Events:
     """All events of a recording, in the order of time. See :func:`open_recording`."""
-    return open_recording(path, convention).events
+    return open_recording(Path(path), convention).events
 
 
 def open_recording(path: Path, convention: Convention = UNSTATED) -> Recording:

@@ -12,11 +12,19 @@ from trevsnn.data.events.cache import EventFrames
 from trevsnn.data.events.excerpts import both_directions, cut_listing, file_of
 from trevsnn.data.events.recordings import LONGEST_US, READERS, UNSTATED
 from trevsnn.data.events.table import TABLE, has_table, natural, read_table, table_parts
-from trevsnn.data.listing import cut_validation, data_root, find_parts, list_classes, list_files, part_of
+from trevsnn.data.listing import (
+    cut_validation,
+    data_root,
+    find_parts,
+    list_classes,
+    list_files,
+    part_of,
+    visible_folders,
+)
 from trevsnn.data.part import FileList
-from trevsnn.data.regular import read_regular
 from trevsnn.data.splitting import ordered_split, time_split
 from trevsnn.errors import RunError
+from trevsnn.files import read_file
 
 TRIALS = "trials_to_train.txt"  # a file of the published DVS128 Gesture
 MOST_BYTES = 2**20  # of the files that name recordings, of which there are 122
@@ -36,6 +44,19 @@ def recording_splits(config: DataConfig) -> list[Split]:
     root = data_root(config)
     given = table_parts(root) if has_table(root) else find_parts(root).keys()
     return ["train", "val"] if {"train", "val"} == set(given) else ["train", "val", "test"]
+
+
+def classes_of(root: Path) -> tuple[str, ...]:
+    """The classes of a set, by the names of its files and folders and its labels.csv. No recording is opened.
+
+    Raises:
+        RunError: there are none; or the set lies in a folder of the root.
+    """
+    if (root / TRIALS).is_file():
+        return GESTURES
+    if has_table(root):
+        return tuple(next(iter(read_table(root, READERS).values())).classes)
+    return _classes(find_parts(root).get("train", root))
 
 
 def load_events(config: DataConfig, split: Split, frames: int) -> EventFrames:
@@ -114,7 +135,7 @@ def list_recordings(
                 raise RunError(f"{root} has no {split} folder: it holds {' and '.join(folders)}.")
             return cut(part_of(folders, split, _list))
         together = folders.get("train", root)
-        whole = cut(_list(together, list_classes(together)))
+        whole = cut(_list(together, _classes(together)))
     by_time = piece_ms is not None
     parts = (
         time_split([file_of(name) for name in whole.files]) if by_time else ordered_split(whole.labels_N, whole.classes)
@@ -131,6 +152,15 @@ def _part_of_table(listed: Mapping[str | None, FileList], split: Split) -> FileL
     return cut_validation(listed["train"], split)
 
 
+def _classes(folder: Path) -> tuple[str, ...]:
+    """The class folders in a folder. Raises RunError where there are none, or one alone that holds a set itself."""
+    classes = list_classes(folder)
+    inner = folder / classes[0]
+    if len(classes) == 1 and (find_parts(inner) or len(visible_folders(inner)) > 1):
+        raise RunError(f"{folder} holds one folder alone, {classes[0]}: did you mean {inner}?")
+    return classes
+
+
 def _list(folder: Path, classes: Sequence[str]) -> FileList:
     files, labels = list_files(folder, READERS, classes)
     order = sorted(range(len(files)), key=lambda i: (labels[i], *natural(files[i])))
@@ -142,7 +172,7 @@ def _gestures(root: Path, split: Split) -> FileList:
     listed = "test" if split == "test" else "train"
     trials = root / f"trials_to_{listed}.txt"
     try:
-        recordings = read_regular(trials, MOST_BYTES).decode().split()
+        recordings = read_file(trials, MOST_BYTES, links=True).decode().split()
     except (OSError, ValueError) as error:
         raise RunError(f"{trials} is missing or damaged ({error}): fetch DVS128 Gesture again.") from error
     if outside := [name for name in recordings if Path(name).name != name]:
@@ -155,7 +185,7 @@ def _gestures(root: Path, split: Split) -> FileList:
     for name in recordings:
         table = root / f"{Path(name).stem}_labels.csv"
         try:
-            lines = read_regular(table, MOST_BYTES).decode().splitlines()
+            lines = read_file(table, MOST_BYTES, links=True).decode().splitlines()
             for row in csv.DictReader(lines):
                 start, end = int(row["startTime_usec"]), int(row["endTime_usec"])
                 if not 0 <= start < end < LONGEST_US:

@@ -11,8 +11,8 @@ from typing import Any
 
 from trevsnn.data.listing import SPLITS
 from trevsnn.data.part import FileList
-from trevsnn.data.regular import read_regular
 from trevsnn.errors import RunError, listed
+from trevsnn.files import read_file
 
 TABLE = "labels.csv"
 MOST_BYTES = 2**28  # of a table: some million rows
@@ -78,7 +78,7 @@ def natural(name: str) -> tuple[int, str]:
 def _rows(root: Path) -> list[dict[str, str]]:
     path = root / TABLE
     try:
-        lines = io.StringIO(read_regular(path, MOST_BYTES).decode("utf-8-sig"), newline="")
+        lines = io.StringIO(read_file(path, MOST_BYTES, links=True).decode("utf-8-sig"), newline="")
         table = csv.DictReader(lines, strict=True)
         table.fieldnames = columns = [name.strip() for name in table.fieldnames or []]
         if not all(columns.count(name) == 1 for name in ("file", "label")) or columns.count("part") > 1:

@@ -34,11 +34,12 @@ class Windows:
     Attributes:
         events: that came so far.
         late: events that came when all their windows were given; they are left out. Within a block events are sorted first.
+        left: events behind the last window, once the recording has finished.
     """
 
     def __init__(self, width: int, hop: int) -> None:
         self.width, self.hop = width, hop
-        self.late = self.events = 0
+        self.late = self.left = self.events = 0
         self._start: int | None = None
         self._given = 0  # the end of the last window that was given
         self._in_gap = False
@@ -69,6 +70,7 @@ class Windows:
         """The windows that end with the last event: its microsecond is over."""
         if len(self._held):
             yield from self._complete(self._held, int(self._held["t"][-1]) + 1)
+            self.left = int((self._held["t"] >= self._given).sum())
 
     def _complete(self, held: Events, now: int) -> Iterator[Window]:
         assert self._start is not None

@@ -74,7 +74,7 @@ def test_units_that_the_file_states_in_texts_of_either_kind(tmp_path):
     path = tmp_path / "a.h5"
     for unit, place in ((np.bytes_("ms"), "t"), ("milliseconds", "t"), (np.bytes_("ms"), "/")):
         write(path, x=EVENTS["x"], y=EVENTS["y"], t=EVENTS["t"] / 1000, p=EVENTS["p"])
-        refused(path, "its times are floating-point numbers, and nothing says of which unit: state data.time_unit")
+        refused(path, "its times are floating-point numbers, and nothing says of which unit: state it by --time_unit")
         with h5py.File(path, "a") as file:
             file[place].attrs["units"] = unit
         assert np.array_equal(read_recording(path, Convention(time_unit="s")), EVENTS)

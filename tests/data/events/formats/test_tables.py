@@ -66,7 +66,7 @@ def test_signed_polarities_are_read_where_they_are_stated():
     ("columns", "convention", "message"),
     [
         ({"p": [1, -1]}, {}, "event 102 has p = -1, and the polarities are 0 (darker) and 1 (brighter) where nothing else is said"),
-        ({"p": [1, -1]}, {"polarity": "binary"}, "if they are -1 and 1, state data.polarity signed"),
+        ({"p": [1, -1]}, {"polarity": "binary"}, "if they are -1 and 1, state --polarity signed, or --data.polarity signed"),
         ({"p": [1, 0]}, {"polarity": "signed"}, "event 102 has p = 0, and with data.polarity signed the polarities are -1 and 1"),
         ({"p": [0, 2]}, {}, "event 102 has p = 2, and the polarities are 0 (darker) and 1 (brighter)"),
         ({"p": [-1, 2]}, {}, "event 101 has p = -1, and the polarities"),
@@ -80,7 +80,7 @@ def test_signed_polarities_are_read_where_they_are_stated():
         ({"x": ["3", "4"]}, {}, "its column x is of type <U1, not of numbers"),
         ({"x": [1j, 2]}, {}, "its column x is of type complex128, not of numbers"),
         ({"x": [True, False]}, {}, "its column x is of type bool, not of numbers"),
-        ({"t": [0.1, 0.2]}, {}, "nothing says of which unit: state data.time_unit (s, ms, us or ns)"),
+        ({"t": [0.1, 0.2]}, {}, "nothing says of which unit: state it by --time_unit, or --data.time_unit (s, ms, us or ns)"),
         ({"t": [0.1, np.nan]}, {"time_unit": "s"}, "event 102 has t = nan, which is no time"),
         ({"t": [np.inf, 0.1]}, {}, "event 101 has t = inf, which is no time"),
         ({"t": [0, 1e300]}, {"time_unit": "s"}, "event 102 has t = 1e+300, beyond what 64 bits of microseconds hold"),

@@ -161,7 +161,7 @@ def microseconds(values_N: NDArray[Any], unit: TimeUnit | None, first: int) -> N
         _refuse(~np.isfinite(values_N), "t", values_N, first, "which is no time")
         if unit is None:
             raise RefusedError(
-                "its times are floating-point numbers, and nothing says of which unit: state data.time_unit (s, ms, us or ns)"
+                "its times are floating-point numbers, and nothing says of which unit: state it by --time_unit, or --data.time_unit (s, ms, us or ns)"
             )
         times, divide = values_N.astype(np.float64), UNITS[unit]
         with np.errstate(over="ignore"):
@@ -199,7 +199,7 @@ def _polarities(values_N: NDArray[Any], convention: Convention, first: int) -> N
         i = int(np.flatnonzero(~binary)[0])
         raise RefusedError(
             f"event {first + i + 1} has p = -1, and the polarities are 0 (darker) and 1 (brighter) where nothing else is said: if "
-            "they are -1 and 1, state data.polarity signed"
+            "they are -1 and 1, state --polarity signed, or --data.polarity signed"
         )
     _refuse(~binary, "p", values, first, "and the polarities are 0 (darker) and 1 (brighter)")
     return values == 1
