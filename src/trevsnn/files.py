@@ -34,8 +34,11 @@ def write_file(path: Path, content: bytes) -> None:
     """Write to a file of a new name beside ``path`` and rename it: at any moment ``path`` has its old content or the new one.
 
     Raises:
-        RunError: it cannot be written; the old content is still there.
+        RunError: it cannot be written; the old content is still there. Or there is a pipe or a device, which would be replaced.
     """
+    with suppress(OSError):  # of a file that there is not
+        if not stat.S_ISREG(kind := path.lstat().st_mode) and not stat.S_ISLNK(kind) and not stat.S_ISDIR(kind):
+            raise RunError(f"{path} is a pipe or a device, and no file: give another name.")
     beside = fresh_name(path.parent)
     try:
         write_through(beside, content)
@@ -113,7 +116,7 @@ def _check(status: os.stat_result, most: int) -> None:
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
         raise ValueError(f"it is {kind}, and no regular file")
     if status.st_size > most:
-        raise ValueError(f"it has {status.st_size:,} bytes, more than the {most:,} that are read")
+        raise ValueError(f"it has {status.st_size:,} bytes, and {most:,} at most are read")
 
 
 def read_json(path: Path, most: int = SMALL) -> Any:
