@@ -101,7 +101,7 @@ def _refuse_beyond_white(picture: Image.Image) -> None:
     if not isinstance(picture, PpmImageFile):
         return
     for codec, _, start, about in picture.tile:
-        if codec == "ppm":
+        if codec == "ppm" and isinstance(about, tuple):
             most = int(about[-1])
             sample, content = np.dtype(np.uint8 if most < 256 else ">u2"), cast("BytesIO", picture.fp).getbuffer()
             count = picture.width * picture.height * len(picture.getbands())
