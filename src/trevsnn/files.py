@@ -145,7 +145,7 @@ def _check(status: os.stat_result, most: int) -> None:
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
         raise ValueError(f"it is {kind}, and no regular file")
     if status.st_size > most:
-        raise ValueError(f"it has {status.st_size:,} bytes, more than the {most:,} that are read")
+        raise ValueError(f"it has {status.st_size:,} bytes, and {most:,} at most are read")
 
 
 def read_json(path: Path, most: int = SMALL) -> Any:

@@ -211,7 +211,7 @@ def test_what_is_said_of_plain_tables_reaches_their_frames(tmp_path):
     root = str(tmp_path / "tables")
     with pytest.raises(UnreadableError, match=r"data\.time_unit"):
         load_events(event_config(tmp_path, root=root), "train", 2)
-    with pytest.raises(UnreadableError, match=r"state data\.polarity signed"):
+    with pytest.raises(UnreadableError, match=r"state --polarity signed, or --data\.polarity signed"):
         load_events(event_config(tmp_path, root=root, time_unit="s"), "train", 2)
     for piece_ms in (None, 8.9):
         told = event_config(tmp_path, root=root, time_unit="s", polarity="signed", piece_ms=piece_ms)

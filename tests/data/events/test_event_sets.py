@@ -108,7 +108,7 @@ def test_gestures_are_cut_out_of_recordings_by_person(tmp_path):
             "it has a trial from 0 to 1000",
         ),
         ("user01_led_labels.csv", b"class,startTime_usec,endTime_usec\n1,9,5", "it has a trial from 9 to 5 us"),
-        ("user01_led_labels.csv", None, "it is a pipe or a device, and no file"),
+        ("user01_led_labels.csv", None, "it is a pipe or a device, and no regular file"),
     ],
 )
 def test_a_damaged_list_of_gestures_is_named(tmp_path, file, content, message):
@@ -230,7 +230,7 @@ def test_real_gesture_clips_make_a_folder_of_recordings(tmp_path):
 
 
 def test_a_root_that_lies_one_folder_too_high_is_named(tmp_path):
-    folder_of_recordings(tmp_path / "a" / "NMNIST", 3, ("Train", "Test"))
+    folder_of_recordings(tmp_path / "a" / "NMNIST", 10, ("Train", "Test"))
     folder_of_recordings(tmp_path / "b" / "set", 3)
     for above, inner in (("a", "NMNIST"), ("b", "set")):
         root = tmp_path / above

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from trevsnn.data.pictures import tiff
@@ -97,9 +98,11 @@ def _refuse_misread(picture: Image.Image) -> None:
 
 def _refuse_beyond_white(picture: Image.Image) -> None:
     """Levels of a PGM or PPM above the maximum in its header, which Pillow takes for white."""
+    if not isinstance(picture, PpmImageFile):
+        return
     for codec, _, start, about in picture.tile:
-        if codec == "ppm":
-            most = about[-1]
+        if codec == "ppm" and isinstance(about, tuple):
+            most = int(about[-1])
             sample, content = np.dtype(np.uint8 if most < 256 else ">u2"), cast("BytesIO", picture.fp).getbuffer()
             count = picture.width * picture.height * len(picture.getbands())
             levels_N = np.frombuffer(content, sample, min(count, (len(content) - start) // sample.itemsize), start)
