@@ -89,13 +89,13 @@ def test_a_missing_extra_is_an_error_of_usage(tmp_path, monkeypatch, capsys):
     for name in ("h5py", "lz4.frame"):
         monkeypatch.setitem(sys.modules, name, None)
     for part in ("train", "test"):
-        for number in range(20):
-            file = tmp_path / "data" / part / "hand" / f"{number}.h5"
+        for number in range(40):
+            file = tmp_path / "data" / part / ("hand", "foot")[number % 2] / f"{number}.h5"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(b"x")
     run = tmp_path / "run"
     data = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--accelerator", "cpu"]
-    assert main(["train", "--recipe", "n-mnist", *data, "--model.num_classes", "1", "--run", str(run)]) == 2
+    assert main(["train", "--recipe", "n-mnist", *data, "--model.num_classes", "2", "--run", str(run)]) == 2
     error = capsys.readouterr().err
     assert error.endswith("trevsnn: error: reading these recordings needs h5py: pip install 'trevsnn[events]'.\n")
     assert not run.exists()
