@@ -71,7 +71,8 @@ def test_a_history_holds_numbers_of_known_names_alone(begun, tmp_path, capsys):
     row = load_checkpoint(checkpoints(begun / "checkpoints", "step")[0])[1]["history"][0]
     strange = [
         [row | {"lr": "=cmd|'/c calc'!A1"}], [row | {"epoch": 7}], [row | {"lr": True}], "rows", [row, row], [{"epoch": 1}], [1],
-        [row | {1: 2}], [row | {"rate_level0\nx": 1}],
+        [row | {1: 2}], [row | {"rate_level0\nx": 1}], [row | {"rate_level\u0663": 1}], [row | {"lr": 10**400}],
+        [row | {"skipped_steps": float("nan")}],
     ]  # fmt: skip
     for history in strange:
         with pytest.raises(ValueError, match="history"):

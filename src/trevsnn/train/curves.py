@@ -75,7 +75,7 @@ def curves(history: History) -> Figure:
     for name in (n for n in history[0] if n.startswith("rate_")):
         kind, number = ("level", name.removeprefix("rate_level")) if "level" in name else ("hidden", name[11:])
         rates.plot(
-            epochs, [100 * row[name] for row in history], f"C{number[0]}" + ("-" if kind == "level" else ":"),
+            epochs, [100 * row.get(name, math.nan) for row in history], f"C{number[0]}" + ("-" if kind == "level" else ":"),
             marker=marker, label=f"level {number}" if kind == "level" else None,
         )  # fmt: skip
     rates.set(title="Firing rates, %; hidden layers dotted", xlabel="epoch")

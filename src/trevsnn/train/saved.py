@@ -16,8 +16,8 @@ from trevsnn.run.load import read_slope
 
 #: The names of a row of metrics.
 COLUMNS = re.compile(
-    r"epoch|step|train_loss|train_ce|val_loss|val_accuracy|lr|seconds|skipped_steps|unreadable|rate_level\d{1,2}"
-    r"|rate_hidden\d{1,2}_[12]"
+    r"epoch|step|train_loss|train_ce|val_loss|val_accuracy|lr|seconds|skipped_steps|unreadable|rate_level[0-9]{1,2}"
+    r"|rate_hidden[0-9]{1,2}_[12]"
 )
 NEEDED = {"epoch", "step", "train_loss", "val_loss", "val_accuracy", "lr", "seconds", "skipped_steps", "unreadable"}
 
@@ -89,6 +89,7 @@ def check_history(history: Any) -> None:
             raise ValueError(f"row {number} of the history is none")
         strange = [name for name in row if not isinstance(name, str) or not COLUMNS.fullmatch(name)]
         strange += [name for name, value in row.items() if not is_number(value)]
+        strange += [name for name in ("skipped_steps", "unreadable") if not strange and not 0 <= row[name] < 2**53]
         if strange:
             raise ValueError(
                 f"row {number} of the history holds {str(strange[0])[:50]!r}, or something else than a number"

@@ -218,7 +218,7 @@ def test_what_does_not_fit_together_is_refused_before_a_loop_reads_it():
         conv(np.zeros((1, 4, 4, 64), np.uint8))
     for arguments in (
         (2, (9, 8), codes),
-        (0, None, codes),
+        (-1, None, codes),
         (1, None, potential[:, :1], codes),
         (1, None, codes[..., :1]),
     ):
