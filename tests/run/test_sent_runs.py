@@ -105,7 +105,7 @@ def test_a_run_behind_a_link_of_the_user_s_is_a_run(finished, tmp_path):
 def test_no_checkpoint_is_removed_through_a_link_and_names_of_others_are_left(tmp_path):
     for name in ("step-000000001", "step-000000002", "step-x", "step-3.old", "mine"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    remove_checkpoints(tmp_path / "checkpoints", "step", keep=1)
+    remove_checkpoints(checkpoints(tmp_path / "checkpoints", "step")[1:])
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "mine",
         "step-000000002",
@@ -114,7 +114,7 @@ def test_no_checkpoint_is_removed_through_a_link_and_names_of_others_are_left(tm
     ]
     (tmp_path / "checkpoints" / "step-000000001").symlink_to(tmp_path / "checkpoints" / "mine")
     with pytest.raises(RunError, match="is a link"):
-        remove_checkpoints(tmp_path / "checkpoints", "step", keep=1)
+        remove_checkpoints(checkpoints(tmp_path / "checkpoints", "step")[1:])
 
 
 @pytest.mark.parametrize(
