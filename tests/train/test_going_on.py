@@ -12,7 +12,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from helpers import assert_same, folder_of_pictures, metrics
+from helpers import assert_same, folder_of_pictures, metrics, picture
 from trevsnn.cli.main import main
 from trevsnn.errors import UsageError
 from trevsnn.network.size import HEADER
@@ -334,6 +334,46 @@ def test_a_value_of_a_config_that_is_none_is_named_with_what_it_must_be(ended, t
     change_by_hand(run, "seed: 0", "seed: none")
     assert main(["train", "--resume", str(run)]) == 1
     assert "config.yaml is damaged (seed is 'none'; it must be a whole number.)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("part", "said"), [("train", "the training data have"), ("val", "the held-out data have")])
+def test_a_picture_replaced_by_another_of_its_name_is_said(ended, data, tmp_path, capsys, part, said):
+    run = unfinished(ended, tmp_path / "run")
+    moved = shutil.copytree(data, tmp_path / "moved")
+    picture(7, (40, 40)).save(moved / part / "cat" / "000.png")
+    assert main(["train", "--resume", str(run), "--data.root", str(moved)]) == 0
+    out = capsys.readouterr().out
+    assert f"warning: {said} changed since the run was saved" in out
+    assert out.count("have changed") == 1
+
+
+def test_an_export_is_no_run_to_go_on_with(ended, tmp_path, capsys):
+    exported = shutil.copytree(
+        ended, tmp_path / "exported", ignore=shutil.ignore_patterns("checkpoints", "summary.json")
+    )
+    (exported / "about.json").write_text("{}")
+    before = sorted(exported.rglob("*"))
+    assert main(["train", "--resume", str(exported)]) == 1
+    assert f"{exported} is an export, which holds nothing to go on from" in capsys.readouterr().err
+    assert sorted(exported.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "--resume", ""], "--resume"),
+        (["train", "--run", ""], "--run"),
+        (["evaluate", ""], "run"),
+        (["train", "--data.root", ""], "data.root"),
+        (["evaluate", "digits", "--data.root", ""], "data.root"),
+    ],
+)
+def test_an_empty_text_is_not_the_working_folder(tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "an empty text" in error
 
 
 def test_checkpoints_that_are_no_folder(ended, tmp_path, capsys):

@@ -112,7 +112,12 @@ class RunFolder:
         return run
 
     def make_checkpoints(self) -> None:
-        """Make the folder of the checkpoints where somebody removed it. Raises RunError where that fails."""
+        """Make the folder of the checkpoints where somebody removed it. Raises RunError where that fails, or in an export."""
+        if (self.path / ABOUT).is_file():
+            raise RunError(
+                f"{self.path} is an export, which holds nothing to go on from: resume its run, or begin a new one from its weights "
+                "with trevsnn train --init."
+            )
         try:
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:

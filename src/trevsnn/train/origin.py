@@ -24,6 +24,7 @@ def data_of(config: RunConfig, train: Part, val: Part) -> dict[str, Any]:
     """By what the data of a run are known again."""
     return {
         "sha256": train.digest(), "val_sha256": val.digest(), "steps_per_epoch": len(train) // config.batch_size,
+        "sizes": train.sizes_digest(), "val_sizes": val.sizes_digest(),
     }  # fmt: skip
 
 
@@ -50,12 +51,13 @@ def compare_data(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             "run was saved: put them, or the batch_size, back as they were, or begin a new run."
         )
     said = []
-    if saved["sha256"] != now["sha256"]:
+    # Earlier versions saved the hash of the training data alone.
+    if any(saved.get(name, now[name]) != now[name] for name in ("sha256", "sizes")):
         said.append(
             "warning: the training data have changed since the run was saved: it goes on, but not to the weights that it "
             "would have had."
         )
-    if saved.get("val_sha256", now["val_sha256"]) != now["val_sha256"]:  # earlier versions did not save it
+    if any(saved.get(name, now[name]) != now[name] for name in ("val_sha256", "val_sizes")):
         said.append(
             "warning: the held-out data have changed since the run was saved: accuracies before and after are of different "
             "items."
