@@ -69,7 +69,7 @@ AT_ONCE = [
     (["evaluate", "RUN", "--engine", "magic"], 2, "magic"),
     (["export", "RUN", "--formats", "onnx", "tflite"], 2, "tflite"),
     (["predict", "RUN"], 2, "files"),
-    (["predict", "RUN", "x.png", "--top", "0"], 2, "top"),
+    (["predict", "RUN", "x.png", "--top", "0"], 2, "error: --top must be a number >0."),
     (["measure", "memory", "--timesteps", "4", "0"], 2, "timesteps"),
     (["measure", "speed", "--rates", "1"], 2, "rates"),
     (["measure", "speed", "--picture", "x.png"], 2, "--picture goes with --inference"),
