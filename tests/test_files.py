@@ -117,7 +117,6 @@ def test_a_link_of_the_user_s_own_is_followed_to_a_regular_file_alone(tmp_path):
         read_file(tmp_path / "nowhere", 7, links=True)
 
 
-
 def test_no_more_is_read_than_fits(tmp_path):
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(2**40)

@@ -1,10 +1,14 @@
 """What answers at once loads nothing that takes seconds to load."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import trevsnn
 
 HEAVY = [
     "torch",
@@ -65,7 +69,7 @@ AT_ONCE = [
     (["evaluate", "RUN", "--engine", "magic"], 2, "magic"),
     (["export", "RUN", "--formats", "onnx", "tflite"], 2, "tflite"),
     (["predict", "RUN"], 2, "files"),
-    (["predict", "RUN", "x.png", "--top", "0"], 2, "top"),
+    (["predict", "RUN", "x.png", "--top", "0"], 2, "error: --top must be a number >0."),
     (["measure", "memory", "--timesteps", "4", "0"], 2, "timesteps"),
     (["measure", "speed", "--rates", "1"], 2, "rates"),
     (["measure", "speed", "--picture", "x.png"], 2, "--picture goes with --inference"),
@@ -102,3 +106,15 @@ def test_help_and_errors_of_usage_load_nothing_heavy(answers, number):
     _, code, text = AT_ONCE[number]
     assert answers[number][:2] == (code, [])
     assert text in answers[number][2]
+
+
+def test_ctrl_c_while_a_command_loads_is_a_sentence(tmp_path):
+    (tmp_path / "jsonargparse.py").write_text("raise KeyboardInterrupt")  # as if it came while this is imported
+    paths = os.pathsep.join([str(tmp_path), str(Path(trevsnn.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-m", "trevsnn", "--version"],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, b"trevsnn: interrupted\n")

@@ -81,7 +81,7 @@ def test_what_a_lock_says_of_its_holder_is_no_text_of_a_stranger_s(tmp_path, hol
 def test_a_lock_is_no_link(tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / ".lock").symlink_to(tmp_path / "mine")
-    with pytest.raises(RunError, match=r"\.lock cannot be made"):
+    with pytest.raises(RunError, match=r"\.lock cannot be opened"):
         take(tmp_path)
     assert (tmp_path / "mine").read_text() == "mine"
 

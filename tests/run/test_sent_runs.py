@@ -15,7 +15,7 @@ from trevsnn import TRevSNN
 from trevsnn.cli.main import main
 from trevsnn.errors import RunError, UsageError
 from trevsnn.files import file_of
-from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_other_checkpoints
+from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoints
 from trevsnn.run.config import parse_config
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.load import load_run
@@ -108,8 +108,8 @@ def test_a_run_behind_a_link_of_the_user_s_is_a_run(finished, tmp_path):
 def test_no_checkpoint_is_removed_through_a_link_and_names_of_others_are_left(tmp_path):
     for name in ("step-000000001", "step-000000002", "step-000000009", "step-x", "step-3.old", "mine", "step-\u0663"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    saved = tmp_path / "checkpoints" / "step-000000002"  # by a run that could not go on from step 9
-    remove_other_checkpoints(saved, keep=1)
+    found = checkpoints(tmp_path / "checkpoints", "step")
+    remove_checkpoints(found[:1] + found[2:])
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "mine",
         "step-000000002",
@@ -119,7 +119,7 @@ def test_no_checkpoint_is_removed_through_a_link_and_names_of_others_are_left(tm
     ]
     (tmp_path / "checkpoints" / "step-000000001").symlink_to(tmp_path / "checkpoints" / "mine")
     with pytest.raises(RunError, match="is a link"):
-        remove_other_checkpoints(saved, keep=1)
+        checkpoints(tmp_path / "checkpoints", "step")
 
 
 @pytest.mark.parametrize(

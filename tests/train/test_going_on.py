@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 import yaml
 from rich.console import Console
 
-from helpers import assert_same, folder_of_pictures, metrics
+from helpers import assert_same, folder_of_pictures, metrics, picture
 from trevsnn.cli.main import main
 from trevsnn.errors import UsageError
+from trevsnn.network.size import HEADER
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from trevsnn.run.config import OptimConfig, RunConfig
 from trevsnn.run.folder import resume_command
@@ -244,3 +246,139 @@ def test_a_run_may_be_named_in_bytes_that_are_no_utf_8(data, tmp_path, capsys):
     assert main(["export", str(run), "--out", str(odd / "out")]) == 0
     for engine in ("eager", "onnx", "int8", "spikes"):
         assert main(["evaluate", str(odd / "out"), "--engine", engine]) == 0
+
+
+def change_by_hand(run: Path, old: str, new: str) -> None:
+    file = run / "config.yaml"
+    assert file.read_text().count(old) >= 1
+    file.write_text(file.read_text().replace(old, new, 1))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_network_changed_by_hand_is_refused_and_its_checkpoints_stay(ended, tmp_path, capsys, large):
+    """However large its weights are: those of a larger network than the config's are not read."""
+    run = unfinished(ended, tmp_path / "run")
+    checkpoint = checkpoints(run / "checkpoints", "step")[0]
+    if large:
+        _, state = load_checkpoint(checkpoint)
+        save_checkpoint(checkpoint, {"model": {"weight": torch.zeros(HEADER // 4)}}, state)
+    change_by_hand(run, "- 2\n  - 4", "- 2\n  - 6")
+    before = sorted(run.rglob("*"))
+    assert main(["train", "--resume", str(run)]) == 1
+    out, error = capsys.readouterr()
+    expected = "is of another network than config.yaml describes (model.channels [2, 4] -> [2, 6]): put these back"
+    assert expected in error
+    assert "it goes on" not in out
+    assert sorted(run.rglob("*")) == before
+
+
+def test_how_a_network_is_computed_may_change(ended, tmp_path, capsys):
+    run = unfinished(ended, tmp_path / "run")
+    change_by_hand(run, "backprop: exact", "backprop: autograd")
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "warning: model.backprop exact -> autograd since the run was saved" in capsys.readouterr().out
+
+
+def test_another_optimizer_is_refused_by_its_name(ended, tmp_path, capsys):
+    run = unfinished(ended, tmp_path / "run")
+    change_by_hand(run, "name: muon", "name: adamw")
+    assert main(["train", "--resume", str(run)]) == 1
+    out, error = capsys.readouterr()
+    assert "does not fit config.yaml, in which was changed: optim.name muon -> adamw: put these back" in error
+    assert "it goes on" not in out
+
+
+def test_classes_that_were_renamed_are_refused(ended, data, tmp_path, capsys):
+    """As many of as many pictures: the outputs of the network would stand for others."""
+    run = unfinished(ended, tmp_path / "run")
+    renamed = shutil.copytree(data, tmp_path / "renamed")
+    for part in ("train", "val"):
+        (renamed / part / "cat").rename(renamed / part / "zebra")
+    assert main(["train", "--resume", str(run), "--data.root", str(renamed)]) == 1
+    expected = "other classes than when the run was saved: cat -> dog, dog -> zebra, in their order: put the data back"
+    assert expected in capsys.readouterr().err
+
+
+def test_the_best_epoch_of_a_run_that_went_back_is_none_of_before(ended, tmp_path):
+    run = unfinished(ended, tmp_path / "run")
+    best = checkpoints(run / "checkpoints", "best")[0]
+    shutil.copytree(
+        best, best.with_name("best-000009")
+    )  # of a later epoch, which is made again, and comes out otherwise
+    assert main(["train", "--resume", str(run)]) == 0
+    number = json.loads((run / "summary.json").read_text())["best_epoch"]
+    assert [path.name for path in checkpoints(run / "checkpoints", "best")] == [f"best-{number:06d}"]
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_not_taken(ended, tmp_path, capsys):
+    run = shutil.copytree(ended, tmp_path / "run")
+    latest = checkpoints(run / "checkpoints", "step")[0]
+    latest.rename(latest.with_name("step-000000400"))
+    assert main(["train", "--resume", str(run)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "step-000000400 is damaged (it is of step 10): remove it" in out
+    assert "going on from step-000000005" in out
+
+
+def test_an_ended_run_whose_config_was_changed_by_hand_says_that_nothing_is_trained_with_it(ended, tmp_path, capsys):
+    run = shutil.copytree(ended, tmp_path / "run")
+    change_by_hand(run, "batch_size: 8", "batch_size: 4")
+    assert main(["train", "--resume", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "warning: batch_size 8 -> 4 in config.yaml since the run ended: nothing is trained with that" in out
+    assert "has ended already" in out
+
+
+def test_a_value_of_a_config_that_is_none_is_named_with_what_it_must_be(ended, tmp_path, capsys):
+    run = shutil.copytree(ended, tmp_path / "run")
+    change_by_hand(run, "seed: 0", "seed: none")
+    assert main(["train", "--resume", str(run)]) == 1
+    assert "config.yaml is damaged (seed is 'none'; it must be a whole number.)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("part", "said"), [("train", "the training data have"), ("val", "the held-out data have")])
+def test_a_picture_replaced_by_another_of_its_name_is_said(ended, data, tmp_path, capsys, part, said):
+    run = unfinished(ended, tmp_path / "run")
+    moved = shutil.copytree(data, tmp_path / "moved")
+    picture(7, (40, 40)).save(moved / part / "cat" / "000.png")
+    assert main(["train", "--resume", str(run), "--data.root", str(moved)]) == 0
+    out = capsys.readouterr().out
+    assert f"warning: {said} changed since the run was saved" in out
+    assert out.count("have changed") == 1
+
+
+def test_an_export_is_no_run_to_go_on_with(ended, tmp_path, capsys):
+    exported = shutil.copytree(
+        ended, tmp_path / "exported", ignore=shutil.ignore_patterns("checkpoints", "summary.json")
+    )
+    (exported / "about.json").write_text("{}")
+    before = sorted(exported.rglob("*"))
+    assert main(["train", "--resume", str(exported)]) == 1
+    assert f"{exported} is an export, which holds nothing to go on from" in capsys.readouterr().err
+    assert sorted(exported.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "--resume", ""], "--resume"),
+        (["train", "--run", ""], "--run"),
+        (["evaluate", ""], "run"),
+        (["train", "--data.root", ""], "data.root"),
+        (["evaluate", "digits", "--data.root", ""], "data.root"),
+    ],
+)
+def test_an_empty_text_is_not_the_working_folder(tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "an empty text" in error
+
+
+def test_checkpoints_that_are_no_folder(ended, tmp_path, capsys):
+    run = unfinished(ended, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").touch()
+    assert main(["train", "--resume", str(run)]) == 1
+    assert f"the folder {run / 'checkpoints'} cannot be made (File exists)" in capsys.readouterr().err

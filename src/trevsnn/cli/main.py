@@ -30,6 +30,9 @@ from trevsnn.train.interrupt import speaks
 
 Commands = Mapping[str, Callable[..., None]]
 
+# What the parser says of a number out of its range: "v>0", amid all the types that an option may have.
+_OUT_OF_RANGE = re.compile(r'(?s)^Parser key "([\w.]+)":.*?does not conform to restriction v([<>=]+[\d.]+).*')
+
 COMMANDS: Commands = {"evaluate": evaluate, "predict": predict, "export": deploy.export, "stream": deploy.stream}
 GROUPS: Mapping[str, tuple[str, Commands]] = {
     "measure": (
@@ -128,7 +131,7 @@ def _fail(error: BaseException, code: int, debug: bool, text: str | None = None)
     if isinstance(error, MistakesError) and len(error.sentences) > 1:
         lines = [f"{len(error.sentences)} mistakes:", *error.sentences]
     else:
-        lines = [text or str(error)]
+        lines = [text or _OUT_OF_RANGE.sub(r"--\1 must be a number \2.", str(error))]
     one_line = (
         re.sub(r"\s*\n\s*", " ", line.strip()) for line in lines
     )  # libraries have several; names keep their spaces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import inspect
 import sys
@@ -74,6 +75,8 @@ class AsWritten:
     """Reads a path as it is written. jsonargparse would read it as YAML first, which fails where a name is no UTF-8."""
 
     def __call__(self, name: str) -> Path:
+        if not name:  # of a variable that is not set; a path of nothing would be the working folder
+            raise argparse.ArgumentTypeError("an empty text names no file or folder.")
         return Path(name)
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from trevsnn.cli.parser import Parser
 from trevsnn.errors import MistakesError, UsageError
-from trevsnn.run.changes import changed, check_changeable
+from trevsnn.run.changes import changed, changes_by_hand, check_changeable
 from trevsnn.run.config import RunConfig, add_config_options, config_of, shorten_warmup, to_yaml
 from trevsnn.run.folder import RunFolder, resume_command
 from trevsnn.run.recipes import DEFAULT_RECIPE
@@ -124,12 +124,16 @@ def _resume(folder: Path, given: Namespace, unwanted: list[str]) -> None:
     changes = dict(given.items())
     check_changeable(changes)  # before the run is looked for
     run = RunFolder.open(folder)
-    epochs = changed(run.read_config(), changes).epochs
+    config = changed(run.read_config(), changes)
+    epochs = config.epochs
     if (summary := run.ended(epochs)) is None:
         _train(folder, None, changes=changes)
     elif speaks():
+        console = Terminal()
+        for change in changes_by_hand(summary.get("config"), config):
+            say(console, f"warning: {change} in config.yaml since the run ended: nothing is trained with that")
         say(
-            Terminal(),
+            console,
             f"{folder} has ended already, after {epochs} epochs, with accuracy {summary['last_accuracy']:.2%}: train it "
             f"longer with {resume_command(folder)} --epochs N",
         )

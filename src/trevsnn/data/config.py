@@ -123,6 +123,9 @@ class DataConfig:
         at_most("data.crop_padding", self.crop_padding, LONGEST)
         at_least("data.workers", self.workers, 0)
         at_most("data.workers", self.workers, WORKERS)
+        for name in ("root", "cache"):
+            if getattr(self, name) == "":  # of a variable that is not set; it would be the working folder
+                raise ValueError(f"data.{name} is an empty text: name a folder, or leave it out.")
         for name in ("erasing", "event_drop", "color_jitter"):
             within(f"data.{name}", getattr(self, name), 0, 1)
         for name in ("crop_scale", "crop_share"):

@@ -1,4 +1,5 @@
-"""What may change where an interrupted or ended run goes on: how long it trains, and what says nothing about its results."""
+"""What may change where an interrupted or ended run goes on: how long it trains, and what says nothing about its results; and
+what was changed by hand."""
 
 from __future__ import annotations
 
@@ -7,8 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from trevsnn.errors import UsageError
-from trevsnn.run.config import RunConfig
+from trevsnn.run.config import RunConfig, to_dict
+from trevsnn.run.options import flatten
 from trevsnn.run.places import whole_path
+from trevsnn.terminal import visible
+
+LONGEST = 100  # characters of a value that is said
 
 #: Options of a run's config that ``--resume`` takes. The others make other weights of the same steps.
 CHANGEABLE = ("epochs", "data.root", "data.cache", "data.workers", "accelerator")
@@ -48,6 +53,27 @@ def differences(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any
     """The values before and after of the options ``CHANGEABLE`` that differ."""
     both = {name: (_value(before, name), _value(after, name)) for name in CHANGEABLE}
     return {name: values for name, values in both.items() if values[0] != values[1]}
+
+
+def changes_by_hand(saved: object, now: RunConfig) -> list[str]:
+    """The options that have another value than when a run was saved, but for ``CHANGEABLE``: "optim.lr 0.1 -> 0.2".
+
+    Args:
+        saved: the config of then as plain values, from a file; what is none has no options.
+        now: the config of today.
+    """
+    before = flatten(saved) if isinstance(saved, Mapping) else {}
+    return [
+        f"{name} {short(before[name])} -> {short(value)}"
+        for name, value in flatten(to_dict(now)).items()
+        if name not in CHANGEABLE and before.get(name, value) != value
+    ]
+
+
+def short(value: object) -> str:
+    """A value of a file as a text for the terminal and for the comments of another file."""
+    text = visible(str(value))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _value(config: RunConfig, name: str) -> Any:

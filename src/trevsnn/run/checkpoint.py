@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,8 @@ def load_checkpoint(folder: Path, numbers: int = UNKNOWN) -> tuple[dict[str, dic
     """
     try:
         refuse_links(folder)
-        manifest = json.loads(read_file(folder / MANIFEST, 2**16))
-        if not isinstance(manifest, dict) or not manifest.keys() <= set(FILES):
-            raise ValueError(f"{MANIFEST} names other files than {', '.join(FILES)}")
-        contents: dict[str, bytes] = {}
-        for name, digest in manifest.items():
-            contents[name] = _read(folder / name, numbers)
-            if hashlib.sha256(contents[name]).hexdigest() != digest:
-                raise ValueError(f"{name} is not what was written")
+        manifest = _manifest(folder)
+        contents = {name: _read(folder / name, numbers, digest) for name, digest in manifest.items()}
         tensors = {Path(n).stem: load_tensors(c) for n, c in contents.items() if n.endswith(".safetensors")}
         state = _put_tensors(json.loads(contents[STATE]), tensors.pop("state"))
         if not isinstance(state, dict):
@@ -95,12 +89,32 @@ def load_checkpoint(folder: Path, numbers: int = UNKNOWN) -> tuple[dict[str, dic
     return tensors, state
 
 
-def _read(path: Path, numbers: int) -> bytes:
+def read_entry(folder: Path, name: str) -> Nested:
+    """One entry of the ``state`` of a checkpoint that holds no tensors, read without its weights; None where it cannot be read."""
+    try:
+        refuse_links(folder)
+        state = json.loads(_read(folder / STATE, UNKNOWN, _manifest(folder)[STATE]))
+        return _put_tensors(dict(state["__pairs__"])[name], {})
+    except (RunError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    manifest = json.loads(read_file(folder / MANIFEST, 2**16))
+    if not isinstance(manifest, dict) or not manifest.keys() <= set(FILES):
+        raise ValueError(f"{MANIFEST} names other files than {', '.join(FILES)}")
+    return manifest
+
+
+def _read(path: Path, numbers: int, digest: object) -> bytes:
     most = LARGE if path.name == STATE else HEADER + 8 * numbers * (1 if path.name in WEIGHTS else MOMENTS + 1)
     try:
-        return read_file(path, most)
+        content = read_file(path, most)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"{path.name} is not what was written")
+    return content
 
 
 def checkpoints(folder: Path, prefix: str) -> list[Path]:
@@ -111,25 +125,13 @@ def checkpoints(folder: Path, prefix: str) -> list[Path]:
     return sorted((path for path in found if path.is_dir()), key=found.__getitem__, reverse=True)
 
 
-def remove_other_checkpoints(saved: Path, keep: int) -> None:
-    """Remove all checkpoints of a kind but the one that was saved just now and the ``keep - 1`` before it.
-
-    Those of later steps go, too: the run has gone on from an earlier one, and they would be taken for its latest.
-
-    Args:
-        saved: its folder, ``prefix-NUMBER``.
-        keep: how many stay.
-
-    Raises:
-        RunError: that fails, or one is a link.
-    """
-    found = checkpoints(saved.parent, saved.name.partition("-")[0])
-    latest = found.index(saved)
-    for other in found[:latest] + found[latest + keep :]:
+def remove_checkpoints(olds: Iterable[Path]) -> None:
+    """Remove some of :func:`checkpoints`. Raises RunError where that fails."""
+    for old in olds:
         try:
-            shutil.rmtree(other)
+            shutil.rmtree(old)
         except OSError as error:
-            raise unwritable(other, error) from error
+            raise unwritable(old, error) from error
 
 
 def _serialise(tensors: Mapping[str, Tensor]) -> bytes:

@@ -31,6 +31,7 @@ from trevsnn.run.config import RunConfig, config_of, to_yaml
 from trevsnn.run.config_file import check_names
 from trevsnn.run.lock import RunLock, is_locked
 from trevsnn.run.options import types_of
+from trevsnn.run.reading import wrong_values
 
 #: Which weights of a run: those saved last, or those of the epoch that was best on the held-out items.
 Weights = Literal["last", "best"]
@@ -112,6 +113,20 @@ class RunFolder:
         refuse_links(run.checkpoints, run.tensorboard, run.tensorboard / "steps")
         return run
 
+    def make_checkpoints(self) -> None:
+        """Make the folder of the checkpoints where somebody removed it. Raises RunError where that fails, or in an export."""
+        if (self.path / ABOUT).is_file():
+            raise RunError(
+                f"{self.path} is an export, which holds nothing to go on from: resume its run, or begin a new one from its weights "
+                "with trevsnn train --init."
+            )
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"the folder {self.checkpoints} cannot be made ({error.strerror}): see to that, and go on."
+            ) from error
+
     @staticmethod
     def next_free(name: str) -> Path:
         """runs/NAME, or runs/NAME-2, runs/NAME-3, ... if that is taken."""
@@ -126,8 +141,11 @@ class RunFolder:
         try:
             text, content = read_yaml(self.config_file)
             check_names(content, types_of(RunConfig))
-            return config_of(Namespace(), text)
-        except (ArgumentError, ValueError, TypeError, OSError, yaml.YAMLError) as error:
+            try:
+                return config_of(Namespace(), text)
+            except ArgumentError as error:  # which names the option, and neither its value nor what it takes
+                raise ValueError(" ".join(wrong_values(content)) or str(error)) from error
+        except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
             first = shorten(str(error), 300, placeholder=" ...")
             raise RunError(f"{self.config_file} is damaged ({first}): mend it, or train anew.") from error
 

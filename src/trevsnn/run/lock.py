@@ -49,7 +49,7 @@ class RunLock:
             handle = open_to_lock(path)
         except OSError as error:
             raise RunError(
-                f"{path} cannot be made ({error.strerror}): make {run} writable, or name another with --run."
+                f"{path} cannot be opened to lock it ({error.strerror}): remove it if it is a link or folder, or make {run} writable."
             ) from error
         if os.fstat(handle).st_nlink > 1:  # a hard link: the same file under a second name, perhaps in another folder
             os.close(handle)

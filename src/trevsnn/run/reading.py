@@ -119,6 +119,14 @@ def read_options(given: Sequence[Option], others: Mapping[str, bool]) -> Reading
     return reading
 
 
+def wrong_values(content: Mapping[str, Any]) -> list[str]:
+    """Sentences on the values of a config, whose names are those of options, that their options cannot take."""
+    reading = Reading()
+    for name, value in flatten(content).items():
+        reading.take(name, value)
+    return reading.sentences
+
+
 def _content(option: Option) -> dict[str, Any]:
     """What is in a config's file, or a recipe. Raises UsageError where that cannot be said."""
     if option.name == "recipe":

@@ -9,12 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from trevsnn.errors import UsageError
-from trevsnn.run.changes import differences
+from trevsnn.run.changes import changes_by_hand, differences
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.terminal import say
 from trevsnn.train.optim import rate_of_step
-from trevsnn.train.origin import config_changes, origin_of
 
 
 def take_changes(
@@ -41,7 +40,7 @@ def take_changes(
     begun = -(-step // steps_per_epoch)
     if config.epochs < begun:
         raise UsageError(f"epochs is {config.epochs}, but the run is in epoch {begun} already: give {begun} at least.")
-    by_hand = config_changes(saved, origin_of(config, 1)) if saved else []
+    by_hand = changes_by_hand(saved.get("config"), config)
     known = folder.notes()
     notes = [note for change in by_hand if (note := f"after step {step}: {change}, by hand") not in known]
     for name, (old, new) in differences(before, config).items():

@@ -20,16 +20,18 @@ from trevsnn.errors import RunError
 from trevsnn.network.encoders import slope_at
 from trevsnn.network.model import TRevSNN
 from trevsnn.reversible.precision import widest
-from trevsnn.run.checkpoint import checkpoints, load_checkpoint, remove_other_checkpoints, save_checkpoint
+from trevsnn.run.changes import changes_by_hand
+from trevsnn.run.checkpoint import checkpoints, load_checkpoint, read_entry, remove_checkpoints, save_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.run.load import load_weights
 from trevsnn.terminal import say
 from trevsnn.train.guard import StepGuard
 from trevsnn.train.moments import load_moments
-from trevsnn.train.origin import compare_data, compare_origin, data_of, origin_of
+from trevsnn.train.origin import compare_classes, compare_data, compare_network, compare_origin, data_of, origin_of
 from trevsnn.train.report import History
-from trevsnn.train.saved import check_state
+from trevsnn.train.saved import CHECKPOINT_OF, check_state
 
+BEST_OF = "best-{:06d}"  # an epoch: the name of its folder
 STEP_CHECKPOINTS = 2  # the one before the latest serves when the latest is damaged
 
 
@@ -148,20 +150,32 @@ class TrainingState:
         }  # fmt: skip
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
-        saved = folder / f"step-{self.step:09d}"
+        saved = folder / CHECKPOINT_OF.format(self.step)
         save_checkpoint(saved, weights, state)
-        remove_other_checkpoints(saved, keep=STEP_CHECKPOINTS)
+        found = checkpoints(folder, "step")
+        latest = found.index(saved)  # those of later steps would be gone on from: this run went on from one before them
+        remove_checkpoints(found[:latest] + found[latest + STEP_CHECKPOINTS :])
         self.saved_at = time.monotonic()
 
     def save_best(self, folder: Path, epoch: int) -> None:
-        """Write the evaluated weights to ``folder/best-E``, E counted from 1, and remove all others.
+        """Write the evaluated weights to ``folder/best-E``, E counted from 1.
 
         Raises:
             RunError: it cannot be written; earlier checkpoints are intact.
         """
-        saved = folder / f"best-{epoch + 1:06d}"
-        save_checkpoint(saved, {"model": self.evaluated.state_dict()}, self._for_evaluation())
-        remove_other_checkpoints(saved, keep=1)
+        save_checkpoint(
+            folder / BEST_OF.format(epoch + 1), {"model": self.evaluated.state_dict()}, self._for_evaluation()
+        )
+
+    def keep_best(self, folder: Path) -> None:
+        """Remove all ``folder/best-E`` but that of the history's best epoch, once the history is saved: a run that went on from
+        an earlier step, or from the beginning, left others, of epochs that it made again.
+
+        Raises:
+            RunError: one cannot be removed.
+        """
+        best = max(range(len(self.history)), key=lambda epoch: self.history[epoch]["val_accuracy"])
+        remove_checkpoints(path for path in checkpoints(folder, "best") if path.name != BEST_OF.format(best + 1))
 
     def restore(self, folder: Path, console: Console) -> dict[str, Any]:
         """Load the latest intact checkpoint of ``folder``; where there is none, leave everything as it is.
@@ -173,20 +187,23 @@ class TrainingState:
             The ``origin`` that it was saved with; empty where that is not known.
 
         Raises:
-            RunError: a checkpoint is of another model, or of another number of steps in an epoch.
+            RunError: a checkpoint is of another network, of other classes, or of another number of steps in an epoch.
         """
         saved = checkpoints(folder, "step")
         numbers = sum(tensor.numel() for tensor in self.model.state_dict().values())
         for checkpoint in saved:
+            # First of all: for this one its weights may be too large to be read, and it looks damaged.
+            compare_network(read_entry(checkpoint, "origin"), self.config, checkpoint)
             try:
                 weights, state = load_checkpoint(checkpoint, numbers)
                 check_state(state, self.data["steps_per_epoch"], checkpoint)
             except RunError as error:
                 say(console, f"{error} Trying the one before it.")
                 continue
-            for line in self._changes(state):
-                say(console, line)
+            changes = self._changes(state)
             self._load(weights, state, checkpoint)
+            for line in changes:
+                say(console, line)
             say(console, f"going on from {checkpoint.name}, after {len(self.history)} epochs")
             return state.get("origin", {})
         if saved:
@@ -195,8 +212,14 @@ class TrainingState:
 
     def _changes(self, state: dict[str, Any]) -> list[str]:
         """What has changed since a state was saved. Earlier versions did not save what it was made from."""
+        about = state.get("about")
+        compare_classes(about.get("classes") if isinstance(about, dict) else None, self.about.classes)
         data = compare_data(state["data"], self.data) if "data" in state else []
-        return [*data, *(compare_origin(state["origin"], self.origin) if "origin" in state else [])]
+        by_hand = self._by_hand(state)
+        return [*data, *(compare_origin(state["origin"], self.origin, by_hand) if "origin" in state else [])]
+
+    def _by_hand(self, state: dict[str, Any]) -> list[str]:
+        return changes_by_hand(state.get("origin", {}).get("config"), self.config)
 
     def _load(self, weights: dict[str, dict[str, torch.Tensor]], state: dict[str, Any], checkpoint: Path) -> None:
         try:
@@ -207,7 +230,14 @@ class TrainingState:
             self._load_random(state["random"])
             if self.scaler is not None and "scaler" in state:
                 self.scaler.load_state_dict(state["scaler"])
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (RunError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            if by_hand := self._by_hand(state):
+                raise RunError(
+                    f"{checkpoint} does not fit config.yaml, in which was changed: {', '.join(by_hand)}: put these back as "
+                    "they were, or begin a new run."
+                ) from error
+            if isinstance(error, RunError):
+                raise
             first = (str(error).splitlines() or [""])[0]
             raise RunError(
                 f"the checkpoint {checkpoint} is not of this run ({first}): remove it, or begin a new run."

@@ -99,7 +99,7 @@ def resume(
     config = changed(folder.read_config(), changes or {})
     if (summary := folder.ended(config.epochs)) is not None:
         return summary
-    folder.checkpoints.mkdir(exist_ok=True)
+    folder.make_checkpoints()
     if not checkpoints(folder.checkpoints, "step"):
         say(console, "no checkpoint yet: starting from the beginning")
     with Interruption(run) as interruption, RunLock() as lock:
@@ -275,6 +275,7 @@ class _Training:
         state.begin_epoch()
         self._save()
         if self._first:
+            state.keep_best(self.run.checkpoints)  # after the history is saved that says which it is
             self.files.write(state.history)
             self.tensorboard.write([(epoch + 1, row)])
         say(self.console, epoch_line(row, self.config.epochs))

@@ -102,7 +102,9 @@ def test_spaces_around_what_a_table_says_are_none_of_it(tmp_path):
 def test_a_table_that_is_no_file_is_not_waited_for(tmp_path):
     folder_of_recordings(tmp_path, 3)
     os.mkfifo(tmp_path / "labels.csv")
-    with pytest.raises(RunError, match=r"labels.csv cannot be read .* \(it is a pipe or a device, and no regular file\)"):
+    with pytest.raises(
+        RunError, match=r"labels.csv cannot be read .* \(it is a pipe or a device, and no regular file\)"
+    ):
         list_recordings(tmp_path, "train")
     (tmp_path / "labels.csv").unlink()
     (tmp_path / "labels.csv").symlink_to("nothing")

@@ -90,6 +90,9 @@ class EventFrames(FileList):
                 stacklevel=2,
             )
 
+    def _size(self, file: str) -> int | None:
+        return super()._size(file_of(file))
+
     def _stamp(self, file: str) -> tuple[str, int, int]:
         """An item's name, and the size and time of change of its file."""
         try:
