@@ -10,7 +10,7 @@ from trevsnn.checks import at_least, at_most
 Size = int | tuple[int, int]
 
 LONGEST = 16_384  # pixels of a side
-_OPTIONS = ("--data.image_size", "--size")
+_OPTIONS = ("--data.image_size", "--data.sensor", "--size")
 
 
 def plain_size(name: str, size: int | Sequence[int]) -> Size:
@@ -41,7 +41,7 @@ def size_text(size: Size) -> str:
 
 
 def join_sizes(arguments: Sequence[str]) -> list[str]:
-    """A command line in which a size of two words, ``--size 96 160``, is one: ``--size [96,160]``.
+    """A command line in which a size, or a sensor, of two words, ``--size 96 160``, is one: ``--size [96,160]``.
 
     Only numbers are joined, so that what follows a size is not taken for a part of it.
     """

@@ -96,7 +96,7 @@ def look_for(options: Mapping[str, Any]) -> Look:
             raise
         raise RunError(
             f"{root} holds recordings of an event camera, and without a recipe a folder is one of pictures: give --recipe n-mnist "
-            '--data.name recordings --data.sensor "[W, H]" --model.num_classes N, too.'
+            "--data.name recordings --data.sensor W H --model.num_classes N, too."
         ) from error
 
 

@@ -100,8 +100,6 @@ def resume(
     if (summary := folder.ended(config.epochs)) is not None:
         return summary
     folder.make_checkpoints()
-    if not checkpoints(folder.checkpoints, "step"):
-        say(console, "no checkpoint yet: starting from the beginning")
     with Interruption(run) as interruption, RunLock() as lock:
         return _Training(config, run, console, build, interruption, lock, new=False).run_to_end()
 
@@ -122,6 +120,8 @@ class _Training:
         self.run = RunFolder(path)
         if not new:
             in_first(fabric, lambda: lock.take(self.run.lock_file, path))
+            if not checkpoints(self.run.checkpoints, "step"):
+                say(console, "no checkpoint yet: starting from the beginning")
         self.parts = load_parts(config, fabric)
         self.part = self.parts["train"]
         check_fit(config, self.part)

@@ -154,6 +154,10 @@ def _part_of_table(listed: Mapping[str | None, FileList], split: Split) -> FileL
 
 def _classes(folder: Path) -> tuple[str, ...]:
     """The class folders in a folder. Raises RunError where there are none, or one alone that holds a set itself."""
+    if not visible_folders(folder):
+        raise RunError(
+            f"{folder} holds no folders: it must hold one for each class, or a {TABLE} that names the class of each recording."
+        )
     classes = list_classes(folder)
     inner = folder / classes[0]
     if len(classes) == 1 and (find_parts(inner) or len(visible_folders(inner)) > 1):
