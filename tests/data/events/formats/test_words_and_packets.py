@@ -22,7 +22,7 @@ from trevsnn.data.events.recordings import EVENT, blocks, open_recording
 from trevsnn.data.part import UnreadableError
 
 #: Number of events and SHA-256 of them in the file's order, as others read the files: aedat 2.3.0, expelliarmus 1.1.12, evt3 0.4.1
-#: (equal to evlib 0.13.2), and SpikingJelly 2.0.0, which has x and y the other way round in AEDAT 2.
+#: (equal to evlib 0.13.2), SLAYER, and SpikingJelly 2.0.0, which has x and y the other way round in AEDAT 2.
 OTHERS = {
     "event-format-samples/tonic_sample.aedat4": (
         111_954, "f49d5708db431d8fb0556ca965cf8a95f9c26125ea493aa6ed885b9a0246d317",
@@ -36,6 +36,7 @@ OTHERS = {
     "event-format-samples/tonic_sample_nmnist.bin": (
         4325, "0f8129e45d2546ec643a26fbc3e4b428c4674de0bb18b5da2fafa2bfc242b723",
     ),
+    "dvsgesture-clips/1.bs3": (63_471, "3ca7db0a02e69ee3f7e084331b5da370643f53ac28c6741a9e6fb71c8a446149"),
     "dvs128-objects/Tesoura.aedat": (143_655, "2c3b13a09955bccdaffe0112460dd30a5b857ff5eedb2242ac2fe060fcc1175c"),
     "dvs128-objects/Lapiseira.aedat": (126_164, "72ad02fff681544971934043621533e84f9a49de9db3ca6d1f963054bd4d53c2"),
 }  # fmt: skip
