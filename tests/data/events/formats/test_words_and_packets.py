@@ -36,7 +36,7 @@ OTHERS = {
     "event-format-samples/tonic_sample_nmnist.bin": (
         4325, "0f8129e45d2546ec643a26fbc3e4b428c4674de0bb18b5da2fafa2bfc242b723",
     ),
-    "dvsgesture-clips/1.bs3": (63_471, "3ca7db0a02e69ee3f7e084331b5da370643f53ac28c6741a9e6fb71c8a446149"),
+    "dvsgesture-clips/1.bs3": (63_471, "5cd69033f3a04d51ad17803b1b775dfaa0e94d5adf3f3a19a5d06045981ae490"),
     "dvs128-objects/Tesoura.aedat": (143_655, "2c3b13a09955bccdaffe0112460dd30a5b857ff5eedb2242ac2fe060fcc1175c"),
     "dvs128-objects/Lapiseira.aedat": (126_164, "72ad02fff681544971934043621533e84f9a49de9db3ca6d1f963054bd4d53c2"),
 }  # fmt: skip
