@@ -49,7 +49,7 @@ print(names, set(names) <= set(dir(trevsnn.data)), "numpy" in sys.modules)
 print(trevsnn.data.read_recording.__module__, trevsnn.data.bin_events.__module__, "torch" in sys.modules)
 """
     assert run(program).splitlines() == [
-        "['bin_events', 'read_recording'] True False",
+        "['Convention', 'bin_events', 'read_recording'] True False",
         "trevsnn.data.events.recordings trevsnn.data.events.frames False",
     ]
     with pytest.raises(AttributeError, match=r"module 'trevsnn\.data' has no attribute 'read_recordings'"):
