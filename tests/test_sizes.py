@@ -47,7 +47,12 @@ def test_the_command_line_takes_one_word_or_two(words, size):
 
 def test_a_size_takes_no_file_for_its_width():
     assert join_sizes(["--size", "64", "run", "7"]) == ["--size", "64", "run", "7"]
-    assert join_sizes(["--data.sensor", "240", "180", "--epochs", "1"]) == ["--data.sensor", "[240,180]", "--epochs", "1"]
+    assert join_sizes(["--data.sensor", "240", "180", "--epochs", "1"]) == [
+        "--data.sensor",
+        "[240,180]",
+        "--epochs",
+        "1",
+    ]
     assert join_sizes(["--size", "64", "32", "7", "--size"]) == ["--size", "[64,32]", "7", "--size"]
 
 

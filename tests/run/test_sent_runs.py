@@ -315,5 +315,5 @@ def test_a_config_s_wrong_value_is_named(sent):
     text = (sent / "config.yaml").read_text()
     assert "epochs: 3" in text
     (sent / "config.yaml").write_text(text.replace("epochs: 3", "epochs: 3.5", 1))
-        with pytest.raises(RunError, match=r'is damaged \(epochs is 3.5; it must be a whole number.\): mend it'):
+    with pytest.raises(RunError, match=r"is damaged \(epochs is 3\.5; it must be a whole number\.\): mend it"):
         load_run(sent, "last")
