@@ -189,6 +189,20 @@ def test_what_was_changed_by_hand_is_said_and_written_down_once(ended, tmp_path,
     assert file.read_text().count(note) == 1
 
 
+def test_a_run_goes_on_with_options_that_do_nothing_and_a_new_one_does_not_begin_with_them(ended, tmp_path, capsys):
+    """Earlier versions took them."""
+    run = unfinished(ended, tmp_path / "run")
+    plain = yaml.safe_load((run / "config.yaml").read_text())
+    assert plain["data"]["crop"] == "pad"
+    plain["data"]["crop_scale"] = 0.5
+    (run / "config.yaml").write_text(yaml.safe_dump(plain))
+    new = tmp_path / "new"
+    assert main(["train", "--config", str(run / "config.yaml"), "--run", str(new)]) == 2
+    assert "data.crop_scale is of data.crop resized, and does nothing with pad" in capsys.readouterr().err
+    assert not new.exists()
+    assert main(["train", "--resume", str(run)]) == 0
+
+
 def test_versions_processes_and_held_out_items_that_changed_are_said(ended, data, tmp_path, capsys):
     run = unfinished(ended, tmp_path / "run")
     checkpoint = checkpoints(run / "checkpoints", "step")[0]

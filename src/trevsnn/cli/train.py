@@ -81,9 +81,9 @@ def train(
     if print_config:
         print("".join(f"# {visible(line)}\n" for line in lines) + to_yaml(config), end="")
         return
-    from trevsnn.run.misfits import facts_of, misfits
+    from trevsnn.run.misfits import facts_of, idle, misfits
 
-    found = misfits(config, facts or facts_of(config.data))
+    found = [*misfits(config, facts or facts_of(config.data)), *idle(config)]
     if found:
         raise MistakesError([misfit.sentence for misfit in found])
     _train(run or RunFolder.next_free(config.data.name), config, lines)

@@ -77,6 +77,20 @@ def _count_labels(config: DataConfig) -> int | None:
         return None
 
 
+def idle(config: RunConfig) -> list[Misfit]:
+    """Options of a new run that do nothing beside others of its own. Earlier versions took them, so that their runs go on."""
+    data, found = config.data, list[Misfit]()
+    if data.crop == "pad" and data.crop_scale != DataConfig.crop_scale:
+        sentence = "data.crop_scale is of data.crop resized, and does nothing with pad: leave it out, or set data.crop to resized."
+        found.append(Misfit(("data.crop_scale", "data.crop"), sentence))
+    if data.crop == "resized" and data.crop_padding > 0:
+        sentence = (
+            "data.crop_padding is of data.crop pad, and does nothing with resized: set it to 0, or data.crop to pad."
+        )
+        found.append(Misfit(("data.crop_padding", "data.crop"), sentence))
+    return found
+
+
 def misfits(config: RunConfig, facts: Facts) -> list[Misfit]:
     """All that does not fit between a config and what is known of its data."""
     model, data, name = config.model, config.data, config.data.name
@@ -113,14 +127,6 @@ def misfits(config: RunConfig, facts: Facts) -> list[Misfit]:
                 f"data.auto_augment and data.color_jitter are for colours, but {name} are grey: leave them out.",
             )
         )
-    if data.crop == "pad" and data.crop_scale != DataConfig.crop_scale:
-        sentence = "data.crop_scale is of data.crop resized, and does nothing with pad: leave it out, or set data.crop to resized."
-        found.append(Misfit(("data.crop_scale", "data.crop"), sentence))
-    if data.crop == "resized" and data.crop_padding > 0:
-        sentence = (
-            "data.crop_padding is of data.crop pad, and does nothing with resized: set it to 0, or data.crop to pad."
-        )
-        found.append(Misfit(("data.crop_padding", "data.crop"), sentence))
     if facts.items is not None and config.batch_size > facts.items:
         found.append(
             Misfit(

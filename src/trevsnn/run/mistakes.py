@@ -14,7 +14,7 @@ from trevsnn.data.config import DataConfig
 from trevsnn.errors import RunError, UsageError
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.run.config import OptimConfig, RunConfig
-from trevsnn.run.misfits import Facts, facts_of, misfits
+from trevsnn.run.misfits import Facts, facts_of, idle, misfits
 from trevsnn.run.options import flatten, nest, split_options
 from trevsnn.run.own_pictures import base_of, is_own_pictures
 from trevsnn.run.reading import Reading, read_options
@@ -46,7 +46,8 @@ def all_mistakes(arguments: Sequence[str], others: Mapping[str, bool]) -> list[s
     sentences += refused
     if config is not None:
         wrong = reading.wrong | about
-        sentences += [m.sentence for m in misfits(config, facts or facts_of(config.data)) if not wrong & set(m.options)]
+        found = [*misfits(config, facts or facts_of(config.data)), *idle(config)]
+        sentences += [misfit.sentence for misfit in found if not wrong & set(misfit.options)]
     return list(dict.fromkeys(sentences))
 
 

@@ -10,7 +10,7 @@ from trevsnn.errors import MistakesError, UsageError
 from trevsnn.network.kernels.choice import check_kernels
 from trevsnn.reversible.precision import Precision
 from trevsnn.run.config import RunConfig
-from trevsnn.run.misfits import Facts, misfits
+from trevsnn.run.misfits import Facts, idle, misfits
 from trevsnn.train.graph import check_capturable
 
 
@@ -30,16 +30,17 @@ def check_device(config: RunConfig, fabric: Fabric) -> None:
         raise UsageError(f"model.{error}") from error
 
 
-def check_fit(config: RunConfig, part: Part) -> None:
+def check_fit(config: RunConfig, part: Part, *, new: bool) -> None:
     """Check that model and data fit.
 
     Args:
         config: of the run.
         part: the training part.
+        new: whether the run begins; one that goes on may have options that do nothing.
 
     Raises:
         MistakesError: input kind, classes, channels, colour augmentation or batch size do not fit the data.
     """
-    found = misfits(config, Facts(len(part.classes), part.channels, len(part)))
+    found = misfits(config, Facts(len(part.classes), part.channels, len(part))) + (idle(config) if new else [])
     if found:
         raise MistakesError([misfit.sentence for misfit in found])

@@ -124,7 +124,7 @@ class _Training:
                 say(console, "no checkpoint yet: starting from the beginning")
         self.parts = load_parts(config, fabric)
         self.part = self.parts["train"]
-        check_fit(config, self.part)
+        check_fit(config, self.part, new=new)
         if new and (warning := size_warning(self.part, config.data)) is not None:
             say(console, f"warning: {warning}")
         make_deterministic(config.seed)
