@@ -94,6 +94,27 @@ def test_what_others_wrote_is_read_event_by_event(request, name, span, at_once, 
     assert (recording.sensor, recording.disordered) == (sensor, 0)
 
 
+def test_packets_of_libcaer_are_read_and_y_of_aedat_3_0_counts_from_the_bottom(request, tmp_path):
+    """The packets were made by libcaer's inline functions; each ends with an event that was made invalid."""
+    written, path = request.path.parent / "written" / "libcaer-3.1.aedat", tmp_path / "a.aedat"
+    events = others_events(10**10)  # four overflows
+    events["x"] %= 128
+    events["y"] %= 128
+    recording = open_recording(written)
+    assert np.array_equal(recording.events, events)
+    assert (recording.sensor, recording.disordered) == ((128, 128), 0)
+    older, end = written.read_bytes().replace(b"DAT3.1", b"DAT3.0", 1), b"#!END-HEADER\r\n"
+    events["y"] = 127 - events["y"]
+    for content in (older, older.replace(end, b"", 1)):  # which 3.0 need not have
+        path.write_bytes(content)
+        assert np.array_equal(open_recording(path).events, events)
+    path.write_bytes(older.replace(b"#Source 1: DVS128", b"#Source 1: another", 1))
+    with pytest.raises(
+        UnreadableError, match=r"of AEDAT 3.0, in which y counts from the bottom .* a line like #Source 1"
+    ):
+        open_recording(path)
+
+
 @pytest.mark.parametrize(
     ("name", "write", "bits"),
     [

@@ -43,9 +43,9 @@ class AedatDecoder(PieceDecoder):
             if (end := end_of_header(content, b"#")) is None:
                 return NO_EVENTS, 0
             text = content[:end].decode("latin-1")
-            if version != "2.0" and "#!END-HEADER" not in text:
+            if version == "3.1" and "#!END-HEADER" not in text:
                 raise ValueError("its header has no end")
-            self._body, start = Aedat2(text) if version == "2.0" else Aedat3(text), end
+            self._body, start = Aedat2(text) if version == "2.0" else Aedat3(text, version), end
             self.sensor = self._body.sensor
         events, used = self._body.decode(memoryview(content)[start:])
         return events, start + used
@@ -117,12 +117,13 @@ class Aedat3:
     """Packets with a header of 28 bytes; polarity events, type 1, are x15 y15 p1 valid1 t31, little endian.
 
     The header counts how often the time has overflowed its 31 bits. Packets are decoded as they arrive, whatever their length.
+    In version 3.0 y counts from the bottom, in 3.1 from the top.
     """
 
     WORD = np.dtype([("a", "<u4"), ("t", "<i4")])
     HEADER = 28
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, version: str) -> None:
         form = re.search(r"^#Format: *(.*?)\s*$", text, re.MULTILINE)
         if form and form[1] != "RAW":
             raise RefusedError(f"its packets are written as {form[1]}, and RAW ones are read: write it again without")
@@ -132,6 +133,12 @@ class Aedat3:
             self.sensor = DAVIS.get(size[1])
         elif source and re.match("dvs128", source[1], re.IGNORECASE):
             self.sensor = DVS128
+        self._from_bottom = version == "3.0"
+        if self._from_bottom and self.sensor is None:
+            raise RefusedError(
+                "it is of AEDAT 3.0, in which y counts from the bottom of the sensor, and its header does not say which that is: it "
+                "needs a line like #Source 1: DVS128"
+            )
         self._left, self._is_polarity, self._overflows = 0, False, 0
 
     def decode(self, content: memoryview) -> tuple[Events, int]:
@@ -168,7 +175,10 @@ class Aedat3:
         a, t = words["a"], words["t"].astype(np.int64)
         if len(t) and t.min() < 0:
             raise ValueError(f"it has an event at {t.min()} us, before its packet's beginning")
-        return make_events(a >> 17, a >> 2 & 0x7FFF, t | self._overflows << 31, a >> 1 & 1)
+        y = (a >> 2 & 0x7FFF).astype(np.int32)
+        if self._from_bottom and self.sensor is not None:
+            y = self.sensor[1] - 1 - y
+        return make_events(a >> 17, y, t | self._overflows << 31, a >> 1 & 1)
 
     def finish(self, rest: int) -> None:
         if rest or self._left:
