@@ -272,7 +272,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
 
 def test_while_data_are_loaded_nothing_is_saved_and_that_is_said(data, tmp_path, monkeypatch, capsys):
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
-    monkeypatch.setattr("trevsnn.train.train.check_fit", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("trevsnn.train.train.check_fit", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert main([*options(data), "--run", str(tmp_path / "run")]) == 143
     assert re.fullmatch("trevsnn: interrupted before the run began: nothing is saved\n", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()

@@ -45,6 +45,7 @@ from trevsnn.train.summary import summarise, write_summary
 EARLY_LOOK = 100  # steps after which the firing rates are checked for the first time
 
 
+@loading_deaths()
 def train(config: RunConfig, run: Path, console: Console, build: Build = TRevSNN) -> dict[str, Any]:
     """Begin a run in a new folder and train it to its end.
 
@@ -63,14 +64,14 @@ def train(config: RunConfig, run: Path, console: Console, build: Build = TRevSNN
         UsageError: model, batch size and data do not fit together, the folder is in use, or the accelerator is missing.
         RunError: files are missing or damaged, parts of the data have different classes, a file cannot be written, a
             loading process died, or gradients stayed not finite.
-        Interrupted: by Ctrl-C or SIGTERM, after the training step and a checkpoint. It is a KeyboardInterrupt. In another
-            thread than the main one signals are left alone.
+        Interrupted: a KeyboardInterrupt, by Ctrl-C or SIGTERM in the main thread, after the training step and a checkpoint.
     """
     RunFolder.check_new(run)
     with Interruption() as interruption, RunLock() as lock:
         return _Training(with_whole_paths(config), run, console, build, interruption, lock, new=True).run_to_end()
 
 
+@loading_deaths()
 def resume(
     run: Path, console: Console, build: Build = TRevSNN, changes: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -155,7 +156,6 @@ class _Training:
         """Whether this is the process that writes."""
         return self.fabric.is_global_zero
 
-    @loading_deaths()
     def run_to_end(self) -> dict[str, Any]:
         """Train the epochs that are left and write the summary."""
         saved = self.state.restore(self.run.checkpoints, self.console)
