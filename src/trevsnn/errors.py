@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-def listed(names: Iterable[object], most: int) -> str:
+def listed(names: Iterable[object], most: int = 5) -> str:
     """The first of some names for a sentence, and how many more there are: "a, b and 3 more"."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""

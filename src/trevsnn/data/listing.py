@@ -62,6 +62,11 @@ def visible_folders(folder: Path) -> list[Path]:
     return sorted(folders)
 
 
+def holds_a_set(folder: Path) -> bool:
+    """Whether there are parts, or several classes, in a folder that is the only one in its own."""
+    return bool(find_parts(folder)) or len(visible_folders(folder)) > 1
+
+
 def list_classes(folder: Path) -> tuple[str, ...]:
     """The names of a part's class folders, sorted.
 

@@ -13,8 +13,6 @@ from trevsnn.data.pictures.folders import is_without_train, load_without_train, 
 from trevsnn.data.sets import load, splits
 from trevsnn.errors import RunError, listed
 
-NAMED = 5  # classes that an error names
-
 
 class Matched(Part):
     """The items of a part, with the labels, channels and normalisation of a trained network.
@@ -52,8 +50,8 @@ class Matched(Part):
 def _check_classes(found: tuple[str, ...], wanted: tuple[str, ...]) -> None:
     missing, strange = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing or strange:
-        lacks = f"lack {listed(missing, NAMED)}" if missing else ""
-        has = f"have {listed(strange, NAMED)}, which it does not know" if strange else ""
+        lacks = f"lack {listed(missing)}" if missing else ""
+        has = f"have {listed(strange)}, which it does not know" if strange else ""
         raise RunError(
             f"the data's classes are not the network's: they {' and '.join(filter(None, (lacks, has)))}; name the class "
             "folders as the network's classes."

@@ -27,6 +27,8 @@ MANIFEST, STATE = "manifest.json", "state.json"
 WEIGHTS = ("model.safetensors", "ema.safetensors")
 #: The files of a checkpoint, beside its manifest; no other is read.
 FILES = (*WEIGHTS, "state.safetensors", STATE)
+#: The names of a checkpoint after so many training steps, and of the weights of the best epoch.
+STEP_NAME, BEST_NAME = "step-{:09d}", "best-{:06d}"
 MOMENTS = 3  # numbers of an optimizer for each weight, at most, and one more
 UNKNOWN = 2**31  # numbers of a network that is not known
 Nested = Any  # dicts, lists, tuples, scalars, None and tensors

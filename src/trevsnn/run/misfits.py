@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ KNOWN = {
 def facts_of(config: DataConfig) -> Facts:
     """What is known of a set by its name and its folders, without reading an item."""
     if config.name in EVENT_SETS:
-        return Facts(2, 2) if config.task == "direction" else KNOWN.get(config.name) or Facts(_count_labels(config), 2)
+        return Facts(2, 2) if config.task == "direction" else KNOWN.get(config.name) or Facts(_count_classes(config), 2)
     if config.name in KNOWN:
         return KNOWN[config.name]
     classes = _count_classes(config)
@@ -54,27 +55,22 @@ def facts_of(config: DataConfig) -> Facts:
 
 
 def _count_classes(config: DataConfig) -> int | None:
-    """The class folders of a set that is a folder; None where there are none."""
+    """The classes of a set that is a folder; None where they are not known."""
     if config.root is None or not Path(config.root).is_dir():
         return None
-    from trevsnn.data.listing import find_parts, list_classes  # with NumPy
+    root = Path(config.root)
+    if config.name in EVENT_SETS:
+        from trevsnn.data.events.sets import classes_of  # with NumPy
 
-    root, parts = Path(config.root), find_parts(Path(config.root))
+        with suppress(RunError):  # which is said when the recordings are listed
+            return len(classes_of(root))
+        return None
+    from trevsnn.data.listing import find_parts, list_classes
+
+    parts = find_parts(root)
     if "train" in parts:
         return len(list_classes(parts["train"]))
     return len(list_classes(root)) if config.name == "folder" and not parts else None
-
-
-def _count_labels(config: DataConfig) -> int | None:
-    """The classes of recordings in folders or in a table; None where they are not known."""
-    if config.root is None or not Path(config.root).is_dir():
-        return None
-    from trevsnn.data.events.sets import classes_of  # with NumPy
-
-    try:
-        return len(classes_of(Path(config.root)))
-    except RunError:  # is said when the recordings are listed
-        return None
 
 
 def idle(config: RunConfig) -> list[Misfit]:

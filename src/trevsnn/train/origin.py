@@ -17,8 +17,6 @@ from trevsnn.network.config import CIRCUMSTANCES
 from trevsnn.run.changes import changes_by_hand, short
 from trevsnn.run.config import RunConfig, to_dict
 
-NAMED = 5  # classes that an error names
-
 
 def data_of(config: RunConfig, train: Part, val: Part) -> dict[str, Any]:
     """By what the data of a run are known again."""
@@ -104,7 +102,7 @@ def compare_classes(saved: object, now: Sequence[str]) -> None:
     others = [f"{short(old)} -> {short(new)}" for old, new in zip(before, now, strict=False) if old != new]
     if others:
         raise RunError(
-            f"the training data have other classes than when the run was saved: {listed(others, NAMED)}, in their order: put "
+            f"the training data have other classes than when the run was saved: {listed(others)}, in their order: put "
             "the data back as they were, or begin a new run."
         )
 

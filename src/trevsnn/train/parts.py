@@ -11,8 +11,6 @@ from trevsnn.data.sets import load, splits
 from trevsnn.errors import RunError, listed
 from trevsnn.run.config import RunConfig
 
-NAMED = 5  # classes that an error names
-
 
 def load_parts(config: RunConfig, fabric: Fabric) -> dict[str, Part]:
     """The parts of a run's data by their names: "train", "val" and, where there is one, "test".
@@ -42,8 +40,8 @@ def check_alike(parts: Mapping[str, Part]) -> None:
         lacking = [other for other in train.classes if other not in part.classes]
         strange = [other for other in part.classes if other not in train.classes]
         if lacking or strange:
-            lacks = f"lacks {listed(lacking, NAMED)}" if lacking else ""
-            has = f"has {listed(strange, NAMED)}" if strange else ""
+            lacks = f"lacks {listed(lacking)}" if lacking else ""
+            has = f"has {listed(strange)}" if strange else ""
             raise RunError(
                 f"the part {name} has other classes than train: it {' and '.join(filter(None, (lacks, has)))}."
             )

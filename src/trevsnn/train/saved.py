@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from trevsnn.errors import RunError
+from trevsnn.run.checkpoint import STEP_NAME
 from trevsnn.run.folder import is_number
 from trevsnn.run.load import read_slope
 
@@ -19,7 +20,6 @@ COLUMNS = re.compile(
     r"epoch|step|train_loss|train_ce|val_loss|val_accuracy|lr|seconds|skipped_steps|unreadable|rate_level[0-9]{1,2}"
     r"|rate_hidden[0-9]{1,2}_[12]"
 )
-CHECKPOINT_OF = "step-{:09d}"  # so many training steps: the name of its folder
 NEEDED = {"epoch", "step", "train_loss", "val_loss", "val_accuracy", "lr", "seconds", "skipped_steps", "unreadable"}
 
 
@@ -37,7 +37,7 @@ def check_state(state: Mapping[str, Any], steps_per_epoch: int, checkpoint: Path
     try:
         _check_counts(state)
         _check_tensors(state)
-        if checkpoint.name != CHECKPOINT_OF.format(state["step"]):
+        if checkpoint.name != STEP_NAME.format(state["step"]):
             raise ValueError(f"it is of step {state['step']}")
         check_history(state.get("history"))
         steps = _check_origin(state, steps_per_epoch)

@@ -21,7 +21,15 @@ from trevsnn.network.encoders import slope_at
 from trevsnn.network.model import TRevSNN
 from trevsnn.reversible.precision import widest
 from trevsnn.run.changes import changes_by_hand
-from trevsnn.run.checkpoint import checkpoints, load_checkpoint, read_entry, remove_checkpoints, save_checkpoint
+from trevsnn.run.checkpoint import (
+    BEST_NAME,
+    STEP_NAME,
+    checkpoints,
+    load_checkpoint,
+    read_entry,
+    remove_checkpoints,
+    save_checkpoint,
+)
 from trevsnn.run.config import RunConfig
 from trevsnn.run.load import load_weights
 from trevsnn.terminal import say
@@ -29,9 +37,8 @@ from trevsnn.train.guard import StepGuard
 from trevsnn.train.moments import load_moments
 from trevsnn.train.origin import compare_classes, compare_data, compare_network, compare_origin, data_of, origin_of
 from trevsnn.train.report import History
-from trevsnn.train.saved import CHECKPOINT_OF, check_state
+from trevsnn.train.saved import check_state
 
-BEST_OF = "best-{:06d}"  # an epoch: the name of its folder
 STEP_CHECKPOINTS = 2  # the one before the latest serves when the latest is damaged
 
 
@@ -150,7 +157,7 @@ class TrainingState:
         }  # fmt: skip
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
-        saved = folder / CHECKPOINT_OF.format(self.step)
+        saved = folder / STEP_NAME.format(self.step)
         save_checkpoint(saved, weights, state)
         found = checkpoints(folder, "step")
         latest = found.index(saved)  # those of later steps would be gone on from: this run went on from one before them
@@ -164,7 +171,7 @@ class TrainingState:
             RunError: it cannot be written; earlier checkpoints are intact.
         """
         save_checkpoint(
-            folder / BEST_OF.format(epoch + 1), {"model": self.evaluated.state_dict()}, self._for_evaluation()
+            folder / BEST_NAME.format(epoch + 1), {"model": self.evaluated.state_dict()}, self._for_evaluation()
         )
 
     def keep_best(self, folder: Path) -> None:
@@ -175,7 +182,7 @@ class TrainingState:
             RunError: one cannot be removed.
         """
         best = max(range(len(self.history)), key=lambda epoch: self.history[epoch]["val_accuracy"])
-        remove_checkpoints(path for path in checkpoints(folder, "best") if path.name != BEST_OF.format(best + 1))
+        remove_checkpoints(path for path in checkpoints(folder, "best") if path.name != BEST_NAME.format(best + 1))
 
     def restore(self, folder: Path, console: Console) -> dict[str, Any]:
         """Load the latest intact checkpoint of ``folder``; where there is none, leave everything as it is.

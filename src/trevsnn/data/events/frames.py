@@ -44,6 +44,11 @@ def bin_events(
         raise RunError(
             f"The recording does not fit: {stray}. Give the sensor's width and height, or leave such events out."
         )
+    return _count(events, frames, size, sensor, by, letterbox=letterbox)
+
+
+def _count(events: Events, frames: int, size: Size, sensor: tuple[int, int], by: BinBy, *, letterbox: bool) -> Counts:
+    """As :func:`bin_events`, of events of which none lies outside the sensor."""
     if events["p"].max() > 1:
         raise ValueError(f"it has an event of polarity {events['p'].max()}; known are 0 (darker) and 1 (brighter)")
     if np.any(events["t"][1:] < events["t"][:-1]):
@@ -159,5 +164,5 @@ class Binning:
             raise ValueError(
                 f"all of its {len(events)} events lie outside a sensor of {self.sensor[0]} x {self.sensor[1]} pixels"
             )
-        counts = bin_events(within, self.frames, self.size, self.sensor, self.by, letterbox=self.letterbox)
+        counts = _count(within, self.frames, self.size, self.sensor, self.by, letterbox=self.letterbox)
         return Binned(counts, len(events) - len(within), first)

@@ -16,7 +16,7 @@ from trevsnn.data.listing import (
     cut_validation,
     data_root,
     find_parts,
-    list_classes,
+    holds_a_set,
     list_files,
     part_of,
     visible_folders,
@@ -154,15 +154,14 @@ def _part_of_table(listed: Mapping[str | None, FileList], split: Split) -> FileL
 
 def _classes(folder: Path) -> tuple[str, ...]:
     """The class folders in a folder. Raises RunError where there are none, or one alone that holds a set itself."""
-    if not visible_folders(folder):
+    folders = visible_folders(folder)
+    if not folders:
         raise RunError(
             f"{folder} holds no folders: it must hold one for each class, or a {TABLE} that names the class of each recording."
         )
-    classes = list_classes(folder)
-    inner = folder / classes[0]
-    if len(classes) == 1 and (find_parts(inner) or len(visible_folders(inner)) > 1):
-        raise RunError(f"{folder} holds one folder alone, {classes[0]}: did you mean {inner}?")
-    return classes
+    if len(folders) == 1 and holds_a_set(folders[0]):
+        raise RunError(f"{folder} holds one folder alone, {folders[0].name}: did you mean {folders[0]}?")
+    return tuple(inner.name for inner in folders)
 
 
 def _list(folder: Path, classes: Sequence[str]) -> FileList:

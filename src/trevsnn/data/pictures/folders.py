@@ -18,7 +18,6 @@ from trevsnn.data.pictures.layout import own_parts
 from trevsnn.errors import RunError, listed
 from trevsnn.files import SMALL, read_file
 
-NAMED = 5  # classes that an error names
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), by which colours become grey
 
 
@@ -170,5 +169,5 @@ def _list_annotated(table: Path, classes: Sequence[str]) -> tuple[list[str], lis
     by_name = {name: classes.index(wnid) for name, wnid in wnids.items() if wnid in classes}
     lacking = sorted(set(classes) - set(wnids.values()))
     if lacking:
-        raise RunError(f"{table} names no picture of {listed(lacking, NAMED)}: every class needs one.")
+        raise RunError(f"{table} names no picture of {listed(lacking)}: every class needs one.")
     return [f"images/{name}" for name in by_name], list(by_name.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trevsnn.data.listing import find_parts, list_classes, visible_folders
+from trevsnn.data.listing import find_parts, holds_a_set, list_classes, visible_folders
 from trevsnn.data.pictures.file import PICTURE_ENDINGS
 from trevsnn.errors import RunError
 
@@ -68,6 +68,9 @@ def _check_classes(root: Path, folders: list[Path]) -> None:
         )
     if len(folders) == 1:
         only = folders[0]
-        deeper = find_parts(only) or len(visible_folders(only)) > 1
-        meant = f": did you mean {only}?" if deeper else ": two classes at least are needed, each with its own folder."
+        meant = (
+            f": did you mean {only}?"
+            if holds_a_set(only)
+            else ": two classes at least are needed, each with its own folder."
+        )
         raise RunError(f"{root} holds one folder alone, {only.name}{meant}")

@@ -133,12 +133,12 @@ class Aedat3:
             self.sensor = DAVIS.get(size[1])
         elif source and re.match("dvs128", source[1], re.IGNORECASE):
             self.sensor = DVS128
-        self._from_bottom = version == "3.0"
-        if self._from_bottom and self.sensor is None:
+        if version == "3.0" and self.sensor is None:
             raise RefusedError(
                 "it is of AEDAT 3.0, in which y counts from the bottom of the sensor, and its header does not say which that is: it "
                 "needs a line like #Source 1: DVS128"
             )
+        self._lowest_y = self.sensor[1] - 1 if version == "3.0" and self.sensor else None
         self._left, self._is_polarity, self._overflows = 0, False, 0
 
     def decode(self, content: memoryview) -> tuple[Events, int]:
@@ -176,8 +176,8 @@ class Aedat3:
         if len(t) and t.min() < 0:
             raise ValueError(f"it has an event at {t.min()} us, before its packet's beginning")
         y = (a >> 2 & 0x7FFF).astype(np.int32)
-        if self._from_bottom and self.sensor is not None:
-            y = self.sensor[1] - 1 - y
+        if self._lowest_y is not None:
+            y = self._lowest_y - y
         return make_events(a >> 17, y, t | self._overflows << 31, a >> 1 & 1)
 
     def finish(self, rest: int) -> None:

@@ -103,9 +103,7 @@ class Hdf5Recording:
                     part[name] = (
                         values if field is None else values[:, field] if isinstance(field, int) else values[field]
                     )
-                if counter is not None:
-                    part["t"] = counter.unwrap(part["t"].astype(np.int64))
-                events = order.check(convert(part, self._convention, unit, start, offset))
+                events = order.check(convert(part, self._convention, unit, start, offset, counter))
                 if is_v2e and np.any(np.diff(events["t"], prepend=events["t"][0] if last is None else last) < 0):
                     raise RefusedError(
                         "its dataset events does not name its columns, and read as t, x, y, p it is not in the order of time: "

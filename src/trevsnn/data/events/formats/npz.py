@@ -68,9 +68,7 @@ class NpzRecording:
         order, length = Order(), check_shapes({name: column.shape for name, column in columns.items()})
         for start in range(0, length, SLICE):
             part = {name: column[start : start + SLICE] for name, column in columns.items()}
-            if counter is not None:
-                part["t"] = counter.unwrap(part["t"].astype(np.int64))
-            yield order.check(convert(part, self._convention, unit, start))
+            yield order.check(convert(part, self._convention, unit, start, counter=counter))
 
     def _columns(
         self, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]

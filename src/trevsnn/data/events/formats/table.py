@@ -107,8 +107,9 @@ def counter_of(times: np.dtype[Any], unit: TimeUnit | None) -> Counter | None:
 
 
 def convert(
-    columns: Mapping[str, NDArray[Any]], convention: Convention, unit: TimeUnit | None, first: int, offset: int = 0
-) -> Events:
+    columns: Mapping[str, NDArray[Any]], convention: Convention, unit: TimeUnit | None, first: int, offset: int = 0,
+    counter: Counter | None = None,
+) -> Events:  # fmt: skip
     """Columns x, y, t and p of a table as events.
 
     Args:
@@ -117,16 +118,18 @@ def convert(
         unit: of the times, where the file states it.
         first: the number of the first event, for messages.
         offset: microseconds that are added to the times.
+        counter: of the times, where they wrap.
 
     Raises:
         RefusedError: the file must be told what the numbers mean.
         ValueError: the columns are of different length, or a number is not what it can be; the first such event is named.
     """
     check_shapes({name: column.shape for name, column in columns.items()})
+    times = columns["t"] if counter is None else counter.unwrap(columns["t"].astype(np.int64))
     return make_events(
         _pixels("x", columns["x"], first),
         _pixels("y", columns["y"], first),
-        _shifted(microseconds(columns["t"], unit or convention.time_unit, first), offset, first),
+        _shifted(microseconds(times, unit or convention.time_unit, first), offset, first),
         _polarities(columns["p"], convention, first),
     )
 
