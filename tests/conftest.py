@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ if not torch.cuda.is_available():  # kernels run in an interpreter then; it is r
 
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
+from trevsnn.zoo.presets import pretrained_folder
 
 hypothesis.settings.register_profile("trevsnn", deadline=None)  # a machine's other work is no fault of ours
 hypothesis.settings.load_profile("trevsnn")
@@ -139,6 +141,46 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("finished") / "run"
     train("--run", str(run), "--slope_epochs", "2")
     return run
+
+
+@pytest.fixture(scope="session")
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few pictures of two classes, in parts train and val, not to be changed."""
+    from helpers import folder_of_pictures
+
+    root = tmp_path_factory.mktemp("data")
+    folder_of_pictures(root, ("train", "val"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def ended(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs on them, not to be changed."""
+    from runs import begin
+
+    return begin(small_set, tmp_path_factory.mktemp("ended") / "run")
+
+
+@pytest.fixture
+def sent(finished: Path, tmp_path: Path) -> Path:
+    """A run that somebody has sent."""
+    return shutil.copytree(finished, tmp_path / "sent")
+
+
+@pytest.fixture
+def sent_export(tmp_path: Path) -> Path:
+    """An export that somebody has sent."""
+    return shutil.copytree(pretrained_folder("digits"), tmp_path / "exported")
+
+
+@pytest.fixture
+def folder_and_shards(tmp_path: Path) -> tuple[Path, Path]:
+    """The same pictures in a folder and in shards of seven."""
+    from helpers import folder_of_pictures, shards_of_folder
+
+    folder_of_pictures(tmp_path / "folder", ("train", "val"))
+    shards_of_folder(tmp_path / "folder", tmp_path / "shards")
+    return tmp_path / "folder", tmp_path / "shards"
 
 
 @pytest.fixture(scope="session")

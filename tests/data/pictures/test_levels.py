@@ -1,105 +1,14 @@
 """What is white, and what is behind the transparent, in every mode that Pillow opens."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from helpers import picture
-from trevsnn.data.part import UnreadableError
+from picture_bytes import RAMP, TWELVE, grey, packed_12, png, pnm, refused, rgb, saved, tiff
 from trevsnn.data.pictures.file import PictureFile
-
-RAMP = np.arange(256, dtype=np.uint32)  # of a picture of one row
-TWELVE = (RAMP * 4095 + 127) // 255
-
-
-def grey(content: bytes) -> np.ndarray:
-    """A picture's first row in one channel, 0 to 1, float32."""
-    found = PictureFile(content, "x", grey=True).decode()
-    levels = np.asarray(found)[0]
-    return levels if found.mode == "F" else levels.astype(np.float32) / 255
-
-
-def rgb(content: bytes) -> list[tuple[int, ...]]:
-    """A picture's first row in RGB."""
-    return [tuple(pixel) for pixel in np.asarray(PictureFile(content, "x").decode())[0].tolist()]
-
-
-def refused(content: bytes, message: str) -> None:
-    for one_channel in (False, True):
-        with pytest.raises(UnreadableError, match=message):
-            PictureFile(content, "x", grey=one_channel).decode()
-
-
-def saved(image: Image.Image, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def tiff(
-    data: bytes,
-    bits: int,
-    *,
-    photometric: int = 1,
-    order: str = "<",
-    packed: bool = False,
-    samples: int = 1,
-    **tags: int,
-) -> bytes:
-    """A TIFF of one row of 256 pixels, by the specification (TIFF 6.0): Pillow writes few of the kinds that it reads."""
-    data = zlib.compress(data) if packed else data
-    values = {
-        256: 256,
-        257: 1,
-        258: bits,
-        259: 8 if packed else 1,
-        262: photometric,
-        273: 0,
-        277: samples,
-        278: 1,
-        279: len(data),
-    }
-    values |= {int(tag[1:]): value for tag, value in tags.items()}
-    first = 8 + 2 + 12 * len(values) + 4
-    of_samples = {258, 339} & values.keys() if samples > 2 else set()
-    values[273] = first + 8 * len(of_samples)
-    entries, beyond = b"", b""
-    for tag, value in sorted(values.items()):
-        if tag in of_samples:  # more than two numbers lie elsewhere
-            entries += struct.pack(order + "HHII", tag, 3, samples, first + len(beyond))
-            beyond += struct.pack(order + f"{samples}H", *[value] * samples).ljust(8, b"\0")
-        elif samples == 2 and tag == 258:
-            entries += struct.pack(order + "HHIHH", tag, 3, 2, value, value)
-        else:
-            entries += struct.pack(order + "HHII", tag, 4, 1, value)
-    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(values))
-    return header + entries + bytes(4) + beyond.ljust(8 * len(of_samples), b"\0") + data
-
-
-def png(depth: int, colour: int, row: bytes, width: int, clear: bytes) -> bytes:
-    """A PNG of one row with a transparent colour, by the specification."""
-    parts = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)), (b"tRNS", clear),
-        (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""),
-    ]  # fmt: skip
-    chunks = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def pnm(kind: bytes, most: int, levels: np.ndarray) -> bytes:
-    data = levels.astype(">u2" if most > 255 else np.uint8).tobytes()
-    return kind + b"\n%d 1\n%d\n" % (levels.shape[0], most) + data
-
-
-def packed_12(levels: np.ndarray) -> bytes:
-    """Two levels of 12 bits in three bytes."""
-    pairs = levels.reshape(-1, 2).astype(int)
-    return b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in pairs.tolist())
-
 
 DEEP = {
     "16-bit PNG": saved(Image.fromarray((RAMP * 257).astype(np.uint16)[None]), "PNG"),
@@ -196,53 +105,6 @@ def test_of_16_bit_colours_the_upper_8_are_taken(order, packed):
         (colours * 257).astype(f"{order}u2").tobytes(), 16, photometric=2, order=order, packed=packed, samples=3
     )
     assert rgb(content) == [tuple(colour) for colour in colours.tolist()]
-
-
-PLAIN = RAMP.astype(np.uint8).tobytes()
-DEEP_PLANES = b"".join((level * 257).astype("<u2").tobytes() for level in (RAMP, 255 - RAMP, RAMP // 2))
-
-
-def without(content: bytes, tag: int) -> bytes:
-    return content.replace(struct.pack("<HH", tag, 4), struct.pack("<HH", 65000, 4))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (tiff(PLAIN, 8, photometric=0, t284=2), r"its channels lie one after the other \(planar configuration 2\)"),
-        (tiff(PLAIN, 4, t284=2), r"its channels lie one after the other"),
-        (tiff(DEEP_PLANES, 16, photometric=2, samples=3, t284=2), r"its channels lie one after the other"),
-        (tiff(PLAIN * 3, 8, photometric=8, samples=3, t284=2), r"its channels lie one after the other"),
-        (without(tiff(PLAIN, 8), 262), r"nothing says whether 0 is black or white in it, a TIFF"),
-        (without(tiff(DEEP_PLANES[:512], 16), 262), r"nothing says whether 0 is black or white in it, a TIFF"),
-        (tiff(PLAIN * 3, 8, photometric=6, samples=3), r"its colours are subsampled but not compressed"),
-        (tiff(PLAIN, 8, t322=40000, t323=40000), r"its tiles have 1,600,000,000 pixels, more than the 89,478,485"),
-        (tiff(PLAIN * 2, 8, t257=2), r"it has 1 parts \(strips or tiles\) of pixels, and needs 2"),
-    ],
-    ids=["0 is white", "4 bits", "16 bits", "LAB", "8 bits, no photometric", "16 bits, no photometric", "YCbCr", "huge tiles", "a missing strip"],
-)  # fmt: skip
-def test_a_tiff_that_pillow_misreads_is_refused(content, message):
-    """It opens each of them, and gives other levels than they hold, black for what is missing, or what lies beyond."""
-    refused(content, message)
-    Image.open(io.BytesIO(content)).load()
-
-
-def test_planes_of_plain_bytes_are_read():
-    assert np.array_equal(grey(tiff(PLAIN, 8, t284=2)), RAMP.astype(np.float32) / 255)
-
-
-def test_a_palette_of_too_small_or_too_few_numbers_is_refused():
-    """Pillow takes the upper 8 of 16 bits, of which some programs write the lower, and all becomes black."""
-    image = Image.fromarray(RAMP.astype(np.uint8)[None]).convert("P")
-    image.putpalette(np.repeat(255 - RAMP, 3).astype(np.uint8).tobytes())
-    content, levels = saved(image, "TIFF"), np.tile(255 - RAMP, 3).astype("<u2")
-    assert rgb(content) == [(255 - level,) * 3 for level in range(256)]
-    assert (levels * 256).tobytes() in content
-    refused(
-        content.replace((levels * 256).tobytes(), levels.tobytes()), r"its palette has numbers up to 255, where 65,535"
-    )
-    count = struct.pack("<HHI", 320, 3, 768)
-    refused(content.replace(count, struct.pack("<HHI", 320, 3, 30)), r"its palette has 30 numbers, and 768 are needed")
 
 
 @pytest.mark.parametrize(("most", "beyond"), [(100, 101), (254, 255), (1023, 1024), (4095, 65535)])

@@ -10,26 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
-from conftest import FORKSERVER
 from helpers import folder_config, folder_of_pictures, shard_config, shards_of_folder, write_tar
-from trevsnn.data.loading import TensorDataset, batches, make_loader
+from trevsnn.data.loading import TensorDataset
 from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures import shards as shards_module
 from trevsnn.data.pictures.folders import load_folder
 from trevsnn.data.pictures.shards import find_shards, load_shards, shard_splits
-from trevsnn.data.sampling import EpochSampler
 from trevsnn.errors import RunError
-
-
-@pytest.fixture
-def both(tmp_path: Path) -> tuple[Path, Path]:
-    """The same pictures in a folder and in shards of seven."""
-    folder_of_pictures(tmp_path / "folder", ("train", "val"))
-    shards_of_folder(tmp_path / "folder", tmp_path / "shards")
-    return tmp_path / "folder", tmp_path / "shards"
 
 
 def sample(key: str, label: int, value: int = 0) -> list[tuple[str, bytes]]:
@@ -43,8 +31,8 @@ def write_shard(path: Path, labels: list[int], first: int = 0) -> None:
     write_tar(path, [m for i, label in enumerate(labels) for m in sample(f"{first + i:05}", label, first + i)])
 
 
-def test_shards_hold_what_the_folder_holds(both):
-    folder, shards = both
+def test_shards_hold_what_the_folder_holds(folder_and_shards):
+    folder, shards = folder_and_shards
     assert sorted(path.name for path in shards.glob("train*")) == [f"train-{i:06}.tar" for i in range(6)]
     for split in ("train", "val"):
         part, twin = load_shards(shard_config(shards), split), load_folder(folder_config(folder), split)
@@ -185,8 +173,8 @@ def damaged(shards: Path) -> None:
     file.write_bytes(content)
 
 
-def test_a_corrupt_picture_fails_or_is_skipped_and_named(both):
-    _, shards = both
+def test_a_corrupt_picture_fails_or_is_skipped_and_named(folder_and_shards):
+    _, shards = folder_and_shards
     damaged(shards)
     for policy in ("fail", "skip"):
         config = shard_config(shards, on_unreadable=policy)
@@ -202,8 +190,8 @@ def test_a_corrupt_picture_fails_or_is_skipped_and_named(both):
             assert dataset[0, 4][2] == -1
 
 
-def test_a_shard_that_changes_or_vanishes_is_said_and_never_skipped(both):
-    _, shards = both
+def test_a_shard_that_changes_or_vanishes_is_said_and_never_skipped(folder_and_shards):
+    _, shards = folder_and_shards
     config = shard_config(shards, on_unreadable="skip")
     part = load_shards(config, "train")
     file = shards / "train-000001.tar"
@@ -225,8 +213,8 @@ def test_a_shard_that_changes_or_vanishes_is_said_and_never_skipped(both):
     assert not isinstance(raised.value, UnreadableError)
 
 
-def test_a_truncated_shard_is_said_when_it_is_loaded(both):
-    _, shards = both
+def test_a_truncated_shard_is_said_when_it_is_loaded(folder_and_shards):
+    _, shards = folder_and_shards
     os.truncate(shards / "val-000003.tar", 3000)
     with pytest.raises(RunError, match=r"val-000003.tar is cut off"):
         load_shards(shard_config(shards), "val")
@@ -252,36 +240,6 @@ def test_few_of_many_shards_are_open_and_closed_in_the_end(tmp_path):
     assert open_files(tmp_path) == 33
     del part, other
     assert open_files(tmp_path) == 0
-
-
-def tensors(dataset: TensorDataset, **options) -> torch.Tensor:
-    loader = DataLoader(dataset, 8, sampler=EpochSampler(40, 0, shuffle=True), **options)
-    return torch.cat([inputs for inputs, _, _ in batches(loader)])
-
-
-@pytest.mark.parametrize("start", ["fork", FORKSERVER])
-def test_loading_processes_read_what_one_process_reads(both, start):
-    """Copies of a process that has read already, and processes that are given the part."""
-    _, shards = both
-    part = load_shards(shard_config(shards), "train")
-    dataset = TensorDataset(part, shard_config(shards, flip=True), 0, timesteps=1, training=True)
-    alone = tensors(dataset)
-    assert torch.equal(tensors(dataset, num_workers=1, multiprocessing_context=start), alone)
-    assert torch.equal(tensors(dataset), alone)
-
-
-@pytest.mark.parametrize("how", [{}, {"reduced": True}, {"on_device": True}])
-def test_an_epoch_of_the_loader_has_every_picture_once(both, how):
-    folder, shards = both
-    found = []
-    for config, load in ((shard_config(shards, **how), load_shards), (folder_config(folder, **how), load_folder)):
-        part = load(config, "train")
-        dataset = TensorDataset(part, config, 0, timesteps=1, training=True)
-        sampler = EpochSampler(40, 0, shuffle=True, of=40, shards_N=part.shards_N)
-        loader = make_loader(dataset, sampler, 8, config, torch.device("cpu"))
-        found.append(torch.cat([inputs for inputs, _, _ in batches(loader)]))
-    assert not torch.equal(*found)
-    assert sorted(x.numpy().tobytes() for x in found[0]) == sorted(x.numpy().tobytes() for x in found[1])
 
 
 @pytest.mark.parametrize("written", ["sorted", "shuffled", "few"])
