@@ -15,14 +15,17 @@ from torch.utils.data import DataLoader, Dataset
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.matched import evaluated_splits, load_matched
 from trevsnn.data.part import About, Part, UnreadableError
+from trevsnn.data.pictures.in_memory import Pictures
 from trevsnn.data.pictures.on_device import DeviceLoader, OnDevice
 from trevsnn.data.pictures.raw import Draw, RawBatch, RawItem, content_of
+from trevsnn.data.pictures.transforms import is_fixed
 from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
 from trevsnn.data.sets import load, transform_of
 from trevsnn.data.signals import leave_signals, started
 from trevsnn.errors import RunError
 
 IGNORED = -100  # the label that torch's losses and metrics leave out
+MADE = 2**26  # bytes of a part's tensors that are kept, at most
 Item = TypeVar("Item")
 
 
@@ -51,12 +54,20 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
         self.transform = transform_of(config, part.about, timesteps, training=training)
         self.read = part.open if config.reduced else part.read
         self.skip = config.on_unreadable == "skip"
+        # Small pictures in memory that nothing changes at random are made into tensors once, not in every epoch.
+        self.made: dict[int, Tensor] | None = {} if isinstance(part, Pictures) and is_fixed(self.transform) else None
 
     def __len__(self) -> int:
         return len(self.part)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
-        return self.first_readable(key, lambda other: self.transform(self.read(other)))
+        index = key[1]
+        if self.made is not None and index in self.made:
+            return self.made[index], int(self.part.labels_N[index]), -1
+        found = self.first_readable(key, lambda other: self.transform(self.read(other)))
+        if self.made is not None and found[0].nbytes * len(self) <= MADE:
+            self.made[index] = found[0]
+        return found
 
     def first_readable(self, key: tuple[int, int], take: Callable[[int], Item]) -> tuple[Item, int, int]:
         """What ``take`` makes of an index, with random generators seeded for ``key``; its label; and ``unreadable``.

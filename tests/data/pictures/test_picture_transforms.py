@@ -4,8 +4,10 @@ import shutil
 import zipfile
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from conftest import shared_data
 from helpers import folder_config, folder_of_pictures, picture
@@ -111,3 +113,36 @@ def test_real_imagenet_pictures_are_read_and_augmented(tmp_path):
         assert inputs.shape == (100, 3, 224, 224)
         assert abs(float(inputs.mean())) < 0.5
         assert 0.7 < float(inputs.std()) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, 6),
+        ({"flip": True}, 0),
+        ({"crop_padding": 1}, 0),
+        ({"rotation": 9.0}, 0),
+        ({"erasing": 0.5}, 0),
+        ({"crop": "resized"}, 0),
+    ],
+)
+def test_pictures_in_memory_are_made_once_where_nothing_is_drawn(options, kept):
+    config = DataConfig(**options)
+    part = load(config, "train", 1)
+    dataset = TensorDataset(part, config, 0, timesteps=1, training=True)
+    batch = next(iter(DataLoader(dataset, 6, sampler=[(0, index) for index in range(6)])))[0]
+    assert len(dataset.made or ()) == kept
+    if not kept:
+        return
+    batch.zero_()  # a user's own
+    for index in range(6):
+        again, label, unreadable = dataset[1, index]
+        assert torch.equal(again, dataset.transform(part.read(index)))
+        assert (label, unreadable) == (part.labels_N[index], -1)
+
+
+def test_tensors_of_many_pictures_are_not_kept(monkeypatch):
+    monkeypatch.setattr("trevsnn.data.loading.MADE", 360 * 8 * 8 * 4 - 1)
+    dataset = TensorDataset(load(DataConfig(), "val", 1), DataConfig(), 0, timesteps=1, training=False)
+    assert dataset[0, 3][0].shape == (1, 8, 8)
+    assert dataset.made == {}

@@ -9,8 +9,10 @@ import torch
 from PIL import Image, ImageOps
 from timm.data import auto_augment
 from timm.data.mixup import Mixup
+from timm.data.transforms import MaybeToTensor
 from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
 from torch import Tensor
+from torchvision import transforms
 from torchvision.transforms import v2
 
 from trevsnn.data.config import DataConfig
@@ -45,10 +47,10 @@ def picture_transform(config: DataConfig, about: About, *, training: bool) -> An
         about: with the mean and standard deviation to normalise by.
         training: whether to augment.
     """
-    transforms = _training(config, about) if training else _evaluation(config, about)
+    steps = _training(config, about) if training else _evaluation(config, about)
     if config.reduced:
-        transforms[0] = Reduced(transforms[0])
-    return v2.Compose(transforms)
+        steps[0] = Reduced(steps[0])
+    return v2.Compose(steps)
 
 
 def _evaluation(config: DataConfig, about: About) -> list[Any]:
@@ -66,15 +68,22 @@ def _training(config: DataConfig, about: About) -> list[Any]:
         auto_augment=config.auto_augment, interpolation="bilinear", mean=mean, std=std,
         re_prob=config.erasing, re_mode="pixel", separate=True,
     )  # type: ignore[misc] # fmt: skip
-    transforms: list[Any] = list(crop.transforms)
+    steps: list[Any] = list(crop.transforms)
     if config.crop == "pad":
-        transforms = [Cover(size), v2.CenterCrop(size)]
+        steps = [Cover(size), v2.CenterCrop(size)]
         if config.crop_padding > 0:
-            transforms.append(v2.RandomCrop(size, padding=config.crop_padding))
+            steps.append(v2.RandomCrop(size, padding=config.crop_padding))
         if config.flip:
-            transforms.append(v2.RandomHorizontalFlip())
-    transforms += rotation_and_shear(config, v2.InterpolationMode.BILINEAR)
-    return [*transforms, colours, tensor]
+            steps.append(v2.RandomHorizontalFlip())
+    steps += rotation_and_shear(config, v2.InterpolationMode.BILINEAR)
+    return [*steps, colours, tensor]
+
+
+def is_fixed(transform: Any) -> bool:
+    """Whether a transform of pictures draws no random numbers, so that it makes the same tensor of a picture each time."""
+    if isinstance(transform, (v2.Compose, transforms.Compose)):
+        return all(map(is_fixed, transform.transforms))
+    return isinstance(transform, (Cover, v2.CenterCrop, transforms.CenterCrop, MaybeToTensor, transforms.Normalize))
 
 
 class BatchMixup:
