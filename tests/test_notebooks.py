@@ -28,10 +28,11 @@ def pictures(cell: Any) -> int:
 
 
 def test_runs_and_prints_what_is_committed(path, tmp_path, monkeypatch):
-    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):  # no settings and no history of a person's own
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):  # a person's own settings and history
         monkeypatch.setenv(name, str(tmp_path / name))
     committed, notebook = (nbformat.read(path, as_version=4) for _ in range(2))
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    where = {"metadata": {"path": str(tmp_path)}}
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where)
     client.execute()  # an error in a cell is one here, with the cell's code
     for ours, cell in zip(code_cells(committed), code_cells(notebook), strict=True):
         assert [output.text for output in cell.outputs if output.get("name") == "stderr"] == []
