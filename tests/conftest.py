@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # here and in processes the tests start: networks this small are slower with more
+os.environ["PYTHONPATH"] = os.pathsep.join(  # pytest's pythonpath is not handed on to them
+    [str(Path(__file__).parents[1] / "networks" / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # with which cuBLAS is deterministic; it is read when CUDA starts
 
 import hypothesis

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trevsnn.zoo.create import create_model
     from trevsnn.zoo.published import from_published, published_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FeatureNet",

@@ -1,7 +1,10 @@
 """The trained networks that come with the package."""
 
 import json
+import sys
 import tarfile
+import zlib
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -15,7 +18,8 @@ from helpers import FASHION, needs_debian
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.sets import load
-from trevsnn.zoo.presets import pretrained_folder
+from trevsnn.errors import UsageError
+from trevsnn.zoo.presets import APART, PRESETS, pretrained_folder
 
 PRETRAINED = pretrained_folder("digits").parent
 
@@ -107,3 +111,31 @@ def test_create_model_loads_it(name, shape):
 def test_networks_without_trained_weights_say_so():
     with pytest.raises(ValueError, match="there are no pretrained weights for trevsnn_tiny"):
         trevsnn.create_model("trevsnn_tiny", pretrained=True)
+
+
+def test_the_networks_beside_the_package_are_those_it_knows():
+    place = files("trevsnn_networks")
+    assert sorted(folder.name for folder in place.iterdir() if folder.joinpath("config.json").is_file()) == list(APART)
+    assert pretrained_folder("cifar-10") == place / "cifar-10"
+    assert {f"trevsnn_{name.replace('-', '_')}" for name in APART} < set(PRESETS)
+
+
+def test_networks_that_are_not_installed_are_named(tmp_path, monkeypatch, capsys):
+    configured = trevsnn.create_model("trevsnn_cifar_10").pretrained_cfg
+    monkeypatch.setitem(sys.modules, "trevsnn_networks", None)
+    sentence = "the trained network cifar-10 is not installed: pip install trevsnn-networks, or in a clone of the repository pip install ./networks."
+    with pytest.raises(UsageError) as refused:
+        trevsnn.create_model("trevsnn_cifar_10", pretrained=True)
+    assert str(refused.value) == sentence
+    for command in (["predict", "cifar-10", "0.png"], ["export", "cifar-10"], ["train", "--init", "cifar-10"]):
+        monkeypatch.chdir(tmp_path)
+        assert main(command) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
+    assert trevsnn.create_model("trevsnn_cifar_10").pretrained_cfg == configured
+    assert pretrained_folder("digits") is not None
+
+
+def test_the_wheel_stays_below_3_mb():
+    """A wheel packs each file by deflate, with about 100 bytes of names and places for each."""
+    held = [file for file in PRETRAINED.parent.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    assert sum(len(zlib.compress(file.read_bytes(), 6)) + 300 for file in held) < 3_000_000

@@ -37,8 +37,8 @@ def evaluate(
     """Measure a trained run's accuracy, of all items and by class.
 
     Args:
-        run: Folder of the run or its export, or digits, fashion-mnist, cifar-10, tiny-imagenet or
-            n-mnist, which come trained.
+        run: Folder of the run or its export, or digits or n-mnist, which come trained, or fashion-mnist, cifar-10 or
+            tiny-imagenet of trevsnn-networks.
         split: Part of the data (default: test, else val).
         weights: Of the last or the best epoch.
         accelerator: Device to compute on.
@@ -89,8 +89,8 @@ def predict(
     """Classify pictures or recordings with a trained run.
 
     Args:
-        run: Folder of the run or its export, or digits, fashion-mnist, cifar-10, tiny-imagenet or
-            n-mnist, which come trained.
+        run: Folder of the run or its export, or digits or n-mnist, which come trained, or fashion-mnist, cifar-10 or
+            tiny-imagenet of trevsnn-networks.
         files: Pictures, or recordings for a run on events, or folders of them; of a recording, a run on pieces takes the first.
             Their names count from data.root, if it is given: "." is all that it holds.
         top: How many of the likeliest classes to print (default: one, and in JSON all).

@@ -34,7 +34,7 @@ def create_model(
 
     Args:
         name: a key of ``PRESETS``.
-        pretrained: load the trained weights that come with the package. As a new network, and as timm's, it is in training mode.
+        pretrained: load the trained weights that come with the package or trevsnn-networks. As a new network, and as timm's, it is in training mode.
         features_only: build the network that gives the maps of ``out_indices``, states or spikes by ``output``; see
             :class:`trevsnn.FeatureNet`.
         overrides: fields of :class:`trevsnn.TRevSNNConfig`. Of a pretrained network ``num_classes``, with which its heads are
@@ -43,6 +43,7 @@ def create_model(
     Raises:
         ValueError: an unknown name or field, or a bad value; or there are no trained weights; or these were trained with
             another value; ``out_indices`` or ``output`` of a network with a head.
+        UsageError: the trained weights come with trevsnn-networks, which is not installed.
     """
     if features_only:
         return FeatureNet(create_model(name, pretrained, **overrides), out_indices, output or "states")

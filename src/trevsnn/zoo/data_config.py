@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from trevsnn.network.backbone import data_config
 from trevsnn.network.model import TRevSNN
-from trevsnn.zoo.presets import pretrained_folder
+
+
+class _Trained(NamedTuple):
+    """What the weights of a preset were trained with. It stands here too, so that a new network is told the same where
+    trevsnn-networks is not installed."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+_TRAINED = {
+    "trevsnn_digits": _Trained(8, (0.30543369383138985,), (0.3759571681613025,)),
+    "trevsnn_fashion_mnist": _Trained(28, (0.2858260569881734,), (0.3528793367250087,)),
+    "trevsnn_cifar_10": _Trained(
+        32, (0.49145407575909633, 0.482388915292356, 0.44688976587278),
+        (0.24508270005957827, 0.24273598689520418, 0.26067803599147293),
+    ),
+    "trevsnn_tiny_imagenet": _Trained(64, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "trevsnn_n_mnist": _Trained(34, (0.0, 0.0), (1.0, 1.0)),
+}  # fmt: skip
 
 #: Side of a picture or frame, of networks that no weights come with.
 _SIZES = {"trevsnn_event_tiny": 128}
@@ -22,12 +41,10 @@ def preset_data_config(name: str, model: TRevSNN) -> dict[str, Any]:
         name: a key of ``PRESETS``.
         model: of it; where it has other channels than the preset, there is no mean and deviation to take.
     """
-    folder = pretrained_folder(name.removeprefix("trevsnn_").replace("_", "-"))
-    if folder is None:
+    trained = _TRAINED.get(name)
+    if trained is None:
         return {"architecture": name, **data_config(model.config, model.heads, _SIZES.get(name))}
-    data = yaml.safe_load((folder / "config.yaml").read_text())["data"]
-    about = json.loads((folder / "about.json").read_text())["about"]
-    known = {"architecture": name, **data_config(model.config, model.heads, data["image_size"])}
-    if about["channels"] == model.config.in_chans:
-        known |= {"mean": tuple(about["mean"]), "std": tuple(about["std"])}
-    return known | {"crop_pct": data.get("crop_share", 1.0)}
+    known = {"architecture": name, **data_config(model.config, model.heads, trained.size), "crop_pct": 1.0}
+    if len(trained.mean) == model.config.in_chans:
+        known |= {"mean": trained.mean, "std": trained.std}
+    return known

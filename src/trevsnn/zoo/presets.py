@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from trevsnn.errors import UsageError
+
 #: tiny, small and event_tiny are those of the paper; nano is for pictures of 8 to 64 pixels on small machines; the others
-#: are those of the recipes of their names, and come with trained weights.
+#: are those of the recipes of their names, and come with trained weights, some of them in trevsnn-networks.
 PRESETS: dict[str, dict[str, Any]] = {
     "trevsnn_tiny": {"channels": (64, 128, 256, 384), "timesteps": 4, "kernel_size": 3},
     "trevsnn_small": {"channels": (96, 192, 384, 512), "timesteps": 4, "kernel_size": 5},
@@ -40,10 +43,34 @@ else:
     Preset = Literal[tuple(PRESETS)]  # one list of the names, for the command line too
 
 #: Folders as trevsnn export makes them, by the name they are asked for.
-_PRETRAINED = Path(__file__).parents[1] / "pretrained"
+_OWN = Path(__file__).parents[1] / "pretrained"
+
+#: Those of the distribution trevsnn-networks, which is larger than this one.
+APART = ("cifar-10", "fashion-mnist", "tiny-imagenet")
 
 
 def pretrained_folder(name: str) -> Path | None:
-    """The folder of trained weights that come with the package, by the recipe's name ("digits"); None for other names."""
-    folder = _PRETRAINED / name
-    return folder if folder.parent == _PRETRAINED and (folder / "config.json").is_file() else None
+    """The folder of trained weights that come with the package or with ``trevsnn-networks``, by the recipe's name ("digits").
+
+    Returns:
+        None for other names.
+
+    Raises:
+        UsageError: they come with ``trevsnn-networks``, which is not installed.
+    """
+    home = _networks(name) if name in APART else _OWN
+    folder = home / name
+    return folder if folder.parent == home and (folder / "config.json").is_file() else None
+
+
+def _networks(name: str) -> Path:
+    try:
+        place = Path(str(files("trevsnn_networks")))
+    except ModuleNotFoundError:
+        place = None
+    if place is None or not (place / name).is_dir():  # a folder of that name is no package of ours
+        raise UsageError(
+            f"the trained network {name} is not installed: pip install trevsnn-networks, or in a clone of the repository "
+            "pip install ./networks."
+        )
+    return place

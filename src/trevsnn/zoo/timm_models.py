@@ -60,19 +60,19 @@ def trevsnn_digits(pretrained: bool = False, **options: Any) -> TRevSNN | Featur
 
 @register_model
 def trevsnn_fashion_mnist(pretrained: bool = False, **options: Any) -> TRevSNN | FeatureNet:
-    """The network of the fashion-mnist recipe, for 28 x 28 pictures, with trained weights."""
+    """The network of the fashion-mnist recipe, for 28 x 28 pictures, with trained weights in trevsnn-networks."""
     return _for_timm("trevsnn_fashion_mnist", pretrained, options)
 
 
 @register_model
 def trevsnn_cifar_10(pretrained: bool = False, **options: Any) -> TRevSNN | FeatureNet:
-    """The network of the cifar-10 recipe, for 32 x 32 pictures, with trained weights."""
+    """The network of the cifar-10 recipe, for 32 x 32 pictures, with trained weights in trevsnn-networks."""
     return _for_timm("trevsnn_cifar_10", pretrained, options)
 
 
 @register_model
 def trevsnn_tiny_imagenet(pretrained: bool = False, **options: Any) -> TRevSNN | FeatureNet:
-    """The network of the tiny-imagenet recipe, for 64 x 64 pictures of 20 classes, with trained weights."""
+    """The network of the tiny-imagenet recipe, for 64 x 64 pictures of 20 classes, with trained weights in trevsnn-networks."""
     return _for_timm("trevsnn_tiny_imagenet", pretrained, options)
 
 
