@@ -41,9 +41,7 @@ def main() -> None:
         path = next((path for path, text in pages.items() if begin in text), None)
         if path is None:
             raise SystemExit(f"no page of docs/results has a line {begin.strip()}: add one, and <!-- end --> below it.")
-        pages[path] = re.sub(
-            rf"({begin}).*?(<!-- end -->)", rf"\g<1>\n{table}\n\n\g<2>", pages[path], flags=re.DOTALL
-        )
+        pages[path] = re.sub(rf"({begin}).*?(<!-- end -->)", rf"\g<1>\n{table}\n\n\g<2>", pages[path], flags=re.DOTALL)
     target.write_text(json.dumps(results, indent=1) + "\n")
     for path, text in pages.items():
         path.write_text(text)

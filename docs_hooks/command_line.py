@@ -55,7 +55,7 @@ def _tables(parser: argparse.ArgumentParser) -> Iterator[str]:
 def _name(action: argparse.Action) -> str:
     if not action.option_strings:
         return f"`{action.metavar or action.dest.upper()}`"
-    return f"`{action.option_strings[-1]}`"
+    return ", ".join(f"`{word}`" for word in action.option_strings)
 
 
 def _default(action: argparse.Action) -> str:

@@ -2,7 +2,8 @@
 
 What they have that Markdown has not: ``double backticks``, which it shows as code anyway; roles such as :class:`Spike`, which become
 code that links to where the reference documents the name, if it does; tables between lines of =; two colons before an
-indented block; and brackets that mean an index. What stands above a constant after #: is its docstring.
+indented block; and brackets that mean an index. What stands above a constant after
+#: is its docstring. Arguments or attributes that are described together, "a, b: ...", are described each.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":(?:mod|class|func|meth|attr|data|exc):`~?([^`]+)`")
-LITERAL = re.compile(r"^(?P<indent> *)(?P<text>.*)::\n\n(?P<block>(?:(?P=indent) +.*\n|\n)*(?P=indent) +.*)", re.MULTILINE)
+LITERAL = re.compile(
+    r"^(?P<indent> *)(?P<text>.*)::\n\n(?P<block>(?:(?P=indent) +.*\n|\n)*(?P=indent) +.*)", re.MULTILINE
+)
 CODE = re.compile(r"```.*?```|``.*?``|`[^`]*`", re.DOTALL)
-TABLE = re.compile(r"^(=+(?: +=+)+)\n(.*?)\n\1$", re.MULTILINE | re.DOTALL)
+TABLE = re.compile(r"^(=+(?: +=+)+)\n((?:.+\n)+?)\1(?=\n\n|\n*\Z)", re.MULTILINE)
+TOGETHER = re.compile(r"^    (\w+(?:, \w+)+)(: .*(?:\n {8,}.*)*)", re.MULTILINE)
 
 
 class MarkdownDocstrings(griffe.Extension):
@@ -43,6 +47,7 @@ def _comment(obj: griffe.Object) -> str:
 def to_markdown(text: str, obj: griffe.Object) -> str:
     """A docstring of this object as Markdown."""
     text = TABLE.sub(lambda table: _table(table[1], table[2]), text)
+    text = TOGETHER.sub(lambda entry: "\n".join(f"    {name}{entry[2]}" for name in entry[1].split(", ")), text)
     text = LITERAL.sub(_literal, text)
     text = ROLE.sub(lambda role: _link(role[1], obj), text)
     words, code = CODE.split(text), CODE.findall(text)
