@@ -39,14 +39,19 @@ def test_the_readme_prints_classes(capsys):
     assert re.fullmatch(r"tensor\(\[(\d, ){7}\d\]\)\n", capsys.readouterr().out)
 
 
-RECURRENCES = {
-    name: blocks(page, "python")[i].text
-    for page, order in {"docs/do/own-modules.md": ("modules", "readout"), "docs/do/own-neurons.md": ("neuron", "code", "LIF")}.items()
-    for i, name in enumerate(order)
-}  # fmt: skip
+RECURRENCES = [
+    pytest.param(block.text, id=f"{page.removesuffix('.md')}-{i}")
+    for page in ("own-modules.md", "own-neurons.md")
+    for i, block in enumerate(blocks(f"docs/do/{page}", "python"))
+    if "backprop=" in block.text
+]
 
 
-@pytest.mark.parametrize("block", RECURRENCES.values(), ids=RECURRENCES)
+def test_there_are_examples_of_modules_readouts_neurons_codes_and_links():
+    assert len(RECURRENCES) == 5
+
+
+@pytest.mark.parametrize("block", RECURRENCES)
 def test_examples_of_the_recurrence_have_the_gradients_of_autograd(block):
     results = []
     for mode in ("exact", "autograd"):
@@ -121,7 +126,7 @@ def test_the_recording_read_in_the_guide_is_counted_whole(tmp_path, monkeypatch)
 
 #: Pages that a test above runs, with what they need.
 RUN_ABOVE = {
-    "README.md", "docs/do/own-modules.md", "docs/do/own-neurons.md", "docs/do/backbone.md", "docs/do/fine-tune.md",
+    "README.md", "docs/do/own-modules.md", "docs/do/backbone.md", "docs/do/fine-tune.md",
     "docs/do/lif-networks.md", "docs/do/stream.md", "docs/do/deploy.md", "docs/do/shards.md", "docs/do/look-at-recordings.md",
 }  # fmt: skip
 OTHERS = [
@@ -148,7 +153,9 @@ COMMANDS = {command: page for page in PAGES for command in commands(page)}
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command, parser, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.yaml").write_text("epochs: 7\n")
+    for config in map(Path, re.findall(r"--config (\S+)", command)):
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text("epochs: 7\n")
     given = parser.parse_args(shlex.split(command)[1:])
     assert given.command == shlex.split(command)[1]
     if "--config" in command:
