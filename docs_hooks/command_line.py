@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 ROLE = re.compile(r":\w+:`([^`]+)`")  # of docstrings
+OPTION = re.compile(r"(?<![`\w-])(--[\w.]*\w)(?![\w`])")
 PLACE = "<!-- commands -->"
 
 
@@ -68,5 +69,6 @@ def _default(action: argparse.Action) -> str:
 
 def _text(action: argparse.Action) -> str:
     text = ROLE.sub(r"`\1`", " ".join((action.help or "").split()))
+    text = OPTION.sub(r"`\1`", text)
     choices = f" One of {', '.join(f'`{choice}`' for choice in action.choices)}." if action.choices else ""
     return (text + choices).replace("%%", "%").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

@@ -3,7 +3,8 @@
 What they have that Markdown has not: ``double backticks``, which it shows as code anyway; roles such as :class:`Spike`, which become
 code that links to where the reference documents the name, if it does; tables between lines of =; two colons before an
 indented block; and brackets that mean an index. What stands above a constant after
-#: is its docstring. Arguments or attributes that are described together, "a, b: ...", are described each.
+#: is its docstring. Arguments or attributes that are described together, "a, b: ...", are described each. Fields of a
+dataclass are told with their defaults.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ LITERAL = re.compile(
 )
 CODE = re.compile(r"```.*?```|``.*?``|`[^`]*`", re.DOTALL)
 TABLE = re.compile(r"^(=+(?: +=+)+)\n((?:.+\n)+?)\1(?=\n\n|\n*\Z)", re.MULTILINE)
+ENTRY = re.compile(r"^    (\w+)(: .*(?:\n {8,}.*)*)", re.MULTILINE)
 TOGETHER = re.compile(r"^    (\w+(?:, \w+)+)(: .*(?:\n {8,}.*)*)", re.MULTILINE)
 
 
@@ -48,11 +50,19 @@ def to_markdown(text: str, obj: griffe.Object) -> str:
     """A docstring of this object as Markdown."""
     text = TABLE.sub(lambda table: _table(table[1], table[2]), text)
     text = TOGETHER.sub(lambda entry: "\n".join(f"    {name}{entry[2]}" for name in entry[1].split(", ")), text)
+    if obj.is_class and any(str(decorator.value).startswith("dataclass") for decorator in obj.decorators):
+        text = ENTRY.sub(lambda entry: entry[0] + _default(obj.members.get(entry[1])), text)
     text = LITERAL.sub(_literal, text)
     text = ROLE.sub(lambda role: _link(role[1], obj), text)
     words, code = CODE.split(text), CODE.findall(text)
     words = [word.replace("](", "]\\(") for word in words]  # F[l,t](x) is an equation, and no link
     return "".join(word + block for word, block in zip(words, [*code, ""], strict=True))
+
+
+def _default(field: griffe.Object | None) -> str:
+    """A sentence on what a field of a dataclass is where nothing is given."""
+    value = str(getattr(field, "value", None) or "field")
+    return "" if value.startswith("field") else f" Default: ``{value}``."
 
 
 def _literal(found: re.Match[str]) -> str:

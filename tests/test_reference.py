@@ -80,6 +80,10 @@ def test_docstrings_are_markdown(package):
     )
     assert "```text\nc[l,t-1] = (c[l,t] - F[l,t](...)) / alpha[l,t]\n```" in package["reversible"].docstring.value
     assert "F[l,t]\\(o[i,t] for i in lower" in package["reversible.sees.Sees"].docstring.value
+    assert (
+        "    timesteps: T, the number of sub-networks. Default: ``4``.\n"
+        in package["network.config.TRevSNNConfig"].docstring.value
+    )
     assert package["neurons.lif.ABOUT_ONE"].docstring.value
 
 
