@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py tests memory profile tune train --out FOLDER [--minutes 9]
     python benchmarks/gpu.py memory --out FOLDER --small --device cpu      # tiny sizes, to try it all on a CPU
-    python benchmarks/gpu.py report FOLDER... --docs docs                  # results-gpu.md, .json, the pictures
+    python benchmarks/gpu.py report FOLDER... --docs docs                  # results/gpu.md, .json, the pictures
     python benchmarks/gpu.py bring FOLDER [--python 3.12]                  # wheels for a machine without network
 
 Pieces:
@@ -42,7 +42,7 @@ BROUGHT = (
     "lightning-fabric", "spikingjelly", "loguru", "scienceplots", "aedat", "kornia", "kornia-rs",
 )  # fmt: skip
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-PAGE = "results-gpu.md"
+PAGE = "results/gpu.md"
 COMPILE_SECONDS, GRAPH_SECONDS = 240, 120
 
 
@@ -103,7 +103,7 @@ def bring(folder: Path, python: str) -> None:
     subprocess.run(command, check=True)
     size = sum(file.stat().st_size for file in folder.glob("*.whl")) / 2**20
     print(
-        f"{size:.0f} MiB of wheels for Python {python}; for the piece train bring the folder of CIFAR-10, too (docs/data.md)."
+        f"{size:.0f} MiB of wheels for Python {python}; for the piece train bring the folder of CIFAR-10, too (docs/do/data.md)."
     )
     print("there: python3 -m pip install --no-index --no-deps --target DIR FOLDER/*.whl; export PYTHONPATH=DIR:src")
 
@@ -120,7 +120,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="train: the run's folder (default: OUT/run)")
     parser.add_argument("--train_minutes", type=float, default=9.0, help="train: epochs are chosen to take these")
     parser.add_argument("--train_options", default="", help="train: further options of trevsnn train, in one string")
-    parser.add_argument("--docs", type=Path, help="report: folder whose results-gpu.md and .json are written anew")
+    parser.add_argument("--docs", type=Path, help="report: folder whose results/gpu.md and .json are written anew")
     parser.add_argument("--python", default="3.12", help="bring: the machine's version of Python (default: 3.12)")
     options = parser.parse_args()
     first, *others = options.words

@@ -1,4 +1,4 @@
-"""The tables and pictures of docs/results-gpu.md, from what benchmarks/gpu.py measured."""
+"""The tables and pictures of docs/results/gpu.md, from what benchmarks/gpu.py measured."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(folders: Sequence[Path], page: Path) -> None:
         section(
             device,
             {piece: [row for row in rows if row["device"] == device] for piece, rows in pieces.items()},
-            page.parent,
+            page.parents[1],
         )
         for device in devices
     )
@@ -49,7 +49,7 @@ def write(folders: Sequence[Path], page: Path) -> None:
 
 
 def section(device: str, pieces: dict[str, list[Row]], docs: Path) -> str:
-    """What one device's rows say, in Markdown; its pictures are written beside."""
+    """What one device's rows say, in Markdown; its pictures are written into docs/images."""
     steps = [row for row in pieces["memory"] if row["batch"] != LARGEST]
     parts = [f"### {device}", _versions(pieces)]
     for timesteps in sorted({row["timesteps"] for row in steps})[:1]:
@@ -219,4 +219,4 @@ def _pictures(device: str, rows: list[Row], batch: int, docs: Path) -> Iterator[
     for kind, figure in figures.items():
         name = f"gpu-{kind}-{batch}-{'-'.join(device.lower().replace(',', '').split())}.png"
         figure.savefig(docs / "images" / name, dpi=110)
-        yield f"![{kind.capitalize()} of training against T, batch {batch}](images/{name})"
+        yield f"![{kind.capitalize()} of training against T, batch {batch}](../images/{name})"

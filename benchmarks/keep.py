@@ -3,7 +3,7 @@
     python benchmarks/keep.py [--model trevsnn_tiny] [--batch 8] [--precision 32-true] [--repeats 7] [--device cpu]
 
 All points take turns in one process; times are medians, and the last column is the median of each turn's ratio. Prints a Markdown
-table for docs/results-memory.md.
+table for docs/results/memory.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     pip install -e '.[bench]'
     python benchmarks/memory.py              # tables on the terminal
-    python benchmarks/memory.py --write      # and into docs/results-memory.md, with the picture
+    python benchmarks/memory.py --write      # and into docs/results/memory.md, with the picture
     python benchmarks/memory.py --only SEW-ResNet-18 --timesteps 16
 
 Memory is what a tracker of live storages counts at the peak of a training step, without parameters, their gradients and
@@ -218,8 +218,8 @@ def tables(results: dict[str, Any]) -> str:
 
 def write(results: dict[str, Any]) -> None:
     """Put tables and picture into the documentation."""
-    (DOCS / "results-memory.json").write_text(json.dumps(results, indent=1) + "\n")
-    page = DOCS / "results-memory.md"
+    (DOCS / "results" / "memory.json").write_text(json.dumps(results, indent=1) + "\n")
+    page = DOCS / "results" / "memory.md"
     begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"
     before, rest = page.read_text().split(begin)
     page.write_text(f"{before}{begin}\n{tables(results)}{end}{rest.split(end)[1]}")
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--slope_batch", type=int, default=2, help="pictures for memory against T")
     parser.add_argument("--only", default="", help="models whose name contains this")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns")
-    parser.add_argument("--write", action="store_true", help="write docs/results-memory.md, .json and the picture")
+    parser.add_argument("--write", action="store_true", help="write docs/results/memory.md, .json and the picture")
     options = parser.parse_args()
     torch.manual_seed(0)
     console = Console()

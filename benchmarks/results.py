@@ -1,10 +1,10 @@
-"""Put the figures of finished trainings into docs/results.json and the tables of docs/results.md.
+"""Put the figures of finished trainings into docs/results/training.json and the tables of the pages beside it.
 
     python benchmarks/results.py --runs runs
 
 The folder holds ``recipes/NAME-SEED``, runs of ``trevsnn train``; ``peers/NAME-NETWORK-MINUTES-SEED``, of ``benchmarks/peer.py``;
 and ``ablation`` and ``timesteps-NAME``, of ``benchmarks/ablation.py`` and ``benchmarks/timesteps.py``. What is not in it stays as it is in
-docs/results.json. Tables stand in docs/results.md between the lines ``<!-- table NAME -->`` and ``<!-- end -->``.
+docs/results/training.json. Tables stand in the pages of docs/results between the lines ``<!-- table NAME -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parents[1] / "docs"
+PAGES = Path(__file__).parents[1] / "docs" / "results"
 Row = dict[str, Any]
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     runs: Path = parser.parse_args().runs
     if not runs.is_dir():
         parser.error(f"--runs: there is no folder {runs}.")
-    target = DOCS / "results.json"
+    target = PAGES / "training.json"
     results: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
     for path in sorted((runs / "recipes").glob("*/summary.json")):
         results.setdefault("recipes", {})[path.parent.name] = _trained(json.loads(path.read_text()))
@@ -35,14 +35,16 @@ def main() -> None:
         results.setdefault("peers", {})[path.parent.name] = _placeless(json.loads(path.read_text()))
     for path in sorted(runs.glob("*/results.json")):
         results.setdefault("series", {})[path.parent.name] = json.loads(path.read_text())
-    page = (DOCS / "results.md").read_text()
+    pages = {path: path.read_text() for path in sorted(PAGES.glob("*.md"))}
     for name, table in tables(results):
-        place = rf"(<!-- table {name} -->\n).*?(<!-- end -->)"
-        page, found = re.subn(place, rf"\g<1>\n{table}\n\n\g<2>", page, flags=re.DOTALL)
-        if not found:
-            raise SystemExit(f"docs/results.md has no line <!-- table {name} -->: add one, and <!-- end --> below it.")
+        begin = f"<!-- table {name} -->\n"
+        path = next((path for path, text in pages.items() if begin in text), None)
+        if path is None:
+            raise SystemExit(f"no page of docs/results has a line {begin.strip()}: add one, and <!-- end --> below it.")
+        pages[path] = re.sub(rf"({begin}).*?(<!-- end -->)", rf"\g<1>\n{table}\n\n\g<2>", pages[path], flags=re.DOTALL)
     target.write_text(json.dumps(results, indent=1) + "\n")
-    (DOCS / "results.md").write_text(page)
+    for path, text in pages.items():
+        path.write_text(text)
 
 
 def _trained(summary: Row) -> Row:

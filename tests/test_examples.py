@@ -84,7 +84,7 @@ def test_pasted_digits_are_where_their_boxes_and_masks_say():
 
 @pytest.mark.parametrize("name", ["detection", "segmentation"])
 def test_a_few_steps_on_one_batch_of_pasted_digits(name):
-    """The loss falls; with a whole training of it mAP and mIoU are those in docs/backbone.md."""
+    """The loss falls; with a whole training of it mAP and mIoU are those in docs/do/backbone.md."""
     pytest.importorskip("pycocotools")
     torch.manual_seed(0)
     example = {"detection": detection, "segmentation": segmentation}[name]

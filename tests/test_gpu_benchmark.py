@@ -14,7 +14,7 @@ from gpu_rows import BEGAN, Rows, read_rows
 from trevsnn.measure.memory import footprint
 from trevsnn.zoo.presets import PRESETS
 
-PAGE = (Path(__file__).parent.parent / "docs" / "results-gpu.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "results" / "gpu.md").read_text()
 #: The quick ones, at two T; a case that needs a GPU; and one of a network that there is not.
 CASES = [
     Case("trevsnn tiny", "exact", "eager", 2, 2),
@@ -31,7 +31,8 @@ def command(tmp_path, monkeypatch):
     """Run a command line of the benchmark, on these few cases."""
     monkeypatch.setattr(gpu, "memory_cases", lambda _: CASES)
     monkeypatch.setenv(BEGAN, "0")  # so that monkeypatch takes away what the command leaves in the environment
-    (tmp_path / "results-gpu.md").write_text(PAGE)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "gpu.md").write_text(PAGE)
 
     def run(*arguments: str) -> list[dict]:
         monkeypatch.delenv(BEGAN)
@@ -71,7 +72,7 @@ def test_measurements_are_kept_and_reported(command, tmp_path):
     assert [row["key"] for row in command(*arguments, "--retry")[6:]] == [case.key for case in CASES[4:]]
 
     command("report", str(tmp_path / "out"), "--docs", str(tmp_path))
-    page = (tmp_path / "results-gpu.md").read_text()
+    page = (tmp_path / "results" / "gpu.md").read_text()
     mb = [f"{row['bytes_per_picture'] / 1e6:.2f}" for row in again[:3]]
     speed = [f"{row['pictures_per_second']:,.0f}" for row in again[:3]]
     assert f"| trevsnn tiny, exact | {mb[0]} | {speed[0]} |" in page
@@ -84,7 +85,7 @@ def test_measurements_are_kept_and_reported(command, tmp_path):
     )
     assert "- needs CUDA: trevsnn tiny, exact, graph, T = 2, 2." in page
     assert page.split("<!-- measured: end -->")[1] == PAGE.split("<!-- measured: end -->")[1]
-    assert json.loads((tmp_path / "results-gpu.json").read_text())["memory"][0] == again[0]
+    assert json.loads((tmp_path / "results" / "gpu.json").read_text())["memory"][0] == again[0]
     assert len(list((tmp_path / "images").iterdir())) == 2
 
 
@@ -93,7 +94,7 @@ def test_measurements_are_kept_and_reported(command, tmp_path):
     [
         (["report", "nowhere", "--docs", "."], "there are no results in 'nowhere'"),
         (["report", "--docs", "."], "there are no results in ''"),
-        (["report", "nowhere"], "say with --docs in which folder results-gpu.md is to be written anew"),
+        (["report", "nowhere"], "say with --docs in which folder results/gpu.md is to be written anew"),
         (["bring"], "bring one folder"),
         (["memory", "speed", "--out", "out"], "there is no piece speed"),
         (["memory"], "say with --out where the results go"),
@@ -106,8 +107,8 @@ def test_wrong_usage_is_said_and_changes_nothing(command, arguments, message, tm
     with pytest.raises(SystemExit, match="2"):
         command(*arguments)
     assert message in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["results-gpu.md"]
-    assert (tmp_path / "results-gpu.md").read_text() == PAGE
+    assert [file.name for file in tmp_path.rglob("*")] == ["results", "gpu.md"]
+    assert (tmp_path / "results" / "gpu.md").read_text() == PAGE
 
 
 def test_nothing_new_is_started_after_the_time(command, tmp_path):

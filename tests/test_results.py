@@ -1,4 +1,4 @@
-"""docs/results.md shows what docs/results.json holds, and what it says of it is so."""
+"""The pages of docs/results show what training.json holds, and what they say of it is so."""
 
 import json
 import re
@@ -9,12 +9,13 @@ import pytest
 from results import quietest, spread, tables
 
 ROOT = Path(__file__).parent.parent
-RESULTS = json.loads((ROOT / "docs" / "results.json").read_text())
-PAGE = (ROOT / "docs" / "results.md").read_text()
+PAGES = ROOT / "docs" / "results"
+RESULTS = json.loads((PAGES / "training.json").read_text())
 
 
-def test_the_tables_on_the_page_are_those_of_the_figures():
-    shown = dict(re.findall(r"<!-- table (\S+) -->\n\n(.*?)\n\n<!-- end -->", PAGE, re.DOTALL))
+def test_the_tables_on_the_pages_are_those_of_the_figures():
+    text = "".join(page.read_text() for page in PAGES.glob("*.md"))
+    shown = dict(re.findall(r"<!-- table (\S+) -->\n\n(.*?)\n\n<!-- end -->", text, re.DOTALL))
     assert shown == dict(tables(RESULTS))
 
 

@@ -15,7 +15,7 @@ from trevsnn.data.loading import calibration_items
 from trevsnn.network.blocks import Expand
 from trevsnn.network.start import RATE
 
-#: The stated band of a fresh network's firing rates, states and hidden neurons alike (docs/how-it-works.md).
+#: The stated band of a fresh network's firing rates, states and hidden neurons alike (docs/learn/start.md).
 LOWEST, HIGHEST = 0.03, 0.40
 
 

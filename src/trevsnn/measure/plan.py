@@ -25,7 +25,7 @@ from trevsnn.run.config import RunConfig, to_dict
 COUNTED = {"cpu": 64, "cuda": 512}
 COUNTED_REAL = 2**16
 #: On CUDA, beside the tensors. Of the tensors of a step: allocated were 9.3 MB per picture where 9.2 were counted, and 11.3
-#: where 11.3 were (H100, H200, docs/results-gpu.md). For CUDA itself, its libraries and holes between tensors: an
+#: where 11.3 were (H100, H200, docs/results/gpu.md). For CUDA itself, its libraries and holes between tensors: an
 #: assumption, not measured.
 CUDA_SHARE, CUDA_FIXED = 0.02, 2**30
 REAL_BELOW = 10**9  # bytes to fit into up to which a CPU's step is counted on real tensors, which is faster

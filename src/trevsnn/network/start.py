@@ -41,7 +41,7 @@ def derived_start(model: nn.Module) -> None:
         biases        0
 
     A standardised convolution and one before BatchNorm compute the same whatever the scale of their weights, which are
-    PyTorch's. docs/how-it-works.md has the argument, and rates of fresh networks on real data. Weights are drawn from
+    PyTorch's. docs/learn/start.md has the argument, and rates of fresh networks on real data. Weights are drawn from
     PyTorch's random state.
     """
     for module in model.modules():

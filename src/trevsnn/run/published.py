@@ -1,7 +1,7 @@
 """The published training of Hu et al. (ICML 2024), as options of a run: what ``published: true`` stands for.
 
 The values are those of the published code, github.com/BICLab/T-RevSNN: its config of the small network, its optimizer, its
-main script, and the log of a training that lies beside them. docs/training.md has the differences that remain.
+main script, and the log of a training that lies beside them. docs/do/imagenet.md has the differences that remain.
 """
 
 from __future__ import annotations

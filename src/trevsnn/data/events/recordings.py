@@ -1,6 +1,6 @@
 """Reading recordings of event cameras: from files, or as they arrive, to arrays of events.
 
-The formats are in :mod:`trevsnn.data.events.formats`; docs/data.md says which library was tried for which.
+The formats are in :mod:`trevsnn.data.events.formats`; docs/do/recording-formats.md says which library was tried for which.
 """
 
 from __future__ import annotations

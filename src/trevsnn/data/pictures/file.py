@@ -126,7 +126,7 @@ class PictureFile:
 
 
 def read_rgb(path: Path, *, exif_orientation: bool = True) -> Image.Image:
-    """A picture file as RGB, 8 bits a channel: docs/data.md has the rule for each mode.
+    """A picture file as RGB, 8 bits a channel: docs/do/pictures.md has the rule for each mode.
 
     Args:
         path: of the file.

@@ -19,7 +19,7 @@ from trevsnn.deploy.onnx.model import check_input, check_logits, computing, read
 from trevsnn.deploy.onnx.roles import read_loops
 from trevsnn.network.model import TRevSNN
 
-#: Firing rate from which on a convolution of spikes is computed densely (docs/results-inference.md).
+#: Firing rate from which on a convolution of spikes is computed densely (docs/results/inference.md).
 CROSSOVER = 0.2
 
 

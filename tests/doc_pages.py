@@ -1,0 +1,87 @@
+"""The pages of the documentation and the README, as text: their code blocks, links, anchors and commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
+
+from markdown.extensions.toc import slugify, unique
+
+from command_line import PLACE, all_commands
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
+
+_BLOCK = re.compile(r"(<!-- long -->\n+)?^( *)```(\w*)([^\n]*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"(?<!-)\btrevsnn (?:train|evaluate|predict|export|stream|measure|data)\b[^#`|]*")
+
+
+class Block(NamedTuple):
+    """A fenced block.
+
+    Attributes:
+        language: as it stands after the fence; "" for none.
+        text: without the fences.
+        long: whether the line above it is ``<!-- long -->``.
+    """
+
+    language: str
+    text: str
+    long: bool
+
+
+@cache
+def read(page: str) -> str:
+    """A page's text, with the files that it shows in place of the lines that name them."""
+    text = PAGES[page].read_text()
+    return re.sub(r'^--8<-- "(.+)"$', lambda shown: (ROOT / shown[1]).read_text(), text, flags=re.MULTILINE)
+
+
+def blocks(page: str, language: str) -> list[Block]:
+    """Its blocks in a language, but for those that show a file of the repository."""
+    found = (
+        Block(lang, dedent(text), bool(long))
+        for long, _, lang, rest, text in _BLOCK.findall(read(page))
+        if "title=" not in rest
+    )
+    return [block for block in found if block.language == language]
+
+
+def prose(page: str) -> str:
+    """The text outside of blocks."""
+    return _BLOCK.sub("", read(page))
+
+
+def links(page: str) -> list[str]:
+    """Where its links and pictures lead."""
+    return re.findall(r"\]\(([^)\s]+)[^)]*\)", re.sub(r"`[^`\n]*`", "", prose(page)))
+
+
+@cache
+def anchors(page: str) -> set[str]:
+    """What can follow a # in a link to it: its headings, and the names that it documents."""
+    text = prose(page)
+    if PLACE in text:
+        text = text.replace(PLACE, "\n\n".join(all_commands()))
+    found: set[str] = set(re.findall(r"^::: (\S+)", text, re.MULTILINE))
+    found |= set(re.findall(r'(?:id|name)="([^"]+)"', text))
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").replace("*", "")
+        unique(slugify(words, "-"), found)
+    return found
+
+
+def commands(page: str) -> list[str]:
+    """The calls of trevsnn in its bash blocks, those under torchrun or srun too."""
+    lines = "\n".join(block.text for block in blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    return [found[0].strip() for found in map(_COMMAND.search, lines) if found]
+
+
+def mentioned(page: str) -> Iterator[str]:
+    """The calls of trevsnn in its sentences, which may leave out what is clear."""
+    yield from re.findall(r"`(trevsnn (?:train|evaluate|predict|export|stream|measure|data)\b[^`]*)`", prose(page))
