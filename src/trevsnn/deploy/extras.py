@@ -1,4 +1,4 @@
-"""Libraries of the optional extra ``deploy``."""
+"""Libraries of the optional extras ``deploy`` and ``nir``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from trevsnn.errors import UsageError
 
 
-def require(module: str) -> Any:
-    """Import a library of the extra ``deploy``.
+def require(module: str, extra: str = "deploy") -> Any:
+    """Import a library of an extra.
 
     Raises:
         UsageError: it is not installed; the message has the line that installs it.
@@ -17,4 +17,4 @@ def require(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UsageError(f"{module} is not installed: pip install 'trevsnn[deploy]'.") from error
+        raise UsageError(f"{module} is not installed: pip install 'trevsnn[{extra}]'.") from error
