@@ -1,23 +1,18 @@
 """What notebooks link to has its address on the site."""
 
-import importlib.util
 import logging
-from pathlib import Path
 
 import pytest
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-HOOK = Path(__file__).parents[1] / "docs" / ".hooks" / "notebook_links.py"
+from notebook_links import on_page_content
 
 
 @pytest.fixture
 def shown_on_site():
     """Content of the page notebooks/first.ipynb, or of another one, as the site has it."""
-    spec = importlib.util.spec_from_file_location("notebook_links", HOOK)
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
     names = ["notebooks/first.ipynb", "notebooks/second.ipynb", "learn/how-it-works.md"]
     files = {name: File(name, "docs", "site", use_directory_urls=True) for name in names}
     for name in names[:2]:  # as mkdocs-jupyter has it
@@ -26,9 +21,7 @@ def shown_on_site():
     config = MkDocsConfig()
 
     def show(html, name=names[0]):
-        return hook.on_page_content(
-            html, page=Page(None, files[name], config), config=config, files=Files(files.values())
-        )
+        return on_page_content(html, page=Page(None, files[name], config), config=config, files=Files(files.values()))
 
     return show
 

@@ -1,7 +1,6 @@
 """The NIR graph of a network against the network, spike for spike, by a reader of this file's own."""
 
 import io
-import sys
 
 import numpy as np
 import pytest
@@ -9,11 +8,9 @@ import torch
 from torch.nn import functional
 
 from helpers import example, trained_like
-from trevsnn import create_model
 from trevsnn.deploy.folded import fold
 from trevsnn.deploy.nir.network import nir_file, to_nir
 from trevsnn.deploy.nir.runner import NirModel
-from trevsnn.errors import UsageError
 from trevsnn.network import blocks, heads
 
 nir = pytest.importorskip("nir")
@@ -34,7 +31,9 @@ def run(graph, x):
             v = x if isinstance(node, nir.Input) else torch.stack([values[source] for source in sources]).sum(0)
             p = {k: torch.from_numpy(a) for k, a in vars(node).items() if isinstance(a, np.ndarray) and a.ndim}
             if isinstance(node, nir.Conv2d):
-                v = functional.conv2d(v, p["weight"], p["bias"], tuple(node.stride), tuple(node.padding), 1, int(node.groups))
+                v = functional.conv2d(
+                    v, p["weight"], p["bias"], tuple(node.stride), tuple(node.padding), 1, int(node.groups)
+                )
             elif isinstance(node, nir.Threshold):
                 v = torch.where(v > p["threshold"], 1.0, 0.0).to(v.dtype)
             elif isinstance(node, nir.Scale):
