@@ -1,21 +1,19 @@
 """Benchmarks that print one table, at small sizes."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from processes import run_program
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def rows_of(*command):
     """The table's cells below its head, that a benchmark prints."""
-    output = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=True, cwd=BENCHMARKS
-    ).stdout
-    lines = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("|")]
+    printed = run_program(BENCHMARKS, *command)
+    lines = [line.strip("| ").split(" | ") for line in printed if line.startswith("|")]
     return lines[2:]
 
 

@@ -1,8 +1,6 @@
 """The examples run as their first lines say, and what they print holds."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,18 +9,9 @@ import torch
 import detection
 import segmentation
 from pasted_digits import BACKGROUND, PastedDigits, enlarged, fit, save_grid, with_boxes
+from processes import run_program
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def lines_of(name, *arguments):
-    """What an example prints, without a warning."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", EXAMPLES / name, *arguments],
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
@@ -31,7 +20,7 @@ def test_each_begins_with_its_command(path):
 
 
 def test_lif_networks():
-    lines = lines_of("lif_networks.py", "--steps", "6")
+    lines = run_program(EXAMPLES, "lif_networks.py", "--steps", "6")
     assert [line.split(",")[0] for line in lines] == ["VGG", "SEW-ResNet-18", "Spikformer"]
     for line in lines:
         exact, autograd, first, last = map(float, re.findall(r"\d+\.\d+", line))
@@ -40,7 +29,7 @@ def test_lif_networks():
 
 
 def test_own_neuron():
-    window, arctan = lines_of("own_neuron.py")
+    window, arctan = run_program(EXAMPLES, "own_neuron.py")
     assert ": 2 bits" in window
     assert ": 64 bits" in arctan
     for line in (window, arctan):
@@ -48,14 +37,14 @@ def test_own_neuron():
 
 
 def test_own_modules():
-    for line in lines_of("own_modules.py"):
+    for line in run_program(EXAMPLES, "own_modules.py"):
         exact, autograd = map(float, re.findall(r"\d+\.\d", line))
         assert exact < 0.3 * autograd
         assert float(re.search(r"differ by (\S+) relative", line)[1]) < 1e-6
 
 
 def test_multi_level_links():
-    lines = lines_of("multi_level_links.py")
+    lines = run_program(EXAMPLES, "multi_level_links.py")
     numbers = [[float(n) for n in re.findall(r"\d+(?:\.\d+)?", line)] for line in lines]
     assert [int(parameters) for parameters, *_ in numbers] == [63524, 65036, 64880]
     assert all(last < first for _, first, last, _ in numbers)

@@ -7,9 +7,9 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ import torch
 
 from conftest import start_two
 from helpers import assert_same, folder_of_pictures, metrics
+from processes import start
 from trevsnn.cli.main import main
 
 SMALL = [
@@ -98,15 +99,21 @@ def test_a_full_disk_is_said_and_what_was_saved_stays(small_disk: Path, tmp_path
     assert_same(tmp_path / "whole", run)
 
 
-def started(options: list[str], run: Path) -> subprocess.Popen[str]:
-    """A training that has saved its first checkpoint and goes on."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trevsnn", *options, "--run", str(run)], stderr=subprocess.PIPE, text=True
-    )
+def started(options: list[str], run: Path) -> Any:
+    """A training that has saved its first checkpoint and goes on; what it prints goes to a file beside the run."""
+    process = start([*options, "--run", str(run)], run.with_suffix(".txt"))
     while not list((run / "checkpoints").glob("step-*")):
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.005)
     return process
+
+
+def errors_of(process: Any, run: Path) -> list[str]:
+    """What it says from its error on, line by line; it has to end with exit code 1."""
+    process.join(100)
+    printed = run.with_suffix(".txt").read_text()
+    assert process.exitcode == 1, printed
+    return printed[printed.index("trevsnn: error:") :].splitlines()
 
 
 def test_a_data_folder_that_vanishes_is_said_and_the_run_goes_on_when_it_is_back(tmp_path: Path, capsys):
@@ -118,10 +125,9 @@ def test_a_data_folder_that_vanishes_is_said_and_the_run_goes_on_when_it_is_back
     assert main([*options, "--run", str(tmp_path / "whole")]) == 0
     process = started(options, tmp_path / "run")
     (tmp_path / "data").rename(tmp_path / "gone")
-    error = process.communicate(timeout=100)[1]
-    assert process.returncode == 1
-    assert error.count("\n") == 1
-    assert "does not exist: has the data folder moved?" in error
+    error = errors_of(process, tmp_path / "run")
+    assert len(error) == 1
+    assert "does not exist: has the data folder moved?" in error[0]
     assert main(["train", "--resume", str(tmp_path / "run")]) == 1
     assert "is no folder: set data.root to the folder that holds your pictures" in capsys.readouterr().err
     (tmp_path / "gone").rename(tmp_path / "data")
@@ -164,10 +170,9 @@ def test_a_loading_process_that_is_killed_is_said_and_the_run_goes_on(tmp_path: 
     workers = [int(c) for c in children if "resource_tracker" not in Path(f"/proc/{c}/cmdline").read_text()]
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
-    error = process.communicate(timeout=100)[1]
-    assert process.returncode == 1, error
+    error = errors_of(process, tmp_path / "run")
     # PyTorch's own handler may notice the death once more while the process ends, and print that after the sentence.
-    assert error.startswith("trevsnn: error: a loading process died")
+    assert error[0].startswith("trevsnn: error: a loading process died")
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert_same(tmp_path / "whole", tmp_path / "run")
 

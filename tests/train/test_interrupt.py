@@ -5,18 +5,17 @@ import random
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
-from conftest import FORKSERVER, start_two
+from conftest import start_two
 from helpers import assert_same, folder_of_pictures, metrics
+from processes import start
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import Interrupted
@@ -50,22 +49,6 @@ def options(data: Path) -> list[str]:
         "--data.name", "folder", "--data.root", str(data), "--data.image_size", "8", "--batch_size", "8", "--ema_decay", "0.9",
         "--epochs", str(EPOCHS), "--optim.warmup_epochs", "1", "--accelerator", "cpu",
     ]  # fmt: skip
-
-
-def _life(arguments: list[str], output: str) -> None:
-    os.setsid()  # a process group, as a terminal's command is
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    torch.set_num_threads(1)
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    sys.exit(main(arguments))
-
-
-def start(arguments: list[str], output: Path) -> Any:
-    process = FORKSERVER.Process(target=_life, args=(arguments, str(output)))
-    process.start()
-    return process
 
 
 def wait_for(there: Path, processes: list[Any]) -> None:

@@ -3,8 +3,6 @@
 import json
 import random
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,44 +11,31 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import SMALL, TINY_FLOAT16, assert_same, folder_of_pictures, metrics, train
+from processes import start
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.sets import load
 from trevsnn.run.checkpoint import load_checkpoint
-
-# The command, in a process that computes convolutions on CUDA as this one does: see conftest.py.
-TREVSNN = """
-import sys, torch
-from trevsnn.cli.main import main
-from trevsnn.data.config import DataConfig
-from trevsnn.data.sets import load
-torch.backends.cudnn.allow_tf32 = False
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def start(*arguments: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", TREVSNN, *arguments], stdout=subprocess.DEVNULL)
 
 
 def test_killed_and_resumed_equals_uninterrupted(trained, device, tmp_path):
     """kill -9 at arbitrary moments of a run that saves after every step: most of them hit the writing."""
     run = tmp_path / "killed"
     options = ["--slope_epochs", "2", "--checkpoint_seconds", "0", "--accelerator", device.type]
-    process = start("train", *SMALL, *options, "--run", str(run))
+    process = start(["train", *SMALL, *options, "--run", str(run)])
     dice = random.Random(0)
     for after in (2, 17):
         deadline = time.monotonic() + 120
         steps = run / "checkpoints"
         while not any(int(p.name[5:]) >= after for p in steps.glob("step-*") if p.is_dir()):
-            assert process.poll() is None, "ended by itself"
+            assert process.is_alive(), "ended by itself"
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(dice.uniform(0, 0.2))
         process.kill()
-        process.wait()
+        process.join()
         if after == 2:
-            process = start("train", "--resume", str(run))
+            process = start(["train", "--resume", str(run)])
     assert not (run / "summary.json").exists()
     assert main(["train", "--resume", str(run)]) == 0
     assert_same(trained, run)
@@ -74,14 +59,14 @@ def test_a_killed_run_in_float16_goes_on_with_its_loss_scale(device, tmp_path):
     ]  # fmt: skip
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert main([*options, "--run", str(whole)]) == 0
-    process = start(*options, "--run", str(run))
+    process = start([*options, "--run", str(run)])
     deadline = time.monotonic() + 120
     while not list((run / "checkpoints").glob("step-00000001[2-9]")):
-        assert process.poll() is None, "ended by itself"
+        assert process.is_alive(), "ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
-    process.wait()
+    process.join()
     before = scaler_of(max(p for p in (run / "checkpoints").glob("step-*") if p.is_dir()))
     assert before["scale"] < 65536
     assert before["_growth_tracker"] > 0

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from conftest import start_two
 from helpers import SMALL, assert_same, shards_of_folder, train
+from processes import start
 from trevsnn.cli.main import main
 
 ITEMS = 200
@@ -54,15 +53,14 @@ def test_a_killed_run_on_shards_goes_on_to_the_same_weights(pictures, whole, tmp
     """Killed in the middle of an epoch, with the pictures loaded by another process, and without an index at the end."""
     run = tmp_path / "killed"
     each_step = ["--checkpoint_seconds", "0", "--data.workers", "1"]
-    command = [sys.executable, "-m", "trevsnn", "train", *SMALL, *options(pictures[1]), *each_step, "--run", str(run)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = start(["train", *SMALL, *options(pictures[1]), *each_step, "--run", str(run)])
     deadline = time.monotonic() + 120
     while not any(int(p.name[5:]) >= 13 for p in (run / "checkpoints").glob("step-*") if p.is_dir()):
-        assert process.poll() is None, "ended by itself"
+        assert process.is_alive(), "ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.kill()
-    process.wait()
+    process.join()
     assert not (run / "summary.json").exists()
     shutil.rmtree(pictures[1] / "cache")
     assert main(["train", "--resume", str(run)]) == 0
