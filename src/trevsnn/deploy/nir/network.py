@@ -13,7 +13,7 @@ from torch import nn
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.fingerprint import FINGERPRINT
 from trevsnn.deploy.folded import FoldedHead, FoldedLevel, FoldedStep, FoldedTRevSNN
-from trevsnn.deploy.nir.graph import Alpha, Graph, Shape, Value
+from trevsnn.deploy.nir.graph import Alpha, Graph, Value
 from trevsnn.errors import UsageError
 from trevsnn.network.blocks import linked
 from trevsnn.network.encoders import AnnealedLeakyReLU
