@@ -32,7 +32,7 @@ def export(
     Args:
         run: Folder of the run, or a shipped network's name.
         out: Folder to make (default: RUN-exported).
-        formats: Besides safetensors (default: all).
+        formats: Besides safetensors (default: all but nir).
         weights: Of the last or the best epoch.
         compact: Round the network's weights to 8 bits and store them so, in a quarter of the bytes.
         data: Own data and size.

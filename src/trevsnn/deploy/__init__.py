@@ -13,6 +13,7 @@ from typing import Literal, get_args
 Engine = Literal["eager", "folded", "onnx", "int8", "onnx-int8", "spikes"]
 
 #: Files that an export has beside the network itself: "onnx", model.onnx; "torch", model.pt2; "int8",
-#: model-int8.safetensors; "onnx-int8", model-int8.onnx.
-Format = Literal["onnx", "torch", "int8", "onnx-int8"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+#: model-int8.safetensors; "onnx-int8", model-int8.onnx; "nir", model.nir.
+Format = Literal["onnx", "torch", "int8", "onnx-int8", "nir"]
+#: Those that are made where none is asked for: NIR cannot say every network, and needs an extra of its own.
+FORMATS: tuple[Format, ...] = tuple(name for name in get_args(Format) if name != "nir")

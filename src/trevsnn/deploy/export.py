@@ -9,6 +9,7 @@
     model.pt2                        the folded network as saved by torch.export
     model-int8.safetensors           the folded network's weights in 8 bits
     model-int8.onnx                  the folded network in 8-bit arithmetic for ONNX Runtime
+    model.nir                        the folded network as a NIR graph, where it is asked for
 
 ``trevsnn evaluate``, ``predict`` and ``stream`` take such a folder as they take a run.
 """
@@ -36,6 +37,8 @@ from trevsnn.deploy.differences import spike_differences
 from trevsnn.deploy.fingerprint import fingerprint_of
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.items import Items, items_of
+from trevsnn.deploy.nir.network import nir_file, to_nir
+from trevsnn.deploy.nir.runner import NirModel
 from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, batch_axis, export_onnx
 from trevsnn.deploy.onnx.properties import properties_of
@@ -86,7 +89,7 @@ def export_run(
         path: of the run, of an export, or the name of a network that comes with the package.
         out: the folder to make.
         weights: which of the run's.
-        formats: the forms, beside the network itself; None for all, without "onnx-int8" where there are no data.
+        formats: the forms, beside the network itself; None for all but "nir", without "onnx-int8" where there are no data.
         compact: round the network's weights to 8 bits first, and store them so. All forms are then of the rounded network.
         data: others than the run's for the comparison and the calibration, and the size the network is exported for.
 
@@ -96,7 +99,8 @@ def export_run(
         many, in how many items, and the largest difference of a logit of the items in which none does.
 
     Raises:
-        UsageError: ``out`` exists, an optional library is missing, or a format by its name needs data that are.
+        UsageError: ``out`` exists, an optional library is missing, a format by its name needs data that are, or NIR cannot
+            say the network.
         RunError: the run or its data cannot be read, or are missing where ``data`` names them; or their classes are not
             the network's.
     """
@@ -158,6 +162,11 @@ def _export_forms(
     if "onnx-int8" in formats and items.calibration is not None:
         export_integer(folded, items.calibration, folder / "model-int8.onnx", fingerprint, properties)
         forms["8-bit arithmetic"] = OnnxModel(folder / "model-int8.onnx", model)
+    if "nir" in formats:
+        size = (items.x.shape[-2], items.x.shape[-1])
+        content = nir_file(to_nir(folded, size, fingerprint, properties))
+        write_file(folder / "model.nir", content)
+        forms["NIR"] = NirModel(content)
     return forms
 
 

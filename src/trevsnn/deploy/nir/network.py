@@ -111,7 +111,8 @@ def _transform(graph: Graph, index: int, t: int, level: FoldedLevel, below: Valu
         hidden = own.spikes()
         for part, convs in (("expand", expand), ("project", project)):
             for conv_name, conv in convs.items():
-                hidden = graph.conv(f"{place}_{part}{block}_{conv_name}", conv, hidden)  # type: ignore[arg-type]
+                assert isinstance(conv, nn.Conv2d)
+                hidden = graph.conv(f"{place}_{part}{block}_{conv_name}", conv, hidden)
             hidden = hidden.spikes() if part == "expand" else hidden
         potential = own.plus(hidden, name)
     return potential
