@@ -1,4 +1,7 @@
-"""Links of notebooks to pages lead to the built pages, as those of other pages do. A hook of MkDocs: mkdocs-jupyter leaves them alone."""
+"""Links of notebooks to pages and notebooks lead to the built pages, as those of other pages do.
+
+A hook of MkDocs: mkdocs-jupyter leaves them alone.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from mkdocs.structure.pages import Page
 
-LINK = re.compile(r'href="(?!\w+:)([^"#]+)\.md(#[^"]*)?"')
+LINK = re.compile(r'href="(?!\w+:)([^"#]+)\.(?:md|ipynb)(#[^"]*)?"')
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from command_line import options
 from doc_pages import DOCS, PAGES, ROOT, anchors, blocks, commands, links, mentioned, prose, read
 from event_files import some_events, write_nmnist
 from helpers import folder_config, folder_of_pictures, shard_config
+from notebook_links import on_post_page
 from trevsnn.cli.main import build_parser
 from trevsnn.data.sets import load
 from trevsnn.zoo.presets import pretrained_folder
@@ -222,6 +224,13 @@ def test_links_of_notebooks_lead_somewhere(notebook):
         path = (notebook.parent / file).resolve()
         assert path.exists(), target
         assert not anchor or anchor in anchors(path.relative_to(ROOT).as_posix()), target
+
+
+def test_links_of_built_notebooks_lead_to_built_pages():
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="notebooks/one.ipynb"))
+    written = '<a href="../do/train.md#a">, <a href="two.ipynb">, <a href="https://a.org/b.md">'
+    built = '<a href="../do/train.html#a">, <a href="two.html">, <a href="https://a.org/b.md">'
+    assert on_post_page(written, page) == built
 
 
 def test_the_layers_in_the_guide_are_those_that_are_checked():
