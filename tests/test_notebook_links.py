@@ -14,10 +14,9 @@ from notebook_links import on_page_content
 def shown_on_site():
     """Content of the page notebooks/first.ipynb, or of another one, as the site has it."""
     names = ["notebooks/first.ipynb", "notebooks/second.ipynb", "learn/how-it-works.md"]
-    files = {name: File(name, "docs", "site", use_directory_urls=True) for name in names}
+    files = {name: File(name, "docs", "site", use_directory_urls=False) for name in names}
     for name in names[:2]:  # as mkdocs-jupyter has it
-        files[name].dest_uri = name.replace(".ipynb", "/index.html")
-        files[name].url = name.replace(".ipynb", "/")
+        files[name].dest_uri = files[name].url = name.replace(".ipynb", ".html")
     config = MkDocsConfig()
 
     def show(html, name=names[0]):
@@ -28,7 +27,7 @@ def shown_on_site():
 
 def test_pages_and_notebooks(shown_on_site, caplog):
     html = '<a href="../learn/how-it-works.md#alpha">a</a> <a href="second.ipynb">b</a>'
-    assert shown_on_site(html) == '<a href="../../learn/how-it-works/#alpha">a</a> <a href="../second/">b</a>'
+    assert shown_on_site(html) == '<a href="../learn/how-it-works.html#alpha">a</a> <a href="second.html">b</a>'
     assert not caplog.records
 
 
