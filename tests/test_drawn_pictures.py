@@ -4,6 +4,7 @@ import re
 
 import matplotlib
 import pytest
+
 from draw_architecture import DRAWN, IMAGES, svg
 
 

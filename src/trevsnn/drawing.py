@@ -64,18 +64,20 @@ def name_lines(axes: Axes, lines: Sequence[Line2D], names: Sequence[str]) -> Non
 
     Args:
         axes: of :func:`chart`, whose limits do not change any more.
-        lines: with one finite point at least.
+        lines: of which those without a finite point are passed over.
         names: of them.
     """
     axes.get_ylim()  # which finds the limits: Matplotlib puts that off until it draws
-    ends = [_last_point(line) for line in lines]
+    named = [
+        (line, name, end) for line, name in zip(lines, names, strict=True) if (end := _last_point(line)) is not None
+    ]
+    if not named:
+        return
     figure = axes.figure.get_figure(root=True)
     assert figure is not None
     inches = axes.get_position().height * figure.get_figheight()
-    heights = axes.transAxes.inverted().transform(axes.transData.transform(ends))[:, 1]
-    for line, name, end, height in zip(
-        lines, names, ends, apart(heights, 1.15 * TEXT / 72 / inches).tolist(), strict=True
-    ):
+    heights = axes.transAxes.inverted().transform(axes.transData.transform([end for *_, end in named]))[:, 1]
+    for (line, name, end), height in zip(named, apart(heights, 1.15 * TEXT / 72 / inches).tolist(), strict=True):
         axes.annotate(
             short(name), end, (1.05, height), textcoords="axes fraction", va="center", color=line.get_color(), fontsize=TEXT,
             parse_math=False, annotation_clip=False,
@@ -84,7 +86,8 @@ def name_lines(axes: Axes, lines: Sequence[Line2D], names: Sequence[str]) -> Non
 
 
 def apart(places_N: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
-    """The numbers nearest to ``places_N``, by squares, of the same order and ``distance`` from each other at least.
+    """The numbers in 0..1, as far as there is room, that are nearest to ``places_N``, by squares, of the same order and
+    ``distance`` from each other at least.
 
     Less n times the distance they have to rise alone, and the nearest rising numbers are, of the means of stretches that
     begin before or at n, the largest of the smallest that end at or after it (isotonic regression).
@@ -96,11 +99,11 @@ def apart(places_N: NDArray[np.float64], distance: float) -> NDArray[np.float64]
         for n in range(len(places_N))
     ]
     result = np.empty(len(places_N))
-    result[order] = risen + steps
+    result[order] = np.clip(risen, 0, max(1 - steps[-1], 0)) + steps
     return result
 
 
-def _last_point(line: Line2D) -> tuple[float, float]:
+def _last_point(line: Line2D) -> tuple[float, float] | None:
     points_N2 = np.asarray(line.get_xydata(), dtype=np.float64)
-    x, y = points_N2[np.isfinite(points_N2).all(1)][-1]
-    return float(x), float(y)
+    finite_N2 = points_N2[np.isfinite(points_N2).all(1)]
+    return (float(finite_N2[-1, 0]), float(finite_N2[-1, 1])) if len(finite_N2) else None
