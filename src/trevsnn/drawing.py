@@ -81,7 +81,7 @@ def name_lines(axes: Axes, lines: Sequence[Line2D], names: Sequence[str]) -> Non
         axes.annotate(
             short(name), end, (1.05, height), textcoords="axes fraction", va="center", color=line.get_color(), fontsize=TEXT,
             parse_math=False, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.8, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.8, "shrinkA": 2, "shrinkB": 3, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
