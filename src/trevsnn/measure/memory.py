@@ -153,7 +153,7 @@ def memory_picture(
     figure, (axes,) = chart(10, 5, names)
     drawn = []
     for number, (name, points) in enumerate(lines.items()):
-        style = {"color": COLOURS[number % len(COLOURS)]} if styles is None else styles[name]
+        style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)]} if styles is None else styles[name]
         drawn += axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=5, **style)
     axes.set(xscale="log", yscale="log")
     plain(axes, title, "timesteps T", "MB per picture")
