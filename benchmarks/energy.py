@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from spikingjelly.activation_based import functional, neuron, surrogate
@@ -26,6 +25,8 @@ from torch import Tensor, nn
 
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.deploy.folded import fold
+from trevsnn.drawing import BLUE, GREEN, VERMILION, chart, name_lines, plain
+from trevsnn.files import write_picture
 from trevsnn.measure.operations import count_operations
 
 SIZE = 224
@@ -115,20 +116,15 @@ def main() -> None:
     counts(console)
     macs = against_time(console)
     if options.picture is not None:
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.subplots()
-        for name, row in macs.items():
-            axes.plot(TIMESTEPS, row, marker="o", label=name)
-        axes.set(
-            title=f"Cost of inference, {SIZE} x {SIZE}, total width fixed",
-            xlabel="timesteps T",
-            ylabel="G multiply-accumulates",
-        )
-        axes.set_xticks(TIMESTEPS)
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-        figure.savefig(options.picture, dpi=110)
+        figure, (axes,) = chart(8.5, 4.5, list(macs))
+        colours = (BLUE, GREEN, VERMILION)
+        lines = [
+            axes.plot(TIMESTEPS, row, marker="o", color=c)[0] for row, c in zip(macs.values(), colours, strict=True)
+        ]
+        axes.set(ylim=(0, None), xticks=TIMESTEPS)
+        plain(axes, f"Cost of inference, {SIZE} x {SIZE}, total width fixed", "timesteps T", "G multiply-accumulates")
+        name_lines(axes, lines, list(macs))
+        write_picture(figure, options.picture)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     pip install -e '.[bench]'
     python benchmarks/memory.py              # tables on the terminal
     python benchmarks/memory.py --write      # and into docs/results/memory.md, with the picture
+    python benchmarks/memory.py --draw       # the picture again, of what was measured before
     python benchmarks/memory.py --only SEW-ResNet-18 --timesteps 16
 
 Memory is what a tracker of live storages counts at the peak of a training step, without parameters, their gradients and
@@ -31,6 +32,8 @@ from spikingjelly.activation_based.model import sew_resnet, spikformer
 from torch import Tensor, nn
 
 from trevsnn import create_model, deep_supervision_loss
+from trevsnn.drawing import BLUE, GREEN, VERMILION
+from trevsnn.files import figure_bytes, write_file
 from trevsnn.measure.memory import footprint, memory_picture
 from trevsnn.measure.speed import step_times
 from trevsnn.train.summary import processor_name
@@ -223,13 +226,43 @@ def write(results: dict[str, Any]) -> None:
     begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"
     before, rest = page.read_text().split(begin)
     page.write_text(f"{before}{begin}\n{tables(results)}{end}{rest.split(end)[1]}")
+    draw(results)
+
+
+#: What is drawn, under which name, and how: a colour for a network, broken where blocks are checkpointed, thick where the
+#: backward pass is ours. SEW-ResNet-34 is left to the table: its lines run between the others.
+LINES: dict[str, tuple[str, dict[str, Any]]] = {
+    "trevsnn tiny, exact": ("trevsnn tiny, exact", {"color": BLUE, "linewidth": 3.5}),
+    "trevsnn tiny, reversible": ("trevsnn tiny, reversible", {"color": BLUE, "linewidth": 2.5, "linestyle": ":"}),
+    "trevsnn tiny, autograd": ("trevsnn tiny, autograd", {"color": BLUE, "linewidth": 1.2}),
+    "SEW-ResNet-18, LIF, trevsnn exact": (
+        "SEW-ResNet-18 (LIF), trevsnn exact", {"color": VERMILION, "linewidth": 3.5},
+    ),
+    "SEW-ResNet-18": ("SEW-ResNet-18, SpikingJelly", {"color": VERMILION, "linewidth": 1.2}),
+    "SEW-ResNet-18, memopt": (
+        "SEW-ResNet-18, SpikingJelly memopt", {"color": VERMILION, "linewidth": 1.2, "linestyle": "--"},
+    ),
+    "Spikformer-Ti, LIF, trevsnn exact": (
+        "Spikformer-Ti (LIF), trevsnn exact", {"color": GREEN, "linewidth": 3.5, "linestyle": (0, (2, 1))},
+    ),
+    "Spikformer-Ti": ("Spikformer-Ti, SpikingJelly", {"color": GREEN, "linewidth": 1.2}),
+    "Spikformer-Ti, memopt": (
+        "Spikformer-Ti, SpikingJelly memopt", {"color": GREEN, "linewidth": 1.2, "linestyle": (0, (3, 3))},
+    ),
+}  # fmt: skip
+
+
+def draw(results: dict[str, Any]) -> None:
+    """Draw memory against T into the documentation."""
     points = [
-        {"model": row["model"], "timesteps": t, "peak_total": nbytes}
+        {"name": LINES[row["model"]][0], "timesteps": int(t), "peak_total": nbytes}
         for row in results["rows"]
+        if row["model"] in LINES
         for t, nbytes in row["peak_bytes"].items()
     ]
-    title = f"Training memory, {results['slope_batch']} pictures of {SIZE} x {SIZE}, float32"
-    memory_picture(points, title, label="model").savefig(DOCS / "images" / "memory-vs-t.png", dpi=110)
+    title = f"Memory of a training step, {SIZE} x {SIZE} pixels, float32"
+    figure = memory_picture(points, title, label="name", styles=dict(LINES.values()))
+    write_file(DOCS / "images" / "memory-vs-t.png", figure_bytes(figure))
 
 
 def main() -> None:
@@ -241,7 +274,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="models whose name contains this")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns")
     parser.add_argument("--write", action="store_true", help="write docs/results/memory.md, .json and the picture")
+    parser.add_argument(
+        "--draw", action="store_true", help="draw the picture of docs/results/memory.json, and measure nothing"
+    )
     options = parser.parse_args()
+    if options.draw:
+        return draw(json.loads((DOCS / "results" / "memory.json").read_text()))
     torch.manual_seed(0)
     console = Console()
     results = measure({name: build for name, build in PEERS.items() if options.only in name}, options, console)

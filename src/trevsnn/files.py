@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UsageError
 
 #: Bytes of a file of a few values, such as about.json; and of one with a row for each epoch.
 SMALL, LARGE = 16 * 2**20, 64 * 2**20
@@ -58,6 +58,32 @@ def _refuse_devices(path: Path) -> None:
         raise RunError(
             f"{path} is a pipe or a device, and would be replaced by a file: give another place, or remove it."
         )
+
+
+def check_picture_place(path: Path | None) -> None:
+    """Refuse where :func:`write_picture` could not write, before anything is computed; None is no place, and allowed.
+
+    Raises:
+        UsageError: its folder is missing or cannot be written to, a folder is in its place, or there is no such format.
+        RunError: a pipe or a device is in its place.
+    """
+    if path is None:
+        return
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: give the name of the picture, such as {path / 'picture.png'}.")
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"the folder {path.parent} is missing: make it, or give another place for the picture {path.name}."
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"the folder {path.parent} cannot be written to: give another place for the picture {path.name}."
+        )
+    if (ending := path.suffix.removeprefix(".").lower()) and ending not in FigureCanvasBase.get_supported_filetypes():
+        raise UsageError(f"{path} cannot be drawn: give a file that ends in .png, .svg or .pdf.")
+    _refuse_devices(path)
 
 
 def write_picture(figure: Any, path: Path) -> None:

@@ -159,17 +159,26 @@ def test_names_are_drawn_letter_by_letter():
     rows = [{"until": 10 * i, "probabilities": dict.fromkeys(names, 1 / 3)} for i in range(3)]
     figure = play_picture(rows, "$\\frac$.bin")
     figure.savefig(io.BytesIO(), format="png")
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["$x_{1}$", "_hidden", "a\\x1b[31mb"]
-    assert not any(text.get_parse_math() for text in (*legend.get_texts(), figure.axes[0].title))
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["$x_{1}$", "_hidden", "a\\x1b[31mb"]
+    assert axes.get_title(loc="left") == "$\\frac$.bin"
+    assert not any(text.get_parse_math() for text in (*axes.texts, axes._left_title))
 
 
 def test_the_picture_draws_the_classes_that_were_likely_at_any_time():
     names = [f"class {i}" for i in range(12)]
     rows = [{"until": 10 * i, "probabilities": {name: float(name == f"class {i}") for name in names}} for i in range(9)]
-    (legend,) = play_picture(rows, "a.bin").legends
-    assert [text.get_text() for text in legend.get_texts()] == [f"class {i}" for i in range(8)]
-    assert legend.get_title().get_text() == "8 of 12 classes"
+    (axes,) = play_picture(rows, "a.bin").axes
+    assert [text.get_text() for text in axes.texts] == [f"class {i}" for i in range(8)]
+    assert axes.get_title(loc="left") == "a.bin; 8 of 12 classes"
+    assert list(axes.lines[3].get_ydata()) == [0, 0, 0, 100, 0, 0, 0, 0, 0]
+
+
+def test_classes_that_could_not_be_seen_are_left_out():
+    rows = [{"until": 10 * i, "probabilities": {"a": 0.97, "b": 0.02, "c": 0.01}} for i in range(2)]
+    (axes,) = play_picture(rows, "a.bin").axes
+    assert [text.get_text() for text in axes.texts] == ["a", "b"]
+    assert axes.get_title(loc="left") == "a.bin; 2 of 3 classes"
 
 
 def test_a_table_of_seconds_and_signs_is_streamed_and_what_fills_no_window_is_counted(tmp_path, recording, capsys):

@@ -13,7 +13,7 @@ from trevsnn.data.convention import Polarity, TimeUnit
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Format
 from trevsnn.errors import UsageError
-from trevsnn.files import write_picture
+from trevsnn.files import check_picture_place, write_picture
 from trevsnn.run.folder import Weights
 from trevsnn.terminal import Terminal, say
 
@@ -79,6 +79,7 @@ def stream(
         picture: File to draw the probabilities over time into.
         json: Print JSON: of a clip a list, of windows one object a line, as they come.
     """
+    check_picture_place(picture)
     live = recording == Path("-")
     if (format is not None) != live:
         raise UsageError(

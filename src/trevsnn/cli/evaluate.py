@@ -14,7 +14,8 @@ from trevsnn.cli.types import PositiveInt
 from trevsnn.data.config import Split
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Engine
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UsageError
+from trevsnn.files import check_picture_place, write_picture
 from trevsnn.run.config import Accelerator
 from trevsnn.run.folder import Weights
 from trevsnn.terminal import Terminal
@@ -84,6 +85,7 @@ def predict(
     accelerator: Accelerator = "auto",
     engine: Engine = "eager",
     data: DataOverrides = AS_TRAINED,
+    spikes: Path | None = None,
     json: bool = False,
 ) -> None:
     """Classify pictures or recordings with a trained run.
@@ -99,15 +101,20 @@ def predict(
         accelerator: Device to compute on.
         engine: How to compute.
         data: Own data and size.
+        spikes: File to draw the spikes of one picture or recording through the network into.
         json: Print JSON.
 
     Raises:
+        UsageError: spikes are to be drawn of several files, or there is no place for them.
         RunError: a file cannot be read; the others are printed before.
     """
     from trevsnn.deploy.inference import Predictor
 
+    check_picture_place(spikes)
     predictor = Predictor(run, weights, accelerator, engine, data)
     every = predictor.files(files)
+    if spikes is not None and len(every) != 1:
+        raise UsageError(f"--spikes draws one picture or recording, and {len(every)} files are given: give one.")
     bar = Terminal(stderr=True)
     found = track(
         predictor.predict(every, batch, top or (None if json else 1)), "classifying", len(every), console=bar,
@@ -119,6 +126,8 @@ def predict(
             errors.append(prediction.error)
         else:
             rows.append(prediction)
+    if spikes is not None and rows:
+        write_picture(predictor.spikes(every[0]), spikes)
     if json:
         print(dumps([_prediction(row.file, row.classes) for row in rows]))
     elif rows:

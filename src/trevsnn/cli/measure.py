@@ -17,7 +17,7 @@ from trevsnn.cli.tables import add_columns, inference_table, operations_table, r
 from trevsnn.cli.types import OpenUnitInterval, PictureSize, PositiveFloat, PositiveInt
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.errors import UsageError
-from trevsnn.files import write_picture
+from trevsnn.files import check_picture_place, write_picture
 from trevsnn.measure import MEASURED_ENGINES, MeasuredEngine, MeasuredPrecision
 from trevsnn.network.config import Alphas, Links, TRevSNNConfig
 from trevsnn.run.folder import Weights
@@ -93,6 +93,7 @@ def memory(
         whole = config_to_plan(network, size, precision) if named is None else named.config
         print_plan(model, one_to_plan(whole, modes, timesteps), fits, device, processes, json)
         return
+    check_picture_place(picture)
     from trevsnn.measure.memory import measure_slopes, memory_picture
     from trevsnn.measure.step import TrainingStep
     from trevsnn.reversible.memory_owner import OWNERS
@@ -176,6 +177,7 @@ def speed(
         raise UsageError("--picture draws time against the firing rate: add spikes to --engines.")
     if picture is not None and not inference:
         raise UsageError("--picture goes with --inference.")
+    check_picture_place(picture)
     if inference and keep is not None:
         raise UsageError("--keep is of training steps: leave it out with --inference.")
     if named is not None:
@@ -234,11 +236,12 @@ def energy(
         picture: File to draw the firing rates into.
         json: Print JSON.
     """
+    check_picture_place(picture)
     from trevsnn.measure.energy import measure_energy, rates_picture
 
     result = measure_energy(run, weights, count, pj_per_mac, pj_per_synop, data)
     if picture is not None:
-        write_picture(rates_picture(result["rates_LT"], f"Firing rates of the states, {run.name}"), picture)
+        write_picture(rates_picture(result["rates_LT"], f"Firing rates, {run.name}"), picture)
     if json:
         print(dumps(result))
         return

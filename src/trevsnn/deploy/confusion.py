@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from trevsnn.drawing import TEXT
 from trevsnn.errors import UsageError
 from trevsnn.files import figure_bytes, write_file
 from trevsnn.terminal import visible
@@ -110,28 +113,33 @@ def confusion_picture(classes: Sequence[str], confusion_KK: NDArray[np.int64], t
         title: of the picture.
     """
     count = len(classes)
-    side = min(max(0.45 * count, 3.0) if count <= NUMBERED else 0.16 * count + 6, 26)  # inches
+    few = count <= NUMBERED
+    side = min(max(0.5 * count, 3.0) if few else 0.16 * count + 6, 26)  # inches
     names = [visible(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…") for name in classes]
-    room = min(0.085 * max(len(name) for name in names), 2.2)
-    figure = Figure(figsize=(side + room + 1.6, side + room + 0.8), layout="constrained")
+    size = TEXT if few else 8 if count <= 60 else 6.5
+    longest = max(map(len, names))
+    room = min((0.12 if few else 0.085) * longest, 2.9)
+    figure = Figure(figsize=(side + room + 1.9, side + room + 0.9), layout="constrained")
     axes = figure.subplots()
     items_K1 = confusion_KK.sum(1, keepdims=True)
     shares_KK = confusion_KK / np.maximum(items_K1, 1)
-    image = axes.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    size = 8 if count <= 60 else 6.5
+    # By the root of the share, so that a few mistakes are seen.
+    image = axes.imshow(shares_KK, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     ticks = range(0, count, -(-count // NAMED))
     shown = [names[i] for i in ticks]
-    axes.set_xticks(ticks, labels=shown, rotation=90, fontsize=size, parse_math=False)
+    axes.set_xticks(ticks, labels=shown, rotation=90 if longest > 2 or not few else 0, fontsize=size, parse_math=False)
     axes.set_yticks(ticks, labels=shown, fontsize=size, parse_math=False)
-    axes.set(xlabel="taken for", ylabel="class")
-    axes.set_title(visible(title), fontsize=9, wrap=True, parse_math=False)
-    if count <= NUMBERED:
+    axes.set_xlabel("taken for", fontsize=TEXT)
+    axes.set_ylabel("class", fontsize=TEXT)
+    axes.set_title(visible(title), fontsize=TEXT, wrap=True, parse_math=False)
+    if few:
         for row, column in np.ndindex(count, count):
             number = int(confusion_KK[row, column])
             if number:
-                dark = shares_KK[row, column] > 0.5
-                axes.text(
-                    column, row, str(number), ha="center", va="center", fontsize=8, color="white" if dark else "black"
-                )
-    figure.colorbar(image, ax=axes, shrink=0.6, label="share of the class's items")
+                colour = "white" if shares_KK[row, column] > 0.35 else "black"
+                text = str(number)
+                axes.text(column, row, text, ha="center", va="center", fontsize=min(TEXT, 44 / len(text)), color=colour)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1], format=PercentFormatter(1))
+    bar.set_label("share of the class's items", fontsize=TEXT)
+    bar.ax.tick_params(labelsize=TEXT)
     return figure

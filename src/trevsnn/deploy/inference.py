@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from trevsnn.data.config import Split
@@ -18,6 +19,7 @@ from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy import Engine
 from trevsnn.deploy.confusion import class_rows
 from trevsnn.deploy.engines import BY_PYTORCH, accelerator_for, check_size, make_engine
+from trevsnn.deploy.spikes import shown_inputs, spike_maps, spikes_picture
 from trevsnn.errors import RunError, UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import fast_format
@@ -113,7 +115,7 @@ class Predictor:
         self.config = replace(config, data=data.over(config.data))
         self.fabric = make_fabric(replace(self.config, accelerator=accelerator_for(engine, accelerator)))
         model = _place(model, self.fabric, self.config, engine)
-        self._dtype = next(model.parameters()).dtype
+        self._model, self._dtype = model, next(model.parameters()).dtype
         self._engine = make_engine(engine, model, path)
         check_size(self._engine, self.config.data, engine)
 
@@ -146,6 +148,18 @@ class Predictor:
             )
             for index, file in enumerate(files[first : first + batch]):
                 yield Prediction(file, found.get(index, {}), errors.get(index))
+
+    def spikes(self, file: Path) -> Figure:
+        """The spikes of one picture or recording through the network: share of channels by pixel, level and timestep.
+
+        Raises:
+            UnreadableError, RunError, UsageError: as :func:`trevsnn.data.files.read_inputs`.
+        """
+        x = read_inputs([file], self.config.data, self.about, self.config.model.timesteps)
+        with self.fabric.autocast():
+            spikes_LT = self._model.state_spikes(place_inputs(x.to(self.fabric.device), self._dtype))
+        inputs = shown_inputs(x, self.config.data, self.about)
+        return spikes_picture(spike_maps(spikes_LT), inputs, f"Channels that fire, {file.name}")
 
     @torch.no_grad()
     def _classes(self, inputs: Tensor, most: int) -> list[dict[str, float]]:

@@ -15,11 +15,13 @@ from trevsnn.data.events.frames import frame_numbers
 from trevsnn.data.files import read_inputs, read_item
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.data.sets import is_event
+from trevsnn.drawing import COLOURS, chart, name_lines, plain
 from trevsnn.errors import UsageError
 from trevsnn.run.load import Weights, load_run
-from trevsnn.terminal import visible
 
-DRAWN = 8  # classes in the figure at most, those that are likeliest at any time
+DRAWN = len(COLOURS)  # classes in the figure at most, those that are likeliest at any time
+LEAST = 0.02  # the probability that each but the first reaches
+MARKED = 40  # frames or windows up to which each has a mark
 
 
 def play(run: Path, recording: Path, weights: Weights, data: DataOverrides = AS_TRAINED) -> Iterator[dict[str, Any]]:
@@ -72,20 +74,20 @@ def likeliest(logits_K: Tensor, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def play_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:
-    """The probabilities of the classes over the time of the recording, from the rows of :func:`play`; of many, of those whose highest
-    probability is highest."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
+    """The probabilities of the classes over the time of the recording, from the rows of :func:`play`: of those whose highest
+    probability is highest, as far as it can be seen."""
     highest = {name: max(row["probabilities"][name] for row in rows) for name in rows[0]["probabilities"]}
-    names = sorted(highest, key=highest.__getitem__, reverse=True)[:DRAWN]
+    first, *others = sorted(highest, key=highest.__getitem__, reverse=True)
+    names = [first, *(name for name in others[: DRAWN - 1] if highest[name] >= LEAST)]
+    figure, (axes,) = chart(8.5, 4.2, names)
     milliseconds = [row["until"] / 1e3 for row in rows]
-    lines = [axes.plot(milliseconds, [row["probabilities"][n] for row in rows], marker="o")[0] for n in names]
-    axes.set(xlabel="milliseconds of the recording", ylabel="probability", ylim=(0, 1.02))
-    axes.set_title(visible(title), parse_math=False)
-    axes.grid(alpha=0.3)
-    legend = figure.legend(lines, list(map(visible, names)), loc="outside right upper", frameon=False)
-    if len(names) < len(highest):
-        legend.set_title(f"{len(names)} of {len(highest)} classes")
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    marker = "o" if len(rows) <= MARKED else None
+    lines = [
+        axes.plot(milliseconds, [100 * row["probabilities"][name] for row in rows], marker=marker, color=colour, label=name)[0]
+        for name, colour in zip(names, COLOURS, strict=False)
+    ]  # fmt: skip
+    axes.set(ylim=(0, 102))
+    of = f"; {len(names)} of {len(highest)} classes" if len(names) < len(highest) else ""
+    plain(axes, f"{title}{of}", "milliseconds of the recording", "probability, %")
+    name_lines(axes, lines, names)
     return figure

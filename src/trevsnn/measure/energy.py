@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from trevsnn.data.loading import real_items
 from trevsnn.data.overrides import AS_TRAINED, DataOverrides
 from trevsnn.deploy.folded import fold
+from trevsnn.drawing import TEXT, chart, plain
 from trevsnn.measure.operations import Operation, count_operations, energy_joules
 from trevsnn.run.load import Weights, load_run
-from trevsnn.terminal import visible
 
 PJ_PER_MAC, PJ_PER_SYNOP = 4.6, 0.9  # picojoules: 45 nm, 32-bit floating point
 
@@ -91,17 +91,17 @@ def _per_item(operation: Operation, items: int) -> dict[str, Any]:
 
 
 def rates_picture(rates_LT: Sequence[Sequence[float]], title: str) -> Figure:
-    """A picture of the states' firing rates, in 0..1: a row for each level, a column for each timestep."""
-    figure = Figure(figsize=(1.2 * len(rates_LT[0]) + 3, 0.7 * len(rates_LT) + 1.6), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(rates_LT, cmap="viridis", vmin=0, aspect="auto")
+    """A picture of the states' firing rates, in 0..1: a row for each level, the lowest below, a column for each timestep."""
+    levels, timesteps = len(rates_LT), len(rates_LT[0])
+    figure, (axes,) = chart(max(1.1 * timesteps, 3) + 1.1, 0.75 * levels + 1.15)
+    highest = max(map(max, rates_LT))
+    axes.imshow(rates_LT, cmap="cividis", vmin=0, vmax=max(highest, 1e-9), aspect="auto", origin="lower")
     for level, row in enumerate(rates_LT):
         for t, rate in enumerate(row):
-            dark = rate < 0.6 * max(map(max, rates_LT))
-            axes.text(t, level, f"{rate:.1%}", ha="center", va="center", color="white" if dark else "black")
-    axes.set(xlabel="timestep", ylabel="level")
-    axes.set_title(visible(title), parse_math=False)
-    axes.set_xticks(range(len(rates_LT[0])))
-    axes.set_yticks(range(len(rates_LT)))
-    figure.colorbar(image, ax=axes, label="firing rate")
+            colour = "white" if rate < 0.55 * highest or not highest else "black"
+            axes.text(t, level, f"{100 * rate:.1f} %", ha="center", va="center", color=colour, fontsize=TEXT)
+    plain(axes, title, "timestep", "level")
+    axes.grid(visible=False)
+    axes.set_xticks(range(timesteps))
+    axes.set_yticks(range(levels))
     return figure

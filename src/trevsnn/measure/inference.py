@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from trevsnn.deploy.int8.engine import SpikeDriven
 from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import quantise
+from trevsnn.drawing import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, chart, name_lines, plain
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.spike import THRESHOLD
@@ -195,14 +197,15 @@ def inference_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:
         rows: of :func:`measure_inference`.
         title: of the picture.
     """
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    points = sorted((100 * row["rate"], 1e3 * row["latency"]) for row in rows if row["rate"] is not None)
-    axes.plot(*zip(*points, strict=True), marker="o", color="black", label="spikes")
     others = [row for row in rows if row["rate"] is None]
-    for number, row in enumerate(others):
-        axes.axhline(1e3 * row["latency"], linestyle="--", color=f"C{number}", label=row["engine"])
-    axes.set(title=title, xlabel="firing rate of hidden neurons, %", ylabel="ms per item", ylim=(0, None))
-    figure.legend(loc="outside right upper", frameon=False)
-    axes.grid(alpha=0.3)
+    names = ["spikes", *(row["engine"] for row in others)]
+    figure, (axes,) = chart(8.5, 4.5, names)
+    points = sorted((100 * row["rate"], 1e3 * row["latency"]) for row in rows if row["rate"] is not None)
+    lines = axes.plot(*zip(*points, strict=True), marker="o", color=BLACK, linewidth=2.5)
+    ends = [points[0][0], points[-1][0]]
+    for row, colour in zip(others, cycle((BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)), strict=False):
+        lines += axes.plot(ends, [1e3 * row["latency"]] * 2, linestyle="--", color=colour)
+    axes.set(ylim=(0, None))
+    plain(axes, title, "firing rate of hidden neurons, %", "ms per item")
+    name_lines(axes, lines, names)
     return figure

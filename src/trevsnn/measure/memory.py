@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
+from trevsnn.drawing import COLOURS, chart, name_lines, plain
 from trevsnn.errors import UsageError
 from trevsnn.measure.step import TrainingStep, check_keep_counts
 from trevsnn.measure.tracker import Bytes, LiveStorage
@@ -133,25 +135,33 @@ def measure_slopes(
     return {"rows": rows, "slopes": slopes}
 
 
-def memory_picture(rows: Sequence[dict[str, Any]], title: str, *, label: str = "backprop") -> Figure:
-    """A picture of peak memory per picture against T.
+def memory_picture(
+    rows: Sequence[dict[str, Any]], title: str, *, label: str = "backprop", styles: Mapping[str, dict[str, Any]] | None = None
+) -> Figure:  # fmt: skip
+    """A picture of peak memory per picture against T, each line with its name and its last figure at its end.
 
     Args:
         rows: with ``timesteps``, ``peak_total`` in bytes per picture, and ``label``.
         title: of the picture.
         label: the key whose values are a line each.
+        styles: of lines by their names, as Matplotlib's ``plot`` takes them; None for a colour each.
     """
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for name in dict.fromkeys(row[label] for row in rows):
-        points = sorted((row["timesteps"], row["peak_total"] / 1e6) for row in rows if row[label] == name)
-        axes.plot(*zip(*points, strict=True), marker="o", label=name)
-    axes.set(title=title, xlabel="timesteps T", ylabel="MB per picture", xscale="log", yscale="log")
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        lines.setdefault(row[label], []).append((row["timesteps"], row["peak_total"] / 1e6))
+    names = [f"{max(points)[1]:,.{0 if max(points)[1] >= 100 else 1}f}  {name}" for name, points in lines.items()]
+    figure, (axes,) = chart(10, 5, names)
+    drawn = []
+    for number, (name, points) in enumerate(lines.items()):
+        style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)]} if styles is None else styles[name]
+        drawn += axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=5, **style)
+    axes.set(xscale="log", yscale="log")
+    plain(axes, title, "timesteps T", "MB per picture")
     ticks = sorted({row["timesteps"] for row in rows})
     axes.set_xticks(ticks, labels=[str(t) for t in ticks], minor=False)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.minorticks_off()
-    figure.legend(loc="outside right upper", frameon=False)
-    axes.grid(alpha=0.3)
+    name_lines(axes, drawn, names)
     return figure
 
 

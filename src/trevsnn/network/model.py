@@ -135,6 +135,21 @@ class TRevSNN(Backbone, HubModel):
         hidden_LTN = torch.stack(hidden).unflatten(1, (self.config.timesteps, -1))
         return mean_over_time(logits), FiringRates(torch.stack(rates, dim=1), hidden_LTN)
 
+    @torch.no_grad()
+    def state_spikes(self, x: Tensor) -> list[list[Tensor]]:
+        """The spikes s(c[l,t]), 0 or 1, (B, C_l, H_l, W_l) of x's dtype: ``spikes[l][t]``, of one forward pass.
+
+        Args:
+            x: as :meth:`forward` takes it.
+
+        Raises:
+            ValueError: as :meth:`forward`.
+        """
+        transforms, alphas, inputs = self._recurrence(x)
+        steps = unroll(transforms, alphas, inputs, sees=self._sees)
+        by_timestep = [[spike(state) for state in states] for states in steps]
+        return [list(of_level) for of_level in zip(*by_timestep, strict=True)]
+
     def _run(self, x: Tensor, reads: list[tuple[nn.Module, int]]) -> list[Tensor]:
         """What each head is given of the top level's state after its timestep."""
         return self._read(

@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from trevsnn.drawing import BLUE, COLOURS, GREY, TEXT, VERMILION, chart, name_lines, plain
 from trevsnn.files import figure_bytes, write_file
 from trevsnn.train.report import History, metrics_csv
 
@@ -58,29 +59,35 @@ def curves(history: History) -> Figure:
     Training and held-out loss are the plain cross entropy of the last head; the objective, which has other terms, has an
     axis of its own. Rows of earlier versions, and of mixed batches, have no such training loss.
     """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    loss, accuracy, rates = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(history) == 1 else None
-    for name, label in (("train_ce", "training"), ("val_loss", "held out")):
+    levels = sorted({int(name[10:]) for name in history[0] if name.startswith("rate_level")})
+    figure, (loss, accuracy, rates) = chart(12.5, 3.8, [f"level {level}" for level in levels], panels=3)
+    for name, label, colour in (("train_ce", "training", VERMILION), ("val_loss", "held out", BLUE)):
         values = [row.get(name, math.nan) for row in history]
         if not all(math.isnan(value) for value in values):
-            loss.plot(epochs, values, marker=marker, label=label)
-    loss.set(title="Cross entropy of the last head", xlabel="epoch", yscale="log")
+            loss.plot(epochs, values, marker=marker, label=label, color=colour)
+    plain(loss, "Cross entropy of the last head", "epoch")
+    loss.set(yscale="log")
     objective = loss.twinx()
-    objective.plot(epochs, [row["train_loss"] for row in history], "k:", marker=marker, alpha=0.4)
-    loss.plot([], [], "k:", alpha=0.4, label="objective (right axis)")
-    accuracy.plot(epochs, [100 * row["val_accuracy"] for row in history], marker=marker, label="held out")
-    accuracy.set(title="Accuracy, %", xlabel="epoch")
-    for name in (n for n in history[0] if n.startswith("rate_")):
-        kind, number = ("level", name.removeprefix("rate_level")) if "level" in name else ("hidden", name[11:])
-        rates.plot(
-            epochs, [100 * row.get(name, math.nan) for row in history], f"C{number[0]}" + ("-" if kind == "level" else ":"),
-            marker=marker, label=f"level {number}" if kind == "level" else None,
-        )  # fmt: skip
-    rates.set(title="Firing rates, %; hidden layers dotted", xlabel="epoch")
+    objective.plot(epochs, [row["train_loss"] for row in history], ":", marker=marker, color=GREY)
+    objective.tick_params(labelsize=TEXT, colors=GREY)
+    objective.spines[["top"]].set_visible(False)
+    loss.plot([], [], ":", color=GREY, label="objective (right axis)")
+    loss.legend(framealpha=0.8, fontsize=TEXT - 2)
+    accuracy.plot(epochs, [100 * row["val_accuracy"] for row in history], marker=marker, color=BLUE, label="held out")
+    plain(accuracy, "Accuracy on held-out items, %", "epoch")
+    lines = []
+    for level in levels:
+        colour = COLOURS[level % len(COLOURS)]
+        for name in (name for name in history[0] if name.startswith("rate_")):
+            hidden = name.startswith(f"rate_hidden{level}_")
+            if name == f"rate_level{level}" or hidden:
+                values = [100 * row.get(name, math.nan) for row in history]
+                line = rates.plot(epochs, values, ":" if hidden else "-", marker=marker, color=colour)
+                lines += [] if hidden else line
+    plain(rates, "Firing rates, %; hidden layers dotted", "epoch")
+    name_lines(rates, lines, [f"level {level}" for level in levels])
     for axes in (loss, accuracy, rates):
-        axes.legend(framealpha=0.6, fontsize="small")
-        axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
