@@ -23,18 +23,14 @@ def test_footprint_of_a_layer_whose_tensors_one_can_count():
 
 
 @pytest.mark.parametrize(
-    ("mode", "precision"),
+    ("mode", "precision", "options"),
     [
-        ("exact", "32-true"),
-        ("reversible", "32-true"),
-        ("autograd", "32-true"),
-        ("exact", "bf16-mixed"),
-        ("exact", "16-mixed"),
-        ("autograd", "16-mixed"),
+        ("exact", "32-true", {}), ("reversible", "32-true", {}), ("autograd", "32-true", {}), ("exact", "bf16-mixed", {}),
+        ("exact", "16-mixed", {"links": "all"}), ("autograd", "16-mixed", {"alphas": "one"}),
     ],
-)
-def test_fake_tensors_give_the_bytes_of_real_ones(mode, precision):
-    config = TRevSNNConfig(**{**vars(SMALL), "backprop": mode, "timesteps": 3})
+)  # fmt: skip
+def test_fake_tensors_give_the_bytes_of_real_ones(mode, precision, options):
+    config = TRevSNNConfig(**{**vars(SMALL), "backprop": mode, "timesteps": 3, **options})
     step = TrainingStep(batch=3, size=16, precision=precision)
     real, fake = measure_memory(config, step), measure_memory(config, step, fake=True)
     for name in ("after_forward", "peak"):

@@ -12,15 +12,19 @@ BATCH = ({0: torch.export.Dim("batch")},)
 NETWORKS = [
     {},
     {"input": "event", "timesteps": 2},
-    {"input": "event", "timesteps": 3, "readout": "mean"},
+    {"input": "event", "timesteps": 2, "readout": "mean"},
     {"encoding": "grouped", "encoder_stride": 4, "kernel_size": 5},
     {"slope": 0.3, "slice_bytes": 1, "timesteps": 1},
 ]
 THRESHOLD = torch.tensor([0.5, torch.nextafter(torch.tensor(0.5), torch.tensor(0.0)), -0.5, 2.0, 0.0, 1.0])
 
 
-@pytest.mark.parametrize("options", NETWORKS, ids=str)
-@pytest.mark.parametrize(("mode", "strict"), [("exact", True), ("exact", False), ("autograd", False)])
+@pytest.mark.parametrize(
+    ("options", "mode", "strict"),
+    [*((options, "exact", True) for options in NETWORKS), ({}, "exact", False), (NETWORKS[2], "exact", False),
+     ({}, "autograd", False), (NETWORKS[3], "autograd", False)],
+    ids=str,
+)  # fmt: skip
 def test_an_exported_program_computes_the_network_s_logits(options, mode, strict):
     model = trained_like(channels=(6, 8), **options, backprop=mode)
     x = example(model.config)
@@ -44,7 +48,7 @@ def served(model, x, path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("options", NETWORKS, ids=str)
+@pytest.mark.parametrize("options", NETWORKS[1:4], ids=str)
 def test_onnx_runtime_computes_the_network_s_logits(options, tmp_path):
     model = trained_like(channels=(6, 8), **options).float()
     x = example(model.config).float()
@@ -58,7 +62,7 @@ def test_onnx_runtime_computes_the_network_s_logits(options, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_runtime_computes_networks_of_more_levels_and_of_lif_neurons(tmp_path):
     """Each state is seen by several others, which the exporter's simplifications must survive."""
-    model = trained_like(channels=(6, 8, 8, 6), links="all", alphas="one").float()
+    model = trained_like(channels=(6, 8, 8), links="all", alphas="one").float()
     net = SpikingNetwork(4).eval()
     one = net.add(LIF(nn.Linear(6, 8)))
     two = net.add(LIF(Summed(nn.Linear(8, 8)), tau=3.0), one)
