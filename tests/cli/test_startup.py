@@ -30,7 +30,7 @@ print(json.dumps([code, [name for name in {HEAVY} if name in sys.modules]]), fil
 """
 
 AT_ONCE = [
-    (["--version"], 0, "trevsnn 0.1.0"),
+    (["--version"], 0, f"trevsnn {trevsnn.__version__}"),
     (["--help"], 0, "measure"),
     (["train", "--help"], 0, "--optim.lr"),
     (["evaluate", "--help"], 0, "--engine {eager,folded,onnx,int8,onnx-int8,spikes}"),

@@ -63,7 +63,7 @@ def test_n_mnist_has_the_accuracy_it_is_said_to_have(tmp_path, monkeypatch, caps
     assert main(["evaluate", "n-mnist", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["items"] == 100
-    row = next(line for line in (PRETRAINED / "README.md").read_text().splitlines() if line.startswith("| [`n-mnist`]"))
+    row = next(line for line in (PRETRAINED / "README.md").read_text().splitlines() if line.startswith("| `n-mnist` |"))
     assert f"| {100 * result['accuracy']:.1f} % test |" in row
 
 
