@@ -26,7 +26,8 @@ SMALL = [
 ]  # fmt: skip
 
 
-def test_twenty_kills_of_a_run_of_two_processes_change_nothing(tmp_path: Path):
+@pytest.mark.parametrize("most", [6, pytest.param(20, marks=pytest.mark.long)])
+def test_kills_of_a_run_of_two_processes_change_nothing(tmp_path: Path, most: int):
     """kill -9 at random moments, of both processes or of one, which ends the other; then on to the end."""
     run, whole, output = tmp_path / "killed", tmp_path / "whole", tmp_path / "output"
     options = ["train", *SMALL, "--checkpoint_seconds", "0"]
@@ -35,7 +36,7 @@ def test_twenty_kills_of_a_run_of_two_processes_change_nothing(tmp_path: Path):
         assert process.exitcode == 0, output.read_text()
     dice = random.Random(0)
     kills, after = 0, 0
-    while kills < 20:
+    while kills < most:
         begun = (run / "config.yaml").exists()
         processes = start_two(["train", "--resume", str(run)] if begun else [*options, "--run", str(run)])
         deadline = time.monotonic() + 120
