@@ -72,7 +72,7 @@ def train(options: argparse.Namespace, deadline: Deadline) -> None:
         row = json.loads(json.dumps(row).replace(json.dumps(str(options.data)), json.dumps(options.data.name)))
     if code != 0:
         lines = [line for line in output.splitlines() if line.strip()]
-        row["error"] = "the CIFAR-10 training was cut off, and can go on." if code is None else f"{code}: {''.join(lines[-1:])}"
+        row["error"] = "the time was up; the run can go on." if code is None else f"{code}: {''.join(lines[-1:])}"
     rows.add("train", row | machine(options.device))
     print(f"train: {row}", flush=True)
 
