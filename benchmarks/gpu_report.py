@@ -66,7 +66,8 @@ def section(device: str, pieces: dict[str, list[Row]], docs: Path) -> str:
     failed = [row for rows in pieces.values() for row in rows if row.get("error", OUT_OF_MEMORY) != OUT_OF_MEMORY]
     keys: dict[str, list[str]] = {}
     for row in failed:
-        keys.setdefault(row["error"].rstrip("."), []).append(row["key"])
+        name = "the CIFAR-10 training" if row["key"] == "train" else row["key"]
+        keys.setdefault(row["error"].rstrip("."), []).append(name)
     lines = [f"- {reason}: {'; '.join(names)}." for reason, names in keys.items()]
     parts.append("\n".join(["Without a result:\n", *lines]) if lines else "")
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -35,3 +35,12 @@ def test_the_forms_for_issues_have_the_fields_that_github_asks_for():
         assert plain["description"]
         assert [field["id"] for field in plain["body"] if field["type"] != "markdown"]
         assert all(field["attributes"].get("label") or field["attributes"].get("value") for field in plain["body"])
+
+
+def test_the_page_of_installation_names_each_dependency_and_extra_with_its_lowest_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs" / "index.md").read_text()
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"], *(line for name, lines in extras.items() if name != "dev" for line in lines)]
+    assert [requirement for requirement in named if requirement not in page] == []
+    assert [name for name in extras if f"| `{name}` |" not in page] == []
