@@ -60,6 +60,9 @@ class TRevSNNConfig:
         keep: memory that "exact" may take to compute less again, to the same bits: "4GB"; "12MB/item", of each picture or clip
             of a batch; or "30%" of the device's memory. What spares most for its bytes is kept first: codes of hidden neurons, maps
             of the links, what PW2 makes of spikes. None for nothing.
+
+    Raises:
+        ValueError: a field, or several together, cannot be; the message names them and what can.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 384)

@@ -20,7 +20,7 @@ class LIF(nn.Module):
     A neuron with the input current x[t], the potential h[t], and the leak a = 1 - 1 / tau, fires where h[t] reaches its
     threshold, which is then taken off::
 
-        h[t] = a (h[t-1] - threshold s(h[t-1])) + x[t]           without ``decay_input``
+        h[t] = a (h[t-1] - threshold s(h[t-1])) + x[t]           without decay_input
         h[t] = a (h[t-1] - threshold s(h[t-1])) + x[t] / tau     with it
 
     These are SpikingJelly's ``LIFNode(v_reset=None)`` and, where the leak is learned, ``ParametricLIFNode``. As a

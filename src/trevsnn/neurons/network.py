@@ -115,7 +115,18 @@ class SpikingNetwork(nn.Module):
         return number
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is seen of the top level after each timestep, (T, B, ...); see :meth:`read`."""
+        """What is seen of the top level after each timestep: its spikes, or the state of a level without neurons.
+
+        Args:
+            x: one input (B, ...) for all timesteps, or without ``timesteps`` frames (T, B, ...), floating point. (A
+                :class:`trevsnn.TRevSNN` takes frames as (B, T, ...).)
+
+        Returns:
+            (T, B, ...).
+
+        Raises:
+            ValueError: an unknown ``backprop``, or "reversible", which cannot go back through a reset.
+        """
         return self.read(x, -1)[0]
 
     def read(self, x: Tensor, *levels: int | tuple[int, Callable[[Tensor], Tensor]]) -> list[Tensor]:

@@ -5,7 +5,9 @@ here knows of images, convolutions or spikes: transforms are any modules, states
 
 **The recurrence.** Level l has the state c[l,t] after timestep t, and every level and timestep a transform F[l,t]::
 
-    c[l,t] = alpha[l,t] c[l,t-1] + F[l,t]( o[i,t] for i in lower(l),  o[j,t-1] for j in upper(l),  o[l,t-1] if own(l) )
+    c[l,t] = alpha[l,t] c[l,t-1]
+             + F[l,t]( o[i,t] for i in lower(l),  o[j,t-1] for j in upper(l),
+                       o[l,t-1] if own(l) )
     o[l,t] = g[l](c[l,t])
 
 with levels i < l and j > l, and the input x[t] for level -1. What a level sees is :class:`Sees`: where nothing is said, l-1
@@ -20,7 +22,8 @@ sees of its own earlier state has to be kept for it::
 **Its adjoint.** With the loss L and y[l,t] = dL/dc[l,t], for t = T-1, ..., 0 and in each timestep l = L-1, ..., 0,
 where theta are the parameters of F[l,t] and dx[t] takes the place of y[-1,t]::
 
-    y[i,t]         += (dg/dc)^T (dF[l,t]/do[i,t])^T y[l,t]        likewise y[j,t-1] and y[l,t-1]
+    y[i,t]         += (dg/dc)^T (dF[l,t]/do[i,t])^T y[l,t]
+                       likewise y[j,t-1] and y[l,t-1]
     dL/dtheta      += (dF[l,t]/dtheta)^T y[l,t]
     dL/dalpha[l,t]  = sum y[l,t] c[l,t-1]
     y[l,t-1]       += alpha[l,t] y[l,t]

@@ -15,8 +15,9 @@ class Sees(NamedTuple):
 
     Attributes:
         lower: levels i < l, at the same timestep; -1 stands for the input x[t].
-        upper: levels j > l, at the timestep before; L, above the top level, stands for nothing and is None always.
-        own: whether o[l,t-1] is the last argument.
+        upper: levels j > l, at the timestep before; L, above the top level, stands for nothing and is None always. None of them
+            by default.
+        own: whether o[l,t-1] is the last argument; False by default.
     """
 
     lower: tuple[int, ...]

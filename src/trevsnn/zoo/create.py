@@ -37,8 +37,13 @@ def create_model(
         pretrained: load the trained weights that come with the package or trevsnn-networks. As a new network, and as timm's, it is in training mode.
         features_only: build the network that gives the maps of ``out_indices``, states or spikes by ``output``; see
             :class:`trevsnn.FeatureNet`.
+        out_indices: levels whose maps are given, lowest first, with ``features_only``; None for all.
+        output: "states" (the default) or "spikes", with ``features_only``.
         overrides: fields of :class:`trevsnn.TRevSNNConfig`. Of a pretrained network ``num_classes``, with which its heads are
             new, to be trained, and ``in_chans``, to which its first convolution is adapted; others as the weights have them.
+
+    Returns:
+        The network, in training mode: a :class:`trevsnn.TRevSNN`, or with ``features_only`` a :class:`trevsnn.FeatureNet`.
 
     Raises:
         ValueError: an unknown name or field, or a bad value; or there are no trained weights; or these were trained with

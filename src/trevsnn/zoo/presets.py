@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from trevsnn.errors import UsageError
 
 #: tiny, small and event_tiny are those of the paper; nano is for pictures of 8 to 64 pixels on small machines; the others
-#: are those of the recipes of their names, and come with trained weights, some of them in trevsnn-networks.
+#: are those of the recipes of their names, and come with trained weights, some of them in trevsnn-networks. event_tiny has the
+#: published readout, "last", of which a new network's head sees nothing at T = 8: train it with readout="mean".
 PRESETS: dict[str, dict[str, Any]] = {
     "trevsnn_tiny": {"channels": (64, 128, 256, 384), "timesteps": 4, "kernel_size": 3},
     "trevsnn_small": {"channels": (96, 192, 384, 512), "timesteps": 4, "kernel_size": 5},
