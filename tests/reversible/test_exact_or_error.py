@@ -65,6 +65,47 @@ def test_spikingjelly_s_neurons_keep_their_membrane_and_are_found_out():
         loss_of(Of(neuron.LIFNode())).backward()
 
 
+@pytest.mark.parametrize("timesteps", [1, 3])
+@pytest.mark.parametrize("scale", [0.05, 3.0])
+def test_a_membrane_is_found_out_where_no_spike_tells(scale, timesteps):
+    """Each timestep has a neuron of its own. A weak current never fires, so that both passes give the same value, from potentials
+    that differ, and the surrogate's derivative with them: by 0.1 to 0.2 % of the gradient."""
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    torch.manual_seed(1)
+    modules = [nn.Sequential(nn.Linear(8, 8), neuron.LIFNode(), nn.Linear(8, 8)) for _ in range(timesteps)]
+    frames = [scale * torch.randn(4, 8) for _ in modules]
+    (state,), _ = run([[module] for module in modules], [[0.5]] * timesteps, frames, sees=[Sees((-1,))])
+    with pytest.raises(
+        ReplayError, match=r"at timestep \d \(Sequential\) (left something else|computed another value)"
+    ):
+        state.square().sum().backward()
+
+
+class Caches(nn.Module):
+    """Keeps a mask that it made in its first call, and for others what it last gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.mask, self.last = nn.Linear(4, 4), None, {}
+
+    def forward(self, below):
+        if self.mask is None:
+            self.mask = torch.ones(4).tril()
+        self.last["value"] = torch.tanh(self.linear(below) * self.mask)
+        return self.last["value"]
+
+
+def test_what_is_left_the_same_by_both_passes_is_no_state():
+    module, x = Caches(), torch.randn(5, 4)
+    gradients = []
+    for mode in ("exact", "autograd"):
+        module.zero_grad()
+        (state,), _ = run([[module]] * 3, [[0.5]] * 3, [x] * 3, sees=[Sees((-1,))], backprop=mode)
+        state.square().sum().backward()
+        gradients.append(module.linear.weight.grad.clone())
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
 def test_a_tensor_whose_gradient_would_be_lost_is_refused_at_once():
     gain = torch.ones(4, requires_grad=True)
     for tensor in (gain, gain * 2):

@@ -51,6 +51,7 @@ Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez 
 ``stand_ins``             where its graph begins and ends
 ``circumstances``         what a module reads besides its arguments, and how it reads the same again
 ``checksum``              by what a module is found out that does not compute the same again
+``leftovers``             likewise, by what it leaves in its attributes
 ``precision``             autocast, kept for the backward pass
 ``compiling``             what torch.compile and torch.export are shown of a pass
 ``memory_owner``          whose memory it is, for ``trevsnn measure memory``

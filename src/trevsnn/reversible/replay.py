@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from trevsnn.reversible.checksum import SAMPLE_TOLERANCE, Checksum
 from trevsnn.reversible.circumstances import Circumstances, random_state, random_states
+from trevsnn.reversible.leftovers import Leftovers
 from trevsnn.reversible.stand_ins import Entry, Fence, ReplayError, beginning, leaf_of, leaves_of_graph, stand_ins_of
 from trevsnn.reversible.two_pass import Code, Gradients, Neighbour, SecondPass, View
 
@@ -32,6 +33,13 @@ def refuse_function_transforms() -> None:
             "torch.func transforms cannot go through backprop='exact' or 'reversible', which have a backward pass of their "
             "own: use backprop='autograd'."
         )
+
+
+class Evidence(NamedTuple):
+    """By what a second pass is known to have computed the same: F's value, and what it left in its modules."""
+
+    value: Checksum
+    leftovers: Leftovers
 
 
 class Replay:
@@ -91,6 +99,7 @@ class Replay:
         there = [argument for argument in arguments if argument is not None]
         device = next((tensor.device for tensor in (*there, *self.parameters())), torch.device("cpu"))
         circumstances, before = Circumstances(device, *self.modules), random_states(device)
+        leftovers = Leftovers(self.modules) if self.verify else None
         with torch.enable_grad():
             given = [
                 None if shown is None else Fence.apply(self.name, shown, state)
@@ -106,10 +115,14 @@ class Replay:
         if not all(map(torch.equal, before, random_states(device))):
             circumstances.random = before
         value = value.detach()
-        return value, partial(self.second_pass, circumstances, Checksum(value) if self.verify else None)
+        evidence = None
+        if leftovers is not None:
+            leftovers.note()
+            evidence = Evidence(Checksum(value), leftovers)
+        return value, partial(self.second_pass, circumstances, evidence)
 
     def second_pass(
-        self, circumstances: Circumstances, checksum: Checksum | None,
+        self, circumstances: Circumstances, evidence: Evidence | None,
         seen: Sequence[Neighbour | None], adjoint: Tensor, state: Tensor | None,
     ) -> Gradients:  # fmt: skip
         """See :class:`trevsnn.reversible.SecondPass`; the chain rule is autograd's.
@@ -130,8 +143,9 @@ class Replay:
             random_state(circumstances.random, precision.device),
         ):  # fmt: skip
             value = self._call([beginning(leaf) for leaf in leaves])
-        if checksum is not None:
-            self._verify(checksum, value, exact=all(n is None or n.exact for n in seen))
+            left_the_same = evidence is None or evidence.leftovers.same()
+        if evidence is not None:
+            self._verify(evidence.value, value, left_the_same, exact=all(n is None or n.exact for n in seen))
         if state is not None:
             state.sub_(value.detach())
         if not value.requires_grad:
@@ -195,7 +209,13 @@ class Replay:
                 "be lost: make it a parameter, detach it, or use backprop='autograd'."
             )
 
-    def _verify(self, checksum: Checksum, value: Tensor, *, exact: bool) -> None:
+    def _verify(self, checksum: Checksum, value: Tensor, left_the_same: bool, *, exact: bool) -> None:
+        if exact and not left_the_same and checksum.same(value):
+            raise ReplayError(
+                f"{self.name} left something else in its attributes in the backward pass than in the forward pass, so that its "
+                "gradient may be that of another network: it keeps state outside its buffers, as SpikingJelly's neurons do; "
+                "make it a buffer, or use backprop='autograd'."
+            )
         if exact and not checksum.same(value):
             raise ReplayError(
                 f"{self.name} computed another value in the backward pass than in the forward pass, so that its gradient "

@@ -101,7 +101,7 @@ def _transform(graph: Graph, index: int, t: int, level: FoldedLevel, below: Valu
     step: FoldedStep = level.steps[t]  # type: ignore[assignment]
     potential = _chain(graph, f"{place}_below", step.below, below.spikes() if step.spiking else below)
     for i, (link, state) in enumerate(linked((step.above, *step.further), above)):
-        maps = graph.conv(f"{place}_above{i or ''}", link, state.spikes())
+        maps = graph.conv(f"{place}_above{i or ''}", link, state.spikes())  # type: ignore[arg-type]
         potential = potential.plus(graph.upsampled(maps, potential.shape[1:]), f"{place}_fused{i or ''}")
     # At t = 0 the second block's potential is the state itself.
     names = (f"{place}_block1", f"{place}_transform" if t else f"{place}_state")
