@@ -56,7 +56,8 @@ class DataConfig:
         auto_augment: timm's name of a policy, such as "rand-m9-mstd0.5-inc1"; None for none. Colour pictures only.
         color_jitter: strength of changes of brightness, contrast and saturation where there is no ``auto_augment``.
         erasing: share of the training items with a random rectangle replaced, by noise in pictures, by zeros in events.
-        mixup, cutmix: alphas of timm's mixup and cutmix of training batches; 0 for none.
+        mixup: alpha of timm's mixup of training batches; 0 for none.
+        cutmix: alpha of timm's cutmix of training batches; 0 for none.
         event_mix: alpha of EventMix of training batches of recordings; 0 for none.
         task: what to tell of a recording: its "class", or the "direction" of its time. For the direction every recording
             occurs twice, as it is ("forward") and with its time reversed ("reversed").

@@ -20,7 +20,7 @@ class LIF(nn.Module):
     A neuron with the input current x[t], the potential h[t], and the leak a = 1 - 1 / tau, fires where h[t] reaches its
     threshold, which is then taken off::
 
-        h[t] = a (h[t-1] - threshold s(h[t-1])) + x[t]           without ``decay_input``
+        h[t] = a (h[t-1] - threshold s(h[t-1])) + x[t]           without decay_input
         h[t] = a (h[t-1] - threshold s(h[t-1])) + x[t] / tau     with it
 
     These are SpikingJelly's ``LIFNode(v_reset=None)`` and, where the leak is learned, ``ParametricLIFNode``. As a
@@ -88,7 +88,11 @@ class LIF(nn.Module):
         """F[l,t]: the current, and what the reset took off that is left after the leak.
 
         Args:
-            seen: what the level sees of those below, and last its own spikes of t-1; None at t = 0.
+            seen: what the level sees of those below, and last its own spikes of t-1, in the shape of the layer's
+                output; None at t = 0.
+
+        Returns:
+            In the shape of the layer's output.
         """
         *below, own = seen
         current, rate = self.layer(*below), self.inverse_tau()

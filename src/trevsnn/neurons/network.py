@@ -115,7 +115,18 @@ class SpikingNetwork(nn.Module):
         return number
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is seen of the top level after each timestep, (T, B, ...); see :meth:`read`."""
+        """What is seen of the top level after each timestep; see :meth:`read`.
+
+        Args:
+            x: one input (B, ...), or without ``timesteps`` frames (T, B, ...), T first, while :class:`trevsnn.TRevSNN` takes
+                frames as (B, T, ...); floating point.
+
+        Returns:
+            (T, B, ...).
+
+        Raises:
+            ValueError: an unknown ``backprop``, or "reversible", which cannot go back through a reset.
+        """
         return self.read(x, -1)[0]
 
     def read(self, x: Tensor, *levels: int | tuple[int, Callable[[Tensor], Tensor]]) -> list[Tensor]:

@@ -5,7 +5,9 @@ here knows of images, convolutions or spikes: transforms are any modules, states
 
 **The recurrence.** Level l has the state c[l,t] after timestep t, and every level and timestep a transform F[l,t]::
 
-    c[l,t] = alpha[l,t] c[l,t-1] + F[l,t]( o[i,t] for i in lower(l),  o[j,t-1] for j in upper(l),  o[l,t-1] if own(l) )
+    c[l,t] = alpha[l,t] c[l,t-1] + F[l,t]( o[i,t] for i in lower(l),
+                                           o[j,t-1] for j in upper(l),
+                                           o[l,t-1] if own(l) )
     o[l,t] = g[l](c[l,t])
 
 with levels i < l and j > l, and the input x[t] for level -1. What a level sees is :class:`Sees`: where nothing is said, l-1
@@ -36,6 +38,8 @@ sees what it saw. It inverts for the gradients of alphas alone.
 Sources: the recurrence, Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L) Training
 Memory and O(1) Inference Cost", ICML 2024; reversible residual networks, Gomez et al., NeurIPS 2017.
 
+========================  ==============================================================================================
+module                    what it has
 ========================  ==============================================================================================
 ``recurrence``            :func:`unroll`, the plain reference; :func:`run`
 ``pieces``                the forward and the backward pass of one state

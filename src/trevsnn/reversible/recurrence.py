@@ -87,10 +87,14 @@ def run(
     loss, has no gradient.
 
     Args:
-        transforms, alphas, inputs, states, sees: see :func:`unroll`. A transform is any module, replayed under autograd in
-            the backward pass (:class:`trevsnn.reversible.Replay`), or an object with two passes of its own
+        transforms: see :func:`unroll`. A transform is any module, replayed under autograd in the backward pass
+            (:class:`trevsnn.reversible.Replay`), or an object with two passes of its own
             (:class:`trevsnn.reversible.TwoPass`), such as a :class:`Replay` of a function. Transforms may share modules and
             parameters. Those of a level that is not trained are wrapped in :class:`trevsnn.reversible.Constant`.
+        alphas: see :func:`unroll`.
+        inputs: see :func:`unroll`.
+        states: see :func:`unroll`.
+        sees: see :func:`unroll`.
         views: of each level what modules see of its state, such as the spikes of a neuron; None for a state that is seen
             as it is. Modules are given g(c) in place of c; an object with two passes is given c, or its code, and has
             to look at it through g alone.
@@ -108,8 +112,9 @@ def run(
         The last states ``c[l,T-1]`` (an empty list with ``once``) and the values of the readouts, in their order.
 
     Raises:
-        ValueError, TypeError: arguments that do not fit together; ``reversible`` with a level that sees its own state; a
-            level that changes its shape; a readout that changes the state in place.
+        TypeError: an argument or a readout's value of another type.
+        ValueError: arguments that do not fit together; ``reversible`` with a level that sees its own state; a level that
+            changes its shape; a readout that changes the state in place.
         ReplayError: a module uses a tensor whose gradient would be lost; in the backward pass: it did not compute the same
             again. Its own gradient is not used then; modules of later timesteps may have theirs already.
         ReversibilityError: in the backward pass, before it begins: ``reversible`` with a T and alpha for which its

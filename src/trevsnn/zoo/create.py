@@ -35,10 +35,14 @@ def create_model(
     Args:
         name: a key of ``PRESETS``.
         pretrained: load the trained weights that come with the package or trevsnn-networks. As a new network, and as timm's, it is in training mode.
-        features_only: build the network that gives the maps of ``out_indices``, states or spikes by ``output``; see
-            :class:`trevsnn.FeatureNet`.
+        features_only: build the network that gives the maps of levels, without heads: :class:`trevsnn.FeatureNet`.
+        out_indices: with ``features_only`` the levels whose maps it gives; see :class:`trevsnn.FeatureNet`.
+        output: with ``features_only`` what it gives of them; None for "states"; see :class:`trevsnn.FeatureNet`.
         overrides: fields of :class:`trevsnn.TRevSNNConfig`. Of a pretrained network ``num_classes``, with which its heads are
             new, to be trained, and ``in_chans``, to which its first convolution is adapted; others as the weights have them.
+
+    Returns:
+        The classifier, or with ``features_only`` the network of maps.
 
     Raises:
         ValueError: an unknown name or field, or a bad value; or there are no trained weights; or these were trained with

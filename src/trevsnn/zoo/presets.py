@@ -10,6 +10,8 @@ from trevsnn.errors import UsageError
 
 #: tiny, small and event_tiny are those of the paper; nano is for pictures of 8 to 64 pixels on small machines; the others
 #: are those of the recipes of their names, and come with trained weights, some of them in trevsnn-networks.
+#: ``trevsnn_event_tiny`` is as published: T = 8 with ``readout="last"``, of which a new head sees nothing at first (see
+#: ``readout`` of TRevSNNConfig).
 PRESETS: dict[str, dict[str, Any]] = {
     "trevsnn_tiny": {"channels": (64, 128, 256, 384), "timesteps": 4, "kernel_size": 3},
     "trevsnn_small": {"channels": (96, 192, 384, 512), "timesteps": 4, "kernel_size": 5},

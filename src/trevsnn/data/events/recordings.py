@@ -89,7 +89,23 @@ class Recording:
 
 
 def read_recording(path: Path | str, convention: Convention = UNSTATED) -> Events:
-    """All events of a recording, in the order of time. See :func:`open_recording`."""
+    """All events of a recording, in the order of time.
+
+    The endings that are read: ``.aedat``, ``.aedat4``, ``.bin``, ``.bs3``, ``.csv``, ``.dat``, ``.h5``, ``.hdf5``, ``.npz``, ``.raw``.
+
+    Args:
+        path: a regular file, or a link to one.
+        convention: what the numbers of ``.csv``, ``.h5`` and ``.npz`` mean where the file does not say it.
+
+    Returns:
+        (N,) of a structured dtype: x and y int32, in pixels; t int64, in microseconds; p uint8, 0 darker, 1 brighter.
+
+    Raises:
+        UnreadableError: the file is missing, cut off, empty, too large, or not of its format; its clock was reset, or its times span
+            more than 285 years; or it must be told what its numbers mean.
+        RunError: the file's ending is none of these.
+        UsageError: the library that reads it, of the extra ``events``, is not installed.
+    """
     return open_recording(Path(path), convention).events
 
 
