@@ -119,7 +119,7 @@ def _inside(axes: Axes) -> None:
 LAST, ANCHORED = 7, 1  # float32 and alpha = 0.5 allow six inversions in a row
 MODES = (
     ("exact", "of each state 2 bits an element,\nthe last states in float, and an\nanchor in float now and then (at\nalpha = 0.5 every sixth timestep);\nF is computed again, bit for bit"),
-    ("reversible", "the last states; earlier ones are\ninverted from later ones, and F is\ncomputed again; refused where\nrounding may flip a spike (at\nalpha = 0.5, float32: from T = 7)"),
+    ("reversible", "the last states; earlier ones are\ninverted from later ones, and F is\ncomputed again; refused where\nrounding may flip a spike (at\nalpha = 0.5, float32: from T = 7;\ndrawn at alpha = 1)"),
     ("autograd", "all states, and all maps\ninside of every F"),
 )  # fmt: skip
 

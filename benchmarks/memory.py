@@ -260,7 +260,7 @@ def draw(results: dict[str, Any]) -> None:
         if row["model"] in LINES
         for t, nbytes in row["peak_bytes"].items()
     ]
-    title = f"Memory of a training step, {SIZE} x {SIZE} pixels, float32"
+    title = f"Memory of a training step, {results['slope_batch']} pictures of {SIZE} x {SIZE} pixels, float32"
     figure = memory_picture(points, title, label="name", styles=dict(LINES.values()))
     write_file(DOCS / "images" / "memory-vs-t.png", figure_bytes(figure))
 

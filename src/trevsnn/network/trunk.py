@@ -66,7 +66,11 @@ class Trunk(Freezable):
 
     def set_backprop(self, mode: Backprop) -> None:
         """Choose "exact", in which alone ``keep`` counts, "reversible" or "autograd" for the passes to come; results do not
-        depend on it."""
+        depend on it.
+
+        Raises:
+            ValueError: there is no such mode.
+        """
         choice("backprop", mode, BACKPROP_MODES)
         self._backprop = mode
 

@@ -29,6 +29,8 @@ class Readout(NamedTuple):
         level: l; -1 is the top level.
         seen: give the function what the level's view shows, g(c), in place of c; then a code is all that is kept of c, and
             nothing in ``reversible``, where g's derivative is that on the inverted state.
+
+    ``level`` is -1 and ``seen`` False where nothing is said.
     """
 
     timestep: int

@@ -17,6 +17,10 @@ class Sees(NamedTuple):
         lower: levels i < l, at the same timestep; -1 stands for the input x[t].
         upper: levels j > l, at the timestep before; L, above the top level, stands for nothing and is None always.
         own: whether o[l,t-1] is the last argument.
+
+    ``upper`` is () and ``own`` False where nothing is said. What does not fit is refused by
+    :func:`trevsnn.reversible.run`: TypeError where ``lower`` or ``upper`` is no tuple or list, ValueError where a level is
+    not of those above.
     """
 
     lower: tuple[int, ...]
