@@ -71,4 +71,4 @@ def _text(action: argparse.Action) -> str:
     text = ROLE.sub(r"`\1`", " ".join((action.help or "").split()))
     text = OPTION.sub(r"`\1`", text)
     choices = f" One of {', '.join(f'`{choice}`' for choice in action.choices)}." if action.choices else ""
-    return (text + choices).replace("%%", "%").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return (text + choices).replace("%%", "%").replace("|", "\\|").replace("<", "&lt;")

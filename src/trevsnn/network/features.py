@@ -36,7 +36,7 @@ class FeatureNet(Trunk):
 
     Attributes:
         feature_info: timm's: ``channels()``, ``reduction()`` and ``module_name()`` of the maps.
-        pretrained_cfg: the classifier's.
+        pretrained_cfg (dict[str, Any]): the classifier's, with ``num_classes`` 0.
         left_out: names of the classifier's weights that are not here.
 
     Raises:

@@ -34,6 +34,10 @@ class TRevSNN(Backbone, HubModel):
 
     Args:
         config: see :class:`TRevSNNConfig`; kept as ``model.config``.
+
+    Attributes:
+        pretrained_cfg (dict[str, Any]): input_size, mean, std, crop_pct and so on, as timm's; of networks that come with the
+            package what their weights were trained with.
     """
 
     config_type = TRevSNNConfig

@@ -5,6 +5,8 @@ A spike is a function of the membrane potential alone: the recurrence has the me
 it a LIF neuron, a level of the recurrence.
 
 =============  =========================================================================================================
+module         what it has
+=============  =========================================================================================================
 ``spike``      :class:`Spike`, with a rectangular surrogate; 2 bits for each neuron and timestep
 ``surrogate``  :class:`SurrogateSpike`, with any other surrogate; it keeps the state
 ``fire``       the threshold itself, in which NaN stays NaN

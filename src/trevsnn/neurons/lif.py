@@ -88,7 +88,11 @@ class LIF(nn.Module):
         """F[l,t]: the current, and what the reset took off that is left after the leak.
 
         Args:
-            seen: what the level sees of those below, and last its own spikes of t-1; None at t = 0.
+            seen: what the level sees of those below, and last its own spikes of t-1, in the shape of the layer's
+                output; None at t = 0.
+
+        Returns:
+            In the shape of the layer's output.
         """
         *below, own = seen
         current, rate = self.layer(*below), self.inverse_tau()
