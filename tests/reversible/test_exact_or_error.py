@@ -90,7 +90,7 @@ class Caches(nn.Module):
 
     def forward(self, below):
         if self.mask is None:
-            self.mask = torch.ones(4).tril()
+            self.mask = torch.tensor([1.0, 0, 1, 1])
         self.last["value"] = torch.tanh(self.linear(below) * self.mask)
         return self.last["value"]
 
