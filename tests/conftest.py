@@ -5,9 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import signal
-import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -217,30 +214,6 @@ def shared_data(*names: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path.name} of the real data is not beside the checkout")
     return path
-
-
-def start_two(arguments: list[str], output: str = os.devnull, command: Callable[[list[str]], int] = main) -> list[Any]:
-    """``trevsnn`` with these arguments in two processes, as torchrun starts them; what they print goes to a file."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [FORKSERVER.Process(target=_life, args=(arguments, rank, port, output, command)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    return processes
-
-
-def _life(arguments: list[str], rank: int, port: int, output: str, command: Callable[[list[str]], int]) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none",
-    }  # fmt: skip
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
-    torch.set_num_threads(1)
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    sys.exit(command(arguments))
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,11 @@
 import os
 import runpy
 import signal
+import socket
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,19 @@ def start(arguments: list[str], output: Path | str = os.devnull) -> Any:
     return process
 
 
+def start_two(arguments: list[str], output: str = os.devnull, command: Callable[[list[str]], int] = main) -> list[Any]:
+    """``trevsnn`` with these arguments in two processes, as torchrun starts them; what they print goes to a file."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        FORKSERVER.Process(target=_one_of_two, args=(arguments, rank, port, output, command)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
 def run_program(folder: Path, name: str, *arguments: str) -> list[str]:
     """The lines that a Python program of a folder prints; it has to end well and without a warning to its user."""
     with tempfile.NamedTemporaryFile("r") as output:
@@ -34,8 +49,18 @@ def run_program(folder: Path, name: str, *arguments: str) -> list[str]:
 
 
 def _command(arguments: list[str], output: str) -> None:
+    os.setsid()  # a process group, as a terminal's command is
     _begin(output)
     sys.exit(main(arguments))
+
+
+def _one_of_two(arguments: list[str], rank: int, port: int, output: str, command: Callable[[list[str]], int]) -> None:
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none",
+    }  # fmt: skip
+    _begin(output)
+    sys.exit(command(arguments))
 
 
 def _program(path: str, arguments: tuple[str, ...], output: str) -> None:
@@ -48,7 +73,6 @@ def _program(path: str, arguments: tuple[str, ...], output: str) -> None:
 
 
 def _begin(output: str) -> None:
-    os.setsid()  # a process group, as a terminal's command is
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
     torch.set_num_threads(1)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -15,7 +15,7 @@ from trevsnn.terminal import visible
 # Of Okabe and Ito, "Color Universal Design" (2008); its yellow is too pale for a line on white.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 BLACK, GREY = "#000000", "#6E6E6E"
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)  # the last two without colour
 
 TEXT, TITLE = 12, 13  # points
 LONGEST = 42  # characters of a name
@@ -53,10 +53,10 @@ def plain(axes: Axes, title: str, xlabel: str, ylabel: str = "") -> None:
     axes.grid(alpha=0.25)
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = LONGEST) -> str:
     """A name as it is drawn: letter by letter, and its beginning alone where it is long."""
     name = visible(name)
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def name_lines(axes: Axes, lines: Sequence[Line2D], names: Sequence[str]) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import start_two
 from helpers import TINY_FLOAT16, folder_of_pictures, metrics
+from processes import start_two
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import UsageError

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import start_two
 from helpers import assert_same, folder_of_pictures, metrics
-from processes import start
+from processes import start, start_two
 from trevsnn.cli.main import main
 
 SMALL = [

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from conftest import start_two
 from helpers import assert_same, folder_of_pictures, metrics
-from processes import start
+from processes import start, start_two
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import Interrupted

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from conftest import start_two
 from helpers import SMALL, assert_same, shards_of_folder, train
-from processes import start
+from processes import start, start_two
 from trevsnn.cli.main import main
 
 ITEMS = 200

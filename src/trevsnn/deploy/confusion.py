@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from trevsnn.drawing import TEXT
+from trevsnn.drawing import TEXT, short
 from trevsnn.errors import UsageError
 from trevsnn.files import figure_bytes, write_file
 from trevsnn.terminal import visible
@@ -115,7 +115,7 @@ def confusion_picture(classes: Sequence[str], confusion_KK: NDArray[np.int64], t
     count = len(classes)
     few = count <= NUMBERED
     side = min(max(0.5 * count, 3.0) if few else 0.16 * count + 6, 26)  # inches
-    names = [visible(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…") for name in classes]
+    names = [short(name, LONGEST) for name in classes]
     size = TEXT if few else 8 if count <= 60 else 6.5
     longest = max(map(len, names))
     room = min((0.12 if few else 0.085) * longest, 2.9)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from trevsnn.data.config import DataConfig
 from trevsnn.data.part import About
 from trevsnn.data.sets import is_event
-from trevsnn.drawing import TEXT, TITLE, short
+from trevsnn.drawing import BLUE, TEXT, TITLE, VERMILION, short
 
 SIDE, GAP, HEAD = 1.55, 0.42, 0.5  # inches: of a map, between maps, above them
 SHOWN = 12  # timesteps in the picture at most, evenly spread, the first and the last among them
@@ -44,9 +45,8 @@ def shown_inputs(x: Tensor, config: DataConfig, about: About) -> list[NDArray[np
     if is_event(config):  # white where there are none, vermilion where it grows brighter, blue where darker
         most = float(torch.quantile(frames_TCHW[frames_TCHW > 0], 0.98)) if bool((frames_TCHW > 0).any()) else 1.0
         darker, brighter = (frames_TCHW / most).clamp(0, 1).unbind(1)
-        ink = darker[..., None] * (1 - torch.tensor([0, 114, 178]) / 255) + brighter[..., None] * (
-            1 - torch.tensor([213, 94, 0]) / 255
-        )
+        blue, vermilion = (1 - torch.tensor(to_rgb(colour), dtype=torch.float64) for colour in (BLUE, VERMILION))
+        ink = darker[..., None] * blue + brighter[..., None] * vermilion
         return [frame.numpy() for frame in (1 - ink).clamp(0, 1)]
     mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (about.mean, about.std))
     pictures = (frames_TCHW * std + mean).clamp(0, 1).movedim(1, -1)

@@ -23,7 +23,7 @@ from trevsnn.deploy.int8.engine import SpikeDriven
 from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
 from trevsnn.deploy.quantised import quantise
-from trevsnn.drawing import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, chart, name_lines, plain
+from trevsnn.drawing import BLACK, COLOURS, chart, name_lines, plain
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.model import TRevSNN
 from trevsnn.network.spike import THRESHOLD
@@ -203,7 +203,7 @@ def inference_picture(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     points = sorted((100 * row["rate"], 1e3 * row["latency"]) for row in rows if row["rate"] is not None)
     lines = axes.plot(*zip(*points, strict=True), marker="o", color=BLACK, linewidth=2.5)
     ends = [points[0][0], points[-1][0]]
-    for row, colour in zip(others, cycle((BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)), strict=False):
+    for row, colour in zip(others, cycle(COLOURS[:-2]), strict=False):
         lines += axes.plot(ends, [1e3 * row["latency"]] * 2, linestyle="--", color=colour)
     axes.set(ylim=(0, None))
     plain(axes, title, "firing rate of hidden neurons, %", "ms per item")

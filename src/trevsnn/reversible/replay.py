@@ -143,9 +143,10 @@ class Replay:
             random_state(circumstances.random, precision.device),
         ):  # fmt: skip
             value = self._call([beginning(leaf) for leaf in leaves])
-            left_the_same = evidence is None or evidence.leftovers.same()
+            exact = all(n is None or n.exact for n in seen)
+            left_the_same = evidence is None or not exact or evidence.leftovers.same()
         if evidence is not None:
-            self._verify(evidence.value, value, left_the_same, exact=all(n is None or n.exact for n in seen))
+            self._verify(evidence.value, value, left_the_same, exact=exact)
         if state is not None:
             state.sub_(value.detach())
         if not value.requires_grad:
@@ -210,17 +211,17 @@ class Replay:
             )
 
     def _verify(self, checksum: Checksum, value: Tensor, left_the_same: bool, *, exact: bool) -> None:
-        if exact and not left_the_same and checksum.same(value):
-            raise ReplayError(
-                f"{self.name} left something else in its attributes in the backward pass than in the forward pass, so that its "
-                "gradient may be that of another network: it keeps state outside its buffers, as SpikingJelly's neurons do; "
-                "make it a buffer, or use backprop='autograd'."
-            )
         if exact and not checksum.same(value):
             raise ReplayError(
                 f"{self.name} computed another value in the backward pass than in the forward pass, so that its gradient "
                 "would be that of another network: it keeps state outside its buffers, draws random numbers that torch "
                 "does not, or uses an operation that is not deterministic; change that, or use backprop='autograd'."
+            )
+        if not left_the_same:
+            raise ReplayError(
+                f"{self.name} left something else in its attributes in the backward pass than in the forward pass, so that its "
+                "gradient may be that of another network: it keeps state outside its buffers, as SpikingJelly's neurons do; "
+                "make it a buffer, or use backprop='autograd'."
             )
         if not exact and not (distance := checksum.distance(value)) <= SAMPLE_TOLERANCE:
             raise ReplayError(
