@@ -1,5 +1,6 @@
 """Small runs, and what may have happened to them since."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -28,3 +29,19 @@ def change_by_hand(run: Path, old: str, new: str) -> None:
     file = run / "config.yaml"
     assert file.read_text().count(old) >= 1
     file.write_text(file.read_text().replace(old, new, 1))
+
+
+def put_in_place_of(path: Path, kind: str, outside: Path) -> None:
+    """Replace a file by a link to its content outside, by a pipe, by itself with 500,000 letters more, or by a terabyte of nothing."""
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "link":
+        outside.write_bytes(content)
+        path.symlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "large":
+        path.write_bytes(content + b"#" * 500_000)
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)

@@ -1,10 +1,10 @@
 """Configs that somebody else wrote."""
 
-import os
 import sys
 
 import pytest
 
+from runs import put_in_place_of
 from trevsnn.cli.main import main
 from trevsnn.errors import RunError, UsageError
 from trevsnn.run.config import parse_config
@@ -41,16 +41,7 @@ def test_a_config_that_never_ends_or_names_other_files_or_classes_is_refused(sen
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "large"])
 def test_a_config_is_a_regular_file_of_its_size(sent, tmp_path, kind):
-    path = sent / "config.yaml"
-    text = path.read_text()
-    path.unlink()
-    if kind == "link":
-        (tmp_path / "outside").write_text(text)
-        path.symlink_to(tmp_path / "outside")
-    elif kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.write_text(text + "#" * 500_000)
+    put_in_place_of(sent / "config.yaml", kind, tmp_path / "outside")
     with pytest.raises(RunError, match=r"config\.yaml is damaged|is no run: it holds no config.yaml"):
         load_run(sent, "last")
 

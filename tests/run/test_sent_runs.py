@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from helpers import picture
+from runs import put_in_place_of
 from trevsnn import TRevSNN
 from trevsnn.cli.main import main
 from trevsnn.errors import RunError
@@ -49,17 +50,7 @@ def test_a_manifest_names_the_files_of_a_checkpoint_alone(sent, name):
 @pytest.mark.parametrize("name", ["manifest.json", "state.json", "model.safetensors", "state.safetensors"])
 @pytest.mark.parametrize("kind", ["link", "pipe", "sparse"])
 def test_a_checkpoint_holds_regular_files_of_its_size(sent, tmp_path, name, kind):
-    path = latest(sent) / name
-    content = path.read_bytes()
-    path.unlink()
-    if kind == "link":
-        (tmp_path / "outside").write_bytes(content)
-        path.symlink_to(tmp_path / "outside")
-    elif kind == "pipe":
-        os.mkfifo(path)
-    else:
-        with path.open("wb") as file:
-            file.truncate(2**40)
+    put_in_place_of(latest(sent) / name, kind, tmp_path / "outside")
     said = {"link": "is a link", "pipe": "no regular file", "sparse": "1,099,511,627,776 bytes"}[kind]
     with pytest.raises(RunError, match=rf"is damaged \(({name}: )?it .*{said}|is damaged \(.*{said}"):
         load_run(sent, "last")

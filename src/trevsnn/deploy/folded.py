@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from timm.layers import ScaledStdConv2d
@@ -55,17 +56,28 @@ class FoldedTRevSNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W), float, to logits (B, K)."""
+        inputs = [self.encoder(x)] * self.config.timesteps if self.config.input == "image" else list(x.unbind(1))
+        states = self.read_states(inputs, lambda _, level, t: partial(level, t), lambda _, level, t: level.alpha(t))
+        return self.head([self.head.pool(state) for state in states])
+
+    def read_states(
+        self, inputs: Sequence[Any], transform: Callable[[int, FoldedLevel, int], Callable[..., Any]],
+        alpha: Callable[[int, FoldedLevel, int], Any],
+    ) -> Iterator[Any]:  # fmt: skip
+        """The top level's state after every timestep that the head reads: tensors, or whatever stands for them in a graph.
+
+        Args:
+            inputs: x[t], of every timestep.
+            transform: from l, the level and t to F[l,t], a function of what it sees.
+            alpha: likewise to alpha[l,t] of t >= 1, by which a state is multiplied; None for 1.
+        """
+        levels: list[tuple[int, FoldedLevel]] = list(enumerate(self.levels))  # type: ignore[arg-type]
         timesteps = range(self.config.timesteps)
-        inputs = [self.encoder(x)] * len(timesteps) if self.config.input == "image" else list(x.unbind(1))
-        levels: list[FoldedLevel] = list(self.levels)  # type: ignore[arg-type]
-        transforms = [[partial(level, t) for level in levels] for t in timesteps]
-        alphas = [None if t == 0 else [level.alpha(t) for level in levels] for t in timesteps]
-        rates = [
-            self.head.pool(states[-1])
-            for t, states in enumerate(unroll(transforms, alphas, inputs, sees=sees_of(self.config)))
-            if t in self.config.read_timesteps
-        ]
-        return self.head(rates)
+        transforms = [[transform(index, level, t) for index, level in levels] for t in timesteps]
+        alphas = [None if t == 0 else [alpha(index, level, t) for index, level in levels] for t in timesteps]
+        for t, states in enumerate(unroll(transforms, alphas, inputs, sees=sees_of(self.config))):
+            if t in self.config.read_timesteps:
+                yield states[-1]
 
 
 class FoldedLevel(nn.Module):

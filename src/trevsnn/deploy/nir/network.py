@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,6 @@ from trevsnn.deploy.nir.graph import Alpha, Graph, Value
 from trevsnn.errors import UsageError
 from trevsnn.network.blocks import linked
 from trevsnn.network.encoders import AnnealedLeakyReLU
-from trevsnn.network.transform import sees_of
-from trevsnn.reversible import unroll
 
 
 def to_nir(
@@ -59,13 +57,11 @@ def to_nir(
         inputs = [graph.convolved(f"frame{t}", selected[t].copy(), x) for t in timesteps]
     else:
         inputs = [_chain(graph, "encoder", folded.encoder, x)] * len(timesteps)
-    levels: list[FoldedLevel] = list(folded.levels)  # type: ignore[arg-type]
-    transforms = [[partial(_transform, graph, i, t, level) for i, level in enumerate(levels)] for t in timesteps]
-    alphas = [None if t == 0 else [_alpha(i, t, level) for i, level in enumerate(levels)] for t in timesteps]
-    rates: list[Value] = []
-    for t, states in enumerate(unroll(transforms, alphas, inputs, sees=sees_of(config))):  # type: ignore[arg-type]
-        if t in config.read_timesteps:
-            rates.append(_rates(graph, folded.head, states[-1], f"head_t{t}"))  # type: ignore[arg-type]
+    states: Iterator[Value] = folded.read_states(
+        inputs, lambda index, level, t: partial(_transform, graph, index, level, t), _alpha
+    )
+    read = zip(config.read_timesteps, states, strict=True)
+    rates = [_rates(graph, folded.head, state, f"head_t{t}") for t, state in read]
     logits = _logits(graph, folded.head, rates)
     graph.add("output", nir.Output(np.array(logits.shape)), logits, logits.shape)
     metadata = dict(properties or {}) | ({} if fingerprint is None else {FINGERPRINT: fingerprint})
@@ -82,7 +78,7 @@ def nir_file(graph: Any) -> bytes:
     return content.getvalue()
 
 
-def _alpha(index: int, t: int, level: FoldedLevel) -> Alpha | None:
+def _alpha(index: int, level: FoldedLevel, t: int) -> Alpha | None:
     alpha = level.alpha(t)
     return None if alpha is None else Alpha(alpha.numpy(), f"level{index}_t{t}_decay")
 
@@ -95,7 +91,7 @@ def _chain(graph: Graph, name: str, module: nn.Module, x: Value) -> Value:
     return x
 
 
-def _transform(graph: Graph, index: int, t: int, level: FoldedLevel, below: Value, *above: Value | None) -> Value:
+def _transform(graph: Graph, index: int, level: FoldedLevel, t: int, below: Value, *above: Value | None) -> Value:
     """F[l,t](below, above)."""
     place = f"level{index}_t{t}"
     step: FoldedStep = level.steps[t]  # type: ignore[assignment]

@@ -7,7 +7,7 @@ each output channel of PW2 and of the stem, and for all channels together where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,6 @@ from trevsnn.deploy.onnx.roles import write_role
 from trevsnn.files import write_file
 from trevsnn.network.blocks import linked
 from trevsnn.network.spike import THRESHOLD
-from trevsnn.network.transform import sees_of
-from trevsnn.reversible import unroll
 
 OPSET, IR_VERSION = 21, 10  # of ONNX Runtime from 1.18 on
 
@@ -206,14 +204,11 @@ def _build(graph: _Network, folded: FoldedTRevSNN, calibration: Tensor) -> Map:
     else:
         indices = [graph.constant(np.int64(t)) for t in timesteps]
         inputs = [graph.add("Gather", x.size, x.name, index, axis=1) for index in indices]
-    levels: list[FoldedLevel] = list(folded.levels)  # type: ignore[arg-type]
-    transforms = [[partial(graph.level, level, t) for level in levels] for t in timesteps]
-    alphas = [None if t == 0 else [Alpha.of(level.alpha(t)) for level in levels] for t in timesteps]
-    rates, divisor = [], folded.head.divisor
-    for t, states in enumerate(unroll(transforms, alphas, inputs, sees=sees_of(folded.config))):  # type: ignore[arg-type]
-        top: Map = states[-1]  # type: ignore[assignment]
-        if t in folded.config.read_timesteps:
-            rates.append(graph.rates(graph.spikes_of(top) if divisor == 1 else graph.spikes(top, divisor)))
+    divisor = folded.head.divisor
+    states: Iterator[Map] = folded.read_states(
+        inputs, lambda _, level, t: partial(graph.level, level, t), lambda _, level, t: Alpha.of(level.alpha(t))
+    )
+    rates = [graph.rates(graph.spikes_of(top) if divisor == 1 else graph.spikes(top, divisor)) for top in states]
     return graph.head(folded.head, rates)
 
 
