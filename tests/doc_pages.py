@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
 
-_BLOCK = re.compile(r"(<!-- long -->\n+)?^( *)```(\w*)([^\n]*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"(?<!-)\btrevsnn (?:train|evaluate|predict|export|stream|measure|data)\b[^#`|]*")
 
 
@@ -27,12 +27,10 @@ class Block(NamedTuple):
     Attributes:
         language: as it stands after the fence; "" for none.
         text: without the fences.
-        long: whether the line above it is ``<!-- long -->``.
     """
 
     language: str
     text: str
-    long: bool
 
 
 @cache
@@ -42,14 +40,13 @@ def read(page: str) -> str:
     return re.sub(r'^--8<-- "(.+)"$', lambda shown: (ROOT / shown[1]).read_text(), text, flags=re.MULTILINE)
 
 
-def blocks(page: str, language: str) -> list[Block]:
-    """Its blocks in a language, but for those that show a file of the repository."""
-    found = (
-        Block(lang, dedent(text), bool(long))
-        for long, _, lang, rest, text in _BLOCK.findall(read(page))
-        if "title=" not in rest
-    )
-    return [block for block in found if block.language == language]
+def blocks(page: str, *languages: str) -> list[Block]:
+    """Its blocks in these languages, but for those that show a file of the repository."""
+    return [
+        Block(language, dedent(text))
+        for _, language, rest, text in _BLOCK.findall(read(page))
+        if language in languages and "title=" not in rest
+    ]
 
 
 def prose(page: str) -> str:

@@ -1,7 +1,6 @@
 """What the README and the pages of docs/ show runs as it stands, and their links lead somewhere.
 
-Python blocks of a page are run in order, in one namespace. Where the line above one is ``<!-- long -->``, its page runs with
-``pytest -m long tests/test_docs.py`` alone.
+Python blocks of a page are run in order, in one namespace. :mod:`test_start_pages` runs the commands of the first pages, too.
 """
 
 import json
@@ -129,11 +128,7 @@ RUN_ABOVE = {
     "README.md", "docs/do/own-modules.md", "docs/do/backbone.md", "docs/do/fine-tune.md",
     "docs/do/lif-networks.md", "docs/do/stream.md", "docs/do/deploy.md", "docs/do/shards.md", "docs/do/look-at-recordings.md",
 }  # fmt: skip
-OTHERS = [
-    pytest.param(page, marks=pytest.mark.long if any(block.long for block in blocks(page, "python")) else ())
-    for page in PAGES
-    if page not in RUN_ABOVE and blocks(page, "python")
-]
+OTHERS = [page for page in PAGES if page not in RUN_ABOVE and blocks(page, "python")]
 
 
 @pytest.mark.parametrize("page", OTHERS)
