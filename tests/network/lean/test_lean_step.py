@@ -47,7 +47,13 @@ def assert_same_spikes(first, again):
 
 @pytest.mark.parametrize(
     ("timesteps", "images", "dtype"),
-    [(4, 1, torch.float64), (4, 7, torch.float64), (32, 3, torch.float64), (4, 3, torch.float32), (32, 7, torch.float32)],
+    [
+        (4, 1, torch.float64),
+        (4, 7, torch.float64),
+        (32, 3, torch.float64),
+        (4, 3, torch.float32),
+        (32, 7, torch.float32),
+    ],
 )
 def test_exact_recomputes_the_same_spikes_and_has_the_gradients_of_autograd(
     small_model, device, monkeypatch, timesteps, images, dtype
