@@ -30,7 +30,7 @@ def test_footprint_of_a_layer_whose_tensors_one_can_count():
     ],
 )  # fmt: skip
 def test_fake_tensors_give_the_bytes_of_real_ones(mode, precision, options):
-    config = TRevSNNConfig(**{**vars(SMALL), "backprop": mode, "timesteps": 3, **options})
+    config = TRevSNNConfig(**{**vars(SMALL), "channels": (4, 8, 8), "backprop": mode, "timesteps": 2, **options})
     step = TrainingStep(batch=3, size=16, precision=precision)
     real, fake = measure_memory(config, step), measure_memory(config, step, fake=True)
     for name in ("after_forward", "peak"):
@@ -53,14 +53,12 @@ def test_parts_are_what_they_are_called():
 
 def test_anchors_are_counted_where_alpha_calls_for_them():
     config = TRevSNNConfig(channels=(4, 8), timesteps=16, num_classes=5, in_chans=1, encoder_stride=1)
-    at_16 = measure_memory(config, TrainingStep(batch=2, size=16), fake=True)
+    at_16 = measure_memory(config, TrainingStep(batch=2, size=16))
     assert at_16["after_forward"]["anchors"] == 2 * 4 * (4 + 8) * 16**2
 
 
 def test_slopes():
-    found = measure_slopes(
-        SMALL, TrainingStep(batch=4, size=16), modes=["exact", "reversible"], timesteps=[2, 3], fake=True
-    )
+    found = measure_slopes(SMALL, TrainingStep(batch=4, size=16), modes=["exact", "reversible"], timesteps=[2, 3])
     assert [(row["backprop"], row["timesteps"]) for row in found["rows"]] == [
         ("exact", 2), ("exact", 3), ("reversible", 2), ("reversible", 3),
     ]  # fmt: skip
@@ -77,7 +75,7 @@ def test_a_graphics_card_one_does_not_have_has_its_slices():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     big = TrainingStep(batch=64, size=64, device="cuda", precision="bf16-mixed")
-    config = TRevSNNConfig(**{**vars(SMALL), "timesteps": 1})
+    config = TRevSNNConfig(channels=(4, 8), timesteps=1, num_classes=5, in_chans=1, encoder_stride=1)
     card = measure_memory(config, big, fake=True)
     processor = measure_memory(config, TrainingStep(batch=64, size=64, precision="bf16-mixed"), fake=True)
     assert card["device"] == "cuda"

@@ -34,7 +34,7 @@ def plain_maps(model, x, levels, output):
 
 
 @pytest.mark.parametrize("mode", BACKPROP_MODES)
-@pytest.mark.parametrize("timesteps", [1, 2, 4])
+@pytest.mark.parametrize("timesteps", [1, 4])  # an odd number and an even one: each choice of levels has both outputs
 @pytest.mark.parametrize("options", [{}, {"input": "event", "links": "all"}], ids=["image", "event"])
 def test_gradients_are_those_of_autograd(small_model, device64, mode, timesteps, options):
     """On the whole network, for every choice of levels; its other parameters have none."""
@@ -59,21 +59,21 @@ def test_gradients_are_those_of_autograd(small_model, device64, mode, timesteps,
 def test_live_bytes_of_each_further_timestep(small_model, device, mode, output):
     """Two bits for each element of a state, mean and variance of each link, and the bounded alphas, as in a classifier."""
     totals = {}
-    for timesteps in (4, 8):
+    for timesteps in (2, 4):
         model = small_model(timesteps=timesteps, alpha=1.0, backprop=mode)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "alphas" in name:
                     parameter.fill_(1.0)  # needs no float anchors, which count apart
         net = FeatureNet(model, (1, 2, 3), output)
-        x = torch.randn(4, 3, 32, 32, device=device)
+        x = torch.randn(4, 3, 16, 16, device=device)
         with LiveBytes([x, *net.parameters(), *net.buffers()]) as tracker:
             maps = net(x)
             totals[timesteps] = tracker.total()
         assert len(maps) == 3
-    elements = 4 * (4 * 32**2 + 8 * 16**2 + 8 * 8**2 + 12 * 8**2)
+    elements = 4 * (4 * 16**2 + 8 * 8**2 + 8 * 4**2 + 12 * 4**2)
     channels = 2 * 4 * (8 + 8 + 12 + 4 + 8 + 8) + 4 * (4 + 8 + 8 + 12)
-    slope = (totals[8] - totals[4]) / 4
+    slope = (totals[4] - totals[2]) / 2
     if mode == "exact":
         assert 8 * (slope - channels) / elements == 2
     else:

@@ -38,7 +38,7 @@ def both_passes(step, shared, seen, adjoint, precision, kernels):
 def test_a_step_by_kernels_is_that_of_plain_operations(kernel_device, low, projection, size):
     step, shared, *seen = step_and_inputs(torch.float32, projection=projection, kernel_size=size)
     step.to(kernel_device), shared.to(kernel_device)
-    seen, adjoint = [x[:2].to(kernel_device) for x in seen], torch.randn(2, 5, 5, 6).to(kernel_device)
+    seen, adjoint = [x[:1].to(kernel_device) for x in seen], torch.randn(1, 5, 5, 6).to(kernel_device)
     precision = Precision(kernel_device, True, low)
     plain, ours = (both_passes(step, shared, seen, adjoint, precision, kind) for kind in ("eager", "triton"))
     assert torch.equal(ours[1], ours[0])  # both passes see the same spikes
@@ -197,9 +197,8 @@ def test_what_kernels_keep_is_what_was_counted_on(kernel_device, low, monkeypatc
     with LiveStorage([x, *model.parameters(), *model.buffers()]) as tracker:
         with torch.autocast(kernel_device.type, low):
             loss = model(x).sum()
-        kept = tracker.live()["kept"]
-        loss.backward()
-    assert kept == needed
+        assert tracker.live()["kept"] == needed
+        del loss  # its backward pass takes the interpreter long, and others have it
 
 
 @pytest.mark.parametrize("widest", [128, 4])

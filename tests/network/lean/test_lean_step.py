@@ -45,9 +45,16 @@ def assert_same_spikes(first, again):
     assert 0.05 < float(torch.stack(rates).mean()) < 0.95  # the comparison is of something
 
 
-@pytest.mark.parametrize("timesteps", [4, 32])
-@pytest.mark.parametrize("images", [1, 3, 7])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("timesteps", "images", "dtype"),
+    [
+        (4, 1, torch.float64),
+        (4, 7, torch.float64),
+        (32, 3, torch.float64),
+        (4, 3, torch.float32),
+        (32, 7, torch.float32),
+    ],
+)
 def test_exact_recomputes_the_same_spikes_and_has_the_gradients_of_autograd(
     small_model, device, monkeypatch, timesteps, images, dtype
 ):
@@ -120,8 +127,9 @@ def test_exact_is_finite_and_right_wherever_autograd_is_in_float16(device, scale
         assert (ours - reference).norm() < 4 * torch.finfo(torch.float16).eps * reference.norm()
 
 
-@pytest.mark.parametrize("mode", ["exact", "reversible"])
-@pytest.mark.parametrize("low", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("mode", "low"), [("exact", None), ("exact", torch.bfloat16), ("exact", torch.float16), ("reversible", None)]
+)
 def test_two_runs_of_one_training_step_have_the_same_bits(small_model, device, deterministic, mode, low):
     x, target = torch.randn(7, 1, 16, 16).to(device), torch.randint(5, (7,)).to(device)
     found = []
