@@ -12,7 +12,7 @@ from conftest import worst
 from trevsnn import TRevSNN, TRevSNNConfig, deep_supervision_loss
 from trevsnn.network.blocks import Link
 
-BATCH, CLASSES = 5, 4
+BATCH, CLASSES = 3, 4
 
 
 pytestmark = pytest.mark.usefixtures("float64")

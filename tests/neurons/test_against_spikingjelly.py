@@ -15,6 +15,8 @@ from spikingjelly.activation_based.model import sew_resnet  # noqa: E402
 from spikingjelly.activation_based.model import spikformer as jelly_spikformer  # noqa: E402
 
 SETTINGS = [{"decay_input": decay, "detach_reset": detach} for decay in (False, True) for detach in (False, True)]
+#: For networks: the number of timesteps, and how their neurons are set.
+CASES = [(1, SETTINGS[0]), *((4, settings) for settings in SETTINGS[:3]), (16, SETTINGS[3])]
 
 
 def theirs(kind=neuron.LIFNode, **settings):
@@ -178,8 +180,7 @@ def test_the_end_of_the_window_is_ours_and_not_theirs():
     assert other.tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("timesteps", [1, 4, 16])
+@pytest.mark.parametrize(("timesteps", "settings"), CASES)
 def test_vgg_with_batch_statistics_of_each_timestep(timesteps, settings):
     ours = lively(vgg((4, 6, 8), 3, 5, timesteps, partial(LIF, **settings)))
 
@@ -193,10 +194,7 @@ def test_vgg_with_batch_statistics_of_each_timestep(timesteps, settings):
     compare(ours, reference, lambda x: one_after_another(reference, [x] * timesteps), pictures(12))
 
 
-@pytest.mark.parametrize(
-    ("timesteps", "settings"),
-    [(1, SETTINGS[0]), (4, SETTINGS[0]), (4, SETTINGS[1]), (4, SETTINGS[2]), (16, SETTINGS[3])],
-)
+@pytest.mark.parametrize(("timesteps", "settings"), CASES)
 def test_sew_resnet18_with_batch_statistics_of_each_timestep(timesteps, settings):
     ours = lively(sew_resnet18(3, 5, timesteps, neuron=partial(LIF, **settings)))
     reference = sew_resnet.sew_resnet18(
@@ -210,8 +208,7 @@ def test_sew_resnet18_with_batch_statistics_of_each_timestep(timesteps, settings
     compare(ours, reference, lambda x: one_after_another(reference, [x] * timesteps), pictures(32))
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("timesteps", [1, 4, 16])
+@pytest.mark.parametrize(("timesteps", "settings"), CASES)
 def test_spikformer(timesteps, settings):
     """In evaluation, since SpikingJelly's model normalises over all timesteps together. Attention to nothing gives a
     potential of exactly 0, an end of the window, where the surrogates differ: here the ends do not belong to ours either."""
