@@ -61,7 +61,7 @@ def measure_inference(
         ``items_per_second`` in batches of ``batch``, ``batch`` and ``threads``.
 
     Raises:
-        UsageError: the extra ``deploy`` is not installed.
+        UsageError: the extra ``deploy`` is not installed, or of image networks ``bench``.
         ValueError: there are not as many ``level_rates`` as levels.
     """
     levels = len(config.channels)
