@@ -14,8 +14,8 @@ from trevsnn import TRevSNN
 from trevsnn.cli.main import main
 from trevsnn.deploy.fingerprint import fingerprint_of
 from trevsnn.deploy.folded import fold
+from trevsnn.deploy.onnx.float32 import export_float32
 from trevsnn.deploy.onnx.int8 import export_integer
-from trevsnn.deploy.onnx.model import export_onnx
 from trevsnn.errors import RunError
 from trevsnn.network.packing import pack
 from trevsnn.run.load import load_run
@@ -149,7 +149,7 @@ def damaged(exported, tmp_path):
 @pytest.mark.parametrize(
     ("engine", "name", "write"),
     [
-        ("onnx", "model.onnx", export_onnx),
+        ("onnx", "model.onnx", export_float32),
         ("onnx-int8", "model-int8.onnx", export_integer),
         ("spikes", "model-int8.onnx", export_integer),
     ],
@@ -157,7 +157,8 @@ def damaged(exported, tmp_path):
 def test_an_onnx_file_of_another_model_is_said(exported, tmp_path, capsys, engine, name, write):
     folder = damaged(exported, tmp_path)
     other = trained_like(in_chans=1).float()
-    write(fold(other), torch.randn(2, 1, 8, 8), folder / name, fingerprint_of(other))
+    items = () if write is export_float32 else (torch.randn(2, 1, 8, 8),)
+    write(fold(other), *items, folder / name, fingerprint_of(other))
     picture = tmp_path / "digit.png"
     Image.new("L", (8, 8)).save(picture)
     assert main(["predict", str(folder), str(picture), "--engine", engine]) == 1
@@ -224,9 +225,9 @@ def test_wrong_usage_of_export(run, exported, capsys, tmp_path):
 
 
 def test_a_missing_extra_names_the_line_that_installs_it(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     assert main(["export", str(run), "--out", str(tmp_path / "x")]) == 2
-    assert "onnxscript is not installed: pip install 'trevsnn[deploy]'" in capsys.readouterr().err
+    assert "onnx is not installed: pip install 'trevsnn[deploy]'" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 

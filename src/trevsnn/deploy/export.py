@@ -39,8 +39,9 @@ from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.items import Items, items_of
 from trevsnn.deploy.nir.network import nir_file, to_nir
 from trevsnn.deploy.nir.runner import NirModel
+from trevsnn.deploy.onnx.float32 import export_float32
 from trevsnn.deploy.onnx.int8 import export_integer
-from trevsnn.deploy.onnx.model import OnnxModel, batch_axis, export_onnx
+from trevsnn.deploy.onnx.model import OnnxModel
 from trevsnn.deploy.onnx.properties import properties_of
 from trevsnn.deploy.quantised import load_quantised, quantise, save_quantised
 from trevsnn.errors import RunError, UsageError
@@ -152,7 +153,7 @@ def _export_forms(
     forms: dict[str, Callable[[Tensor], Tensor]] = {}
     formats = FORMATS if formats is None else formats
     if "onnx" in formats:
-        export_onnx(folded, None, folder / "model.onnx", fingerprint, properties)
+        export_float32(folded, folder / "model.onnx", fingerprint, properties)
         forms["onnx"] = OnnxModel(folder / "model.onnx", model)
     if "torch" in formats:
         forms["torch.export"] = _export_torch(folded, items.x[:2], folder / "model.pt2")
@@ -186,7 +187,7 @@ def _compare(name: str, logits: Tensor, reference: Tensor) -> Comparison:
 
 def _export_torch(folded: FoldedTRevSNN, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
     """Write the network as a program of torch.export; what that file computes."""
-    program = torch.export.export(folded, (example,), dynamic_shapes=batch_axis())
+    program = torch.export.export(folded, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         content = io.BytesIO()

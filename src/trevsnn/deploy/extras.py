@@ -1,4 +1,4 @@
-"""Libraries of the optional extras ``deploy`` and ``nir``."""
+"""Libraries of optional extras."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from trevsnn.deploy.upsampling import fuse_any_size, has_free_size
 from trevsnn.network.blocks import Expand, Level, LevelStep, Link, PointwiseDepthwise, fuse, linked
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder
@@ -123,8 +122,7 @@ class FoldedStep(nn.Module):
         """(B, C, H, W), of the states, or input, of the levels below and above."""
         links = linked((self.above, *self.further), above)
         potential = self.below(inference_spike(below) if self.spiking else below)
-        maps = [link(inference_spike(state)) for link, state in links]
-        potential = fuse_any_size(potential, *maps) if has_free_size(potential) else fuse(potential, *maps)
+        potential = fuse(potential, *(link(inference_spike(state)) for link, state in links))
         potential = potential + _project(self.project1, _expand(self.expand1, potential))
         return potential + _project(shared, _expand(self.expand2, potential))
 

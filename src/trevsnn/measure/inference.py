@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import tempfile
 import time
@@ -20,8 +21,9 @@ from torchvision.models import resnet18
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.folded import FoldedTRevSNN, fold
 from trevsnn.deploy.int8.engine import SpikeDriven
+from trevsnn.deploy.onnx.float32 import export_float32
 from trevsnn.deploy.onnx.int8 import export_integer
-from trevsnn.deploy.onnx.model import OnnxModel, export_onnx
+from trevsnn.deploy.onnx.model import OnnxModel
 from trevsnn.deploy.quantised import quantise
 from trevsnn.drawing import BLACK, COLOURS, chart, name_lines, plain
 from trevsnn.network.config import TRevSNNConfig
@@ -59,7 +61,7 @@ def measure_inference(
         ``items_per_second`` in batches of ``batch``, ``batch`` and ``threads``.
 
     Raises:
-        UsageError: the extra ``deploy`` is not installed.
+        UsageError: the extra ``deploy`` is not installed, or of image networks ``bench``.
         ValueError: there are not as many ``level_rates`` as levels.
     """
     levels = len(config.channels)
@@ -103,7 +105,7 @@ def _make(name: str, model: TRevSNN, example: Tensor, folder: Path) -> Callable[
     if name == "onnx-int8":
         export_integer(folded, example, folder / "model-int8.onnx")
         return OnnxModel(folder / "model-int8.onnx")
-    export_onnx(folded, example, folder / "model.onnx")
+    export_float32(folded, folder / "model.onnx")
     return OnnxModel(folder / "model.onnx")
 
 
@@ -142,12 +144,25 @@ def _resnet(
     if config.in_chans != 3:
         model.conv1 = nn.Conv2d(config.in_chans or 0, 64, 7, 2, 3, bias=False)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    export_onnx(model, example, folder / "resnet18.onnx")
+    _export_onnx(model, example, folder / "resnet18.onnx")
     networks = {"resnet18": model, "resnet18, onnx": OnnxModel(folder / "resnet18.onnx")}
     if integer:
         _quantise_onnx(folder / "resnet18.onnx", folder / "resnet18-int8.onnx", example)
         networks["resnet18, onnx-int8"] = OnnxModel(folder / "resnet18-int8.onnx")
     return networks
+
+
+def _export_onnx(model: nn.Module, example: Tensor, path: Path) -> None:
+    """Another network's ONNX file, with a batch of any size, by PyTorch's exporter."""
+    require("onnxscript", "bench")
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they report every stage and every node they simplify
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model, (example,), path, dynamo=True, external_data=False, input_names=["input"], output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
+        )  # fmt: skip
 
 
 def _quantise_onnx(path: Path, out: Path, calibration: Tensor) -> None:

@@ -119,7 +119,7 @@ def test_the_threshold_is_the_network_s(value, divisor):
 )
 def test_codes_are_upsampled_as_the_network_upsamples(before, after, operators):
     graph = Graph()
-    made = graph.upsampled(Map(graph, "codes", before), after)
+    made = graph.upsampled_codes(Map(graph, "codes", before), after)
     assert [node.op_type for node in graph.nodes] == operators
     assert made.size == after
     info = onnx.helper.make_tensor_value_info

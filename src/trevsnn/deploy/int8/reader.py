@@ -114,6 +114,6 @@ class Reader:
 
     def threshold(self, node: Any) -> np.float32:
         """The least potential that fires: QuantizeLinear's scale is the float32 before twice the threshold
-        (:meth:`trevsnn.deploy.onnx.graph.Graph.spikes`)."""
+        (:meth:`trevsnn.deploy.onnx.graph.Graph.spike_codes`)."""
         scale, _ = self.values(node)
         return np.float32(np.nextafter(scale, np.float32(np.inf)) / 2)

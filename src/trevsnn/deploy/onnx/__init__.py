@@ -1,9 +1,13 @@
 """ONNX forms of the folded network, and ONNX Runtime as an engine.
 
-- :mod:`.model`: export in float32 by PyTorch's exporter; any exported file in ONNX Runtime.
-- :mod:`.int8`: the network in 8-bit arithmetic, built part by part.
-- :mod:`.graph`: the graph that it builds, operator by operator.
-- :mod:`.roles`: what each node of it is for, written into the file.
+- :mod:`.float32` and :mod:`.int8`: the network in float32 and in 8-bit arithmetic.
+- :mod:`.network`: what both share, from the input to the file.
+- :mod:`.graph`: the graph that they build, operator by operator.
+- :mod:`.roles`: what each node of the 8-bit file is for, written into it.
+- :mod:`.model`: any exported file in ONNX Runtime.
+
+**Float32.** ``s(v)`` is ``Cast(v >= 1/2)``. Heights and widths are any: maps from above are upsampled by Gathers whose indices
+the graph computes, in float32 as PyTorch does, once for each pair of sizes.
 
 **Quantisation scheme of the 8-bit file.** A code ``q`` stands for the number ``scale * (q - zero)``. Codes of maps are
 uint8, with the zero point 128 (0 for spikes and DW1's output); codes of weights are int8, symmetric, with one scale for each

@@ -1,86 +1,23 @@
-"""A network as an ONNX file in float32, and any exported ONNX file run by ONNX Runtime."""
+"""An exported ONNX file, float32 or 8-bit, run by ONNX Runtime."""
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.fingerprint import FINGERPRINT, check_fingerprint
-from trevsnn.deploy.folded import FoldedTRevSNN
 from trevsnn.errors import RunError
-from trevsnn.files import read_file, write_file
+from trevsnn.files import read_file
 from trevsnn.network.model import TRevSNN
 
 MOST = 2**31  # bytes of a file, which Protobuf does not exceed either
 NO_OTHER_FILES = "session.model_external_initializers_file_folder_path"  # where numbers outside of a file would lie
-
-
-def batch_axis() -> tuple[dict[int, torch.export.Dim]]:
-    """The ``dynamic_shapes`` of :func:`torch.export.export` for an input whose first axis, and it alone, is of any size."""
-    return ({0: torch.export.Dim("batch")},)
-
-
-def any_size(network: FoldedTRevSNN) -> tuple[Tensor, dict[int, torch.export.Dim]]:
-    """An example from which a network is exported for items of any height and width, and its axes of any size.
-
-    It is so large that on no level a side has one pixel alone, which the exporter would take for fixed.
-    """
-    config = network.config
-    side = 2 ** (len(config.channels) + 3)
-    frames = (config.timesteps,) if config.input == "event" else ()
-    example = torch.zeros(2, *frames, config.in_chans or 0, side, side + 8)
-    axes = {0: "batch", example.dim() - 2: "height", example.dim() - 1: "width"}
-    return example, {axis: torch.export.Dim(name) for axis, name in axes.items()}
-
-
-def export_onnx(
-    network: nn.Module, example: Tensor | None, path: Path, fingerprint: str | None = None,
-    properties: Mapping[str, str] | None = None,
-) -> None:  # fmt: skip
-    """Write an ONNX file, input ``input`` and output ``logits``, float32, with a batch of any size.
-
-    Args:
-        network: on the CPU, in evaluation mode.
-        example: an input of the height and width the file is to take, of two items at least. None, of a folded network,
-            for any height and width.
-        path: of the file.
-        fingerprint: of the network, for the file's metadata.
-        properties: further metadata.
-
-    Raises:
-        UsageError: onnx and onnxscript are not installed.
-        RunError: the file cannot be written.
-    """
-    require("onnx")
-    require("onnxscript")
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they report every stage and every node they simplify
-        logging.getLogger(name).setLevel(logging.ERROR)
-    axes = batch_axis()
-    if example is None:
-        assert isinstance(network, FoldedTRevSNN)
-        example, free = any_size(network)
-        axes = (free,)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network, (example,), dynamo=True, input_names=["input"], output_names=["logits"],
-            dynamic_shapes=axes, verbose=False,
-        )  # fmt: skip
-    assert program is not None
-    for node in program.model.graph.all_nodes():  # where in whose files it comes from is nobody's business
-        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
-    if fingerprint is not None:
-        program.model.metadata_props[FINGERPRINT] = fingerprint
-    program.model.metadata_props.update(properties or {})
-    write_file(path, program.model_proto.SerializeToString())
 
 
 class OnnxModel:
