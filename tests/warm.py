@@ -14,4 +14,6 @@ build_parser()
 config_parser()
 load(DataConfig(), "val", 1)  # scikit-learn
 save({"weight": torch.zeros(1)})
-figure_bytes(curves([dict.fromkeys(("epoch", "train_loss", "val_loss", "train_ce", "val_accuracy", "rate_level0"), 1.0)]))
+figure_bytes(
+    curves([dict.fromkeys(("epoch", "train_loss", "val_loss", "train_ce", "val_accuracy", "rate_level0"), 1.0)])
+)

@@ -56,20 +56,25 @@ def test_training_evaluating_and_predicting_recordings(tmp_path, capsys, loss, r
     assert "digits was trained on pictures: use trevsnn predict" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("slope_epochs", "timesteps"), [(0, 2), (3, 2)])
-def test_every_form_of_a_network_trained_to_the_mean_of_logits(tmp_path, capsys, slope_epochs, timesteps):
+@pytest.mark.parametrize(
+    ("slope_epochs", "formats"),
+    [(0, ["onnx", "int8", "onnx-int8"]), (3, ["torch", "onnx", "int8", "onnx-int8"])],
+    ids=str,
+)
+def test_every_form_of_a_network_trained_to_the_mean_of_logits(tmp_path, capsys, slope_epochs, formats):
     """At the end of its training, and where the leaky ReLU's slope had not come to 1: the mean is not of rates then."""
     folder_of_recordings(tmp_path / "data", 10, ("train", "test"))
     run, out = tmp_path / "run", tmp_path / "out"
     options = ["--data.root", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache"), "--model.num_classes", "2",
                "--run", str(run), "--epochs", "2", "--optim.lr", "0.008", "--slope_epochs", str(slope_epochs),
                "--data.image_size", "16", "--ema_decay", "null", "--loss", "temporal",
-               "--model.timesteps", str(timesteps)]  # fmt: skip
+               "--model.timesteps", "2"]  # fmt: skip
     assert main(["train", *SMALL, *options, "--model.readout", "mean"]) == 0
-    assert main(["export", str(run), "--out", str(out)]) == 0
+    assert main(["export", str(run), "--out", str(out), "--formats", *formats]) == 0
     report = json.loads((out / "about.json").read_text())
     rows = {row["name"]: row for row in report["comparisons"]}
-    for name in ("folded", "onnx", "torch.export"):
+    assert ("torch.export" in rows) == ("torch" in formats)
+    for name in ("folded", "onnx", *["torch.export"] * ("torch" in formats)):
         assert rows[name]["largest"] < 1e-5
         assert rows[name]["same_class"] == rows[name]["items"] == 20
     assert "with the mean of the logits over time" in (out / "README.md").read_text()
