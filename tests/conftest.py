@@ -40,7 +40,7 @@ DEVICES = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends
 
 # Its processes begin with everything imported, which takes longer than most tests.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["trevsnn.train.train", "conftest"])
+FORKSERVER.set_forkserver_preload(["trevsnn.train.train", "conftest", "warm"])
 
 
 def lively(model: nn.Module, alpha: float = 0.5, spread: float = 0.05) -> nn.Module:

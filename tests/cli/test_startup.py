@@ -23,10 +23,15 @@ HEAVY = [
     "PIL",
 ]
 PROGRAM = f"""
-import json, sys
+import contextlib, io, json, sys
 from trevsnn.cli.main import main
-code = main(sys.argv[1:])
-print(json.dumps([code, [name for name in {HEAVY} if name in sys.modules]]), file=sys.stderr)
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    known, output = set(sys.modules), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = main(arguments)
+    answers.append([code, [name for name in {HEAVY} if name in sys.modules and (name not in known or not answers)], output.getvalue()])
+print(json.dumps(answers))
 """
 
 AT_ONCE = [
@@ -85,20 +90,10 @@ AT_ONCE = [
 
 @pytest.fixture(scope="module")
 def answers() -> list[tuple[int, list[str], str]]:
-    """Exit code, heavy modules loaded and output of each call, in a process of its own."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for arguments, _, _ in AT_ONCE
-    ]
-    results = []
-    for process in processes:
-        out, error = process.communicate()
-        *lines, last = error.splitlines()
-        code, heavy = json.loads(last)
-        results.append((code, heavy, "\n".join([out, *lines])))
-    return results
+    """Exit code, heavy modules that it loads and output of each call, one after the other in a process of their own."""
+    arguments = json.dumps([arguments for arguments, _, _ in AT_ONCE])
+    done = subprocess.run([sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, check=True)
+    return [(code, heavy, output) for code, heavy, output in json.loads(done.stdout)]
 
 
 @pytest.mark.parametrize("number", range(len(AT_ONCE)), ids=lambda number: " ".join(AT_ONCE[number][0]) or "nothing")

@@ -21,7 +21,7 @@ from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import RunFolder
 from trevsnn.train.processes import _launched, is_first, local_batch, make_fabric
 
-SMALL = ["--model.channels", "[4,8]", "--batch_size", "64", "--epochs", "2", "--accelerator", "cpu", "--seed", "3"]
+SMALL = ["--model.channels", "[4,8]", "--batch_size", "256", "--epochs", "2", "--accelerator", "cpu", "--seed", "3"]
 
 
 def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,7 +60,7 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path):
     assert main([*options, "--run", str(tmp_path / "parts"), "--accumulate", "2"]) == 0
     summaries = {name: json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two", "parts")}
     assert summaries["two"]["processes"] == 2
-    assert summaries["two"]["batch"] == {"step": 64, "process": 32, "accumulate": 1}
+    assert summaries["two"]["batch"] == {"step": 256, "process": 128, "accumulate": 1}
     assert summaries["two"]["split_sha256"] == summaries["one"]["split_sha256"]
     assert summaries["two"]["last_accuracy"] == summaries["one"]["last_accuracy"]
     one, two, parts = (last_weights(tmp_path / name) for name in ("one", "two", "parts"))
@@ -68,7 +68,7 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path):
         assert torch.allclose(two[name], weight, rtol=1e-6, atol=1e-8), name
     # Parts of a step have statistics of their own, so the same is not expected of them.
     assert not torch.allclose(parts["encoder.stem.conv.weight"], one["encoder.stem.conv.weight"], rtol=1e-6)
-    assert summaries["parts"]["batch"] == {"step": 64, "process": 32, "accumulate": 2}
+    assert summaries["parts"]["batch"] == {"step": 256, "process": 128, "accumulate": 2}
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_a_run_of_two_processes_is_gone_on_with_by_one(tmp_path: Path):
     latest.rmdir()
     assert main(["train", "--resume", str(run)]) == 0
     summary = json.loads((run / "summary.json").read_text())
-    assert (summary["processes"], summary["epochs"], summary["steps"]) == (1, 2, 44)
-    assert first.name == "step-000000022"
+    assert (summary["processes"], summary["epochs"], summary["steps"]) == (1, 2, 10)
+    assert first.name == "step-000000005"
 
 
 def train_with_a_first_process_slow_to_write(arguments: list[str]) -> int:
     begin = RunFolder.begin
 
     def begin_late(*args) -> None:  # it is called in the first process alone
-        time.sleep(3)
+        time.sleep(1)
         begin(*args)
 
     RunFolder.begin = begin_late  # type: ignore[method-assign]

@@ -20,16 +20,16 @@ from processes import start, start_two
 from trevsnn.cli.main import main
 
 SMALL = [
-    "--model.channels", "[4,8]", "--model.timesteps", "1", "--epochs", "2", "--batch_size", "64", "--ema_decay", "0.9",
+    "--model.channels", "[4,8]", "--model.timesteps", "1", "--epochs", "2", "--batch_size", "256", "--ema_decay", "0.9",
     "--optim.warmup_epochs", "1", "--accelerator", "cpu",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("most", [6, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("most", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_kills_of_a_run_of_two_processes_change_nothing(tmp_path: Path, most: int):
     """kill -9 at random moments, of both processes or of one, which ends the other; then on to the end."""
     run, whole, output = tmp_path / "killed", tmp_path / "whole", tmp_path / "output"
-    options = ["train", *SMALL, "--checkpoint_seconds", "0"]
+    options = ["train", *SMALL, "--checkpoint_seconds", "0", "--batch_size", "64"]
     for process in start_two([*options, "--run", str(whole)], str(output)):
         process.join(300)
         assert process.exitcode == 0, output.read_text()
@@ -163,7 +163,7 @@ def test_training_data_that_changed_meanwhile_are_said(tmp_path: Path, capsys):
 
 
 def test_a_loading_process_that_is_killed_is_said_and_the_run_goes_on(tmp_path: Path):
-    options = ["train", *SMALL, "--checkpoint_seconds", "0", "--data.workers", "1", "--batch_size", "32"]
+    options = ["train", *SMALL, "--checkpoint_seconds", "0", "--data.workers", "1", "--batch_size", "128"]
     assert main([*options, "--run", str(tmp_path / "whole")]) == 0
     process = started(options, tmp_path / "run")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -177,7 +177,7 @@ def test_a_run_may_be_named_in_bytes_that_are_no_utf_8(small_set, tmp_path, caps
     assert main(["train", "--resume", str(run), "--epochs", "2"]) == 0
     assert main(["evaluate", str(run), "--json", "--confusion", str(odd / "table.csv")]) == 0
     assert r"caf\udce9" in capsys.readouterr().out
-    assert main(["export", str(run), "--out", str(odd / "out")]) == 0
+    assert main(["export", str(run), "--out", str(odd / "out"), "--formats", "onnx", "int8", "onnx-int8"]) == 0
     for engine in ("eager", "onnx", "int8", "spikes"):
         assert main(["evaluate", str(odd / "out"), "--engine", engine]) == 0
 

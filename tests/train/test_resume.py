@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from helpers import SMALL, TINY_FLOAT16, assert_same, folder_of_pictures, metrics, train
 from processes import start
+from runs import begin
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.sets import load
@@ -76,6 +77,13 @@ def test_a_killed_run_in_float16_goes_on_with_its_loss_scale(device, tmp_path):
     assert after == expected != before
 
 
+@pytest.fixture(scope="module")
+def three_epochs(small_set: Path, device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs of five steps, not to be changed."""
+    run = tmp_path_factory.mktemp("three") / "run"
+    return begin(small_set, run, "--epochs", "3", "--accelerator", device.type, "--ema_decay", "0.9")
+
+
 def unfinish(run: Path, copy: Path, *, keep: int = 2) -> Path:
     """A copy of a run as it stood before its last epoch's checkpoint."""
     shutil.copytree(run, copy)
@@ -86,8 +94,8 @@ def unfinish(run: Path, copy: Path, *, keep: int = 2) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "all"])
-def test_a_damaged_checkpoint_is_said_and_the_one_before_used(trained, tmp_path, capsys, damage):
-    run = unfinish(trained, tmp_path / "damaged")
+def test_a_damaged_checkpoint_is_said_and_the_one_before_used(three_epochs, tmp_path, capsys, damage):
+    run = unfinish(three_epochs, tmp_path / "damaged")
     earlier, latest = sorted((run / "checkpoints").glob("step-*"))
     file = latest / "model.safetensors"
     if damage == "flip":
@@ -106,32 +114,32 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_used(trained, tmp_path,
     printed = " ".join(capsys.readouterr().out.split())
     assert f"{latest.name} is damaged" in printed
     assert ("no intact checkpoint" if damage == "all" else f"going on from {earlier.name}") in printed
-    assert_same(trained, run)
+    assert_same(three_epochs, run)
 
 
-def test_an_interrupted_writing_leaves_nothing_behind(trained, tmp_path):
-    run = unfinish(trained, tmp_path / "half", keep=1)
+def test_an_interrupted_writing_leaves_nothing_behind(three_epochs, tmp_path):
+    run = unfinish(three_epochs, tmp_path / "half", keep=1)
     half = run / "checkpoints" / ".trevsnn-0123456789abcdef.part"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
     assert main(["train", "--resume", str(run)]) == 0
     assert not half.exists()
-    assert_same(trained, run)
+    assert_same(three_epochs, run)
 
 
-def test_resuming_before_the_first_checkpoint_begins_anew(trained, tmp_path, capsys):
-    run = unfinish(trained, tmp_path / "none", keep=0)
+def test_resuming_before_the_first_checkpoint_begins_anew(three_epochs, tmp_path, capsys):
+    run = unfinish(three_epochs, tmp_path / "none", keep=0)
     assert main(["train", "--resume", str(run)]) == 0
     assert "starting from the beginning" in capsys.readouterr().out
-    assert_same(trained, run)
+    assert_same(three_epochs, run)
 
 
-def test_resuming_a_finished_run_changes_nothing(trained, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(three_epochs, tmp_path):
     run = tmp_path / "done"
-    shutil.copytree(trained, run)
+    shutil.copytree(three_epochs, run)
     assert main(["train", "--resume", str(run)]) == 0
-    assert_same(trained, run)
-    accuracies = [json.loads((r / "summary.json").read_text())["last_accuracy"] for r in (run, trained)]
+    assert_same(three_epochs, run)
+    accuracies = [json.loads((r / "summary.json").read_text())["last_accuracy"] for r in (run, three_epochs)]
     assert accuracies[0] == accuracies[1]
 
 
@@ -139,7 +147,9 @@ def test_resuming_a_finished_run_changes_nothing(trained, tmp_path):
 def test_every_optimizer_trains_and_resumes(device, tmp_path, optimizer, lr):
     """AdamW in one pass reads weights and moments by address: moments in another memory format go to other weights."""
     whole = tmp_path / "whole"
-    train("--run", str(whole), "--optim.name", optimizer, "--optim.lr", lr, accelerator=device.type)
+    train(
+        "--run", str(whole), "--optim.name", optimizer, "--optim.lr", lr, "--batch_size", "256", accelerator=device.type
+    )
     loss = [float(row["train_loss"]) for row in metrics(whole)]
     assert loss[2] < loss[0]
     run = unfinish(whole, tmp_path / "resumed", keep=1)

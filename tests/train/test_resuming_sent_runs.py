@@ -24,7 +24,7 @@ TINY = [
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs, which is as if it were interrupted after the first."""
     root = tmp_path_factory.mktemp("sent")
-    folder_of_pictures(root / "ds", ("train", "val"))
+    folder_of_pictures(root / "ds", ("train", "val"), n=8)
     assert main(["train", *TINY, "--data.root", str(root / "ds"), "--run", str(root / "run")]) == 0
     (root / "run" / "summary.json").unlink()
     shutil.rmtree(checkpoints(root / "run" / "checkpoints", "step")[0])

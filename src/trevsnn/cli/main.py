@@ -15,6 +15,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from jsonargparse import ArgumentError, Namespace
 
@@ -46,6 +47,7 @@ GROUPS: Mapping[str, tuple[str, Commands]] = {
 }
 
 
+@cache  # making it takes longer than what it does
 def build_parser() -> Parser:
     """The parser of all commands."""
     parser = Parser(

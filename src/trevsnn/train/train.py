@@ -112,7 +112,7 @@ class _Training:
         self, config: RunConfig, path: Path, console: Console, build: Build, interruption: Interruption, lock: RunLock,
         *, new: bool,
     ) -> None:  # fmt: skip
-        self.config, self.console, self.interruption = config, console, interruption
+        self.config, self.console, self.interruption, self.new = config, console, interruption, new
         self.fabric = fabric = make_fabric(config)
         interruption.join(fabric.world_size)
         check_device(config, fabric)
@@ -162,7 +162,8 @@ class _Training:
         self.fabric.barrier()  # config.yaml is there, and all have the same checkpoint before there is another
         if self.config.init is not None and self.state.step == 0 and self._first:
             self.state.save(self.run.checkpoints)  # what it began with may not lie there any more when it is resumed
-        take_changes(self.run, self.config, saved, self.state.step, self.steps_per_epoch, self.console, self._first)
+        if not self.new:
+            take_changes(self.run, self.config, saved, self.state.step, self.steps_per_epoch, self.console, self._first)
         announce(self.console, self.config, self.fabric, self.state.model, self.parts, self.run.path)
         if self._first:
             self.run.clean()
