@@ -3,6 +3,7 @@
     pip install -e '.[bench]'
     python benchmarks/memory.py              # tables on the terminal
     python benchmarks/memory.py --write      # and into docs/results/memory.md, with the picture
+    python benchmarks/memory.py --write --bytes    # memory counted anew, beside the times measured before
     python benchmarks/memory.py --draw       # the picture again, of what was measured before
     python benchmarks/memory.py --only SEW-ResNet-18 --timesteps 16
 
@@ -153,26 +154,42 @@ def _optimise(model: nn.Module, targets: Any, timesteps: int) -> None:
 
 def measure(peers: Mapping[str, Build], options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Everything the tables show."""
-    batch, few = options.batch, options.slope_batch
+    batch = options.batch
     x, target = torch.randn(batch, 3, SIZE, SIZE), torch.randint(CLASSES, (batch,))
+    few = x[: options.slope_batch].clone(), target[: options.slope_batch].clone()  # a view keeps the storage of all alive
     rows: list[dict[str, Any]] = []
     for name, build in peers.items():
         console.print(f"memory: {name}", highlight=False)
         row: dict[str, Any] = {"model": name, "peak_bytes": {}}
         for timesteps in () if build is resnet18 else TIMESTEPS:
-            row["peak_bytes"][timesteps] = _peak(build(timesteps), x[:few], target[:few])
+            row["peak_bytes"][timesteps] = _peak(build(timesteps), *few)
         peer = build(options.timesteps)
         row["bytes_per_picture"] = _peak(peer, x, target)
         row["parameters"] = sum(p.numel() for p in peer.model.parameters())
         peaks = row["peak_bytes"]
         row["slope"] = (peaks[TIMESTEPS[-1]] - peaks[TIMESTEPS[0]]) / (TIMESTEPS[-1] - TIMESTEPS[0]) if peaks else 0
         rows.append(row)
+    here = machine()
+    if options.bytes:
+        return _beside_times(rows, here)
     console.print("times", highlight=False)
     built = {name: build(options.timesteps) for name, build in peers.items()}
     steps = {name: (peer.model, lambda peer=peer: peer.loss(x, target)) for name, peer in built.items()}
     for row, times in zip(rows, step_times(steps, repeats=options.repeats).values(), strict=True):
         row.update({f"{name}_ms": 1000 * seconds / batch for name, seconds in times.items()})
-    return {**vars(options), "machine": machine(), "rows": rows}
+    return {**_asked(options), "machine": here, "counted": here, "rows": rows}
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What a measurement depends on."""
+    return {name: value for name, value in vars(options).items() if name not in ("write", "draw", "bytes")}
+
+
+def _beside_times(rows: list[dict[str, Any]], here: dict[str, Any]) -> dict[str, Any]:
+    """What was counted now with the times of docs/results/memory.json."""
+    before = json.loads((DOCS / "results" / "memory.json").read_text())
+    timed = {row["model"]: row for row in before["rows"]}
+    return {**before, "counted": here, "rows": [{**timed[row["model"]], **row} for row in rows]}
 
 
 def _peak(peer: Peer, x: Tensor, target: Tensor) -> float:
