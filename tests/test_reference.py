@@ -126,4 +126,5 @@ def test_the_page_of_commands_has_what_help_lists():
         listed = set(re.findall(r"^  (?:-\w, )?(--[\w.]+)", parser.format_help(), re.MULTILINE)) - {"--help"}
         shown = set(re.findall(r"(?:^\| |^\| `.*`, )`(--[\w.]+)`", sections[name], re.MULTILINE))
         assert {option for option in listed if not option.endswith(".help")} <= shown, name
+        assert "configuration file." not in sections[name]  # of what?
         assert all(row.count(" | ") == 2 for row in sections[name].splitlines() if row.startswith("| `"))
