@@ -156,7 +156,10 @@ def measure(peers: Mapping[str, Build], options: argparse.Namespace, console: Co
     """Everything the tables show."""
     batch = options.batch
     x, target = torch.randn(batch, 3, SIZE, SIZE), torch.randint(CLASSES, (batch,))
-    few = x[: options.slope_batch].clone(), target[: options.slope_batch].clone()  # a view keeps the storage of all alive
+    few = (
+        x[: options.slope_batch].clone(),
+        target[: options.slope_batch].clone(),
+    )  # a view keeps the storage of all alive
     rows: list[dict[str, Any]] = []
     for name, build in peers.items():
         console.print(f"memory: {name}", highlight=False)
