@@ -165,17 +165,20 @@ def backward_modes() -> Figure:
     return figure
 
 
+AWAY = "#BBBBBB"  # the edge of what the path does not touch
+
+
 def gradient_path() -> Figure:
     """What y[1,1] is the sum of and what it adds to, and the code that does so."""
-    figure, axes = canvas(12, 9.4)
+    figure, axes = canvas(12, 9.9)
     write(
         axes,
-        (0.3, 9.1),
+        (0.3, 9.6),
         "The path of one gradient: y[l,t] = dL/dc[l,t], here of l = 1 and t = 1",
         ha="left",
         fontsize=15,
     )
-    columns, rows = (2.0, 5.6, 9.2), (4.5, 6.1, 7.7)
+    columns, rows = (2.0, 5.6, 9.2), (5.0, 6.6, 8.2)
     places = {(level, t): (columns[t] + 1.25, rows[level]) for level in range(3) for t in range(3)}
     near = {(1, 1), (2, 1), (0, 2), (1, 2), (0, 1), (2, 0), (1, 0)}
     for (level, t), (x, y) in places.items():
@@ -185,12 +188,12 @@ def gradient_path() -> Figure:
             (x, y),
             f"y[{level},{t}]",
             face=PALE[ORANGE] if mine else "white",
-            edge=ORANGE if mine else BLACK if there else "#BBBBBB",
+            edge=ORANGE if mine else BLACK if there else AWAY,
             radius=0.36,
         )
         box(axes, (x - 1.25, y), f"F[{level},{t}]", BLUE if (level, t) in {(2, 1), (0, 2), (1, 1)} else GREY)
     for t, x in enumerate(columns):
-        write(axes, (x + 0.62, 8.45), f"t = {t}", fontsize=13, color=GREY)
+        write(axes, (x + 0.62, 8.95), f"t = {t}", fontsize=13, color=GREY)
     for level, y in enumerate(rows):
         write(axes, (0.3, y), f"level {level}", ha="left", fontsize=13, color=GREY)
     centre = places[1, 1]
@@ -214,13 +217,20 @@ def gradient_path() -> Figure:
     )
     write(axes, (columns[1] - 0.62, rows[1] - 0.62), "dL/dtheta of F[1,1]", fontsize=11.5, ha="right")
     arrow(axes, (columns[1] - 0.2, rows[1] - 0.25), (columns[1] - 0.58, rows[1] - 0.56), BLACK, width=2.4)
+    peak = (columns[1] - 0.48, rows[1] + 0.64)  # of the arrow along alpha
+    write(axes, (peak[0], peak[1] + 0.4), "dL/dalpha[1,1]", fontsize=11.5)
+    arrow(axes, peak, (peak[0], peak[1] + 0.28), BLACK, width=2.4)
     legend = (
         ("to what F saw below", BLUE),
         ("to what it saw above", PURPLE),
         ("times alpha, to the state before", VERMILION),
     )
     for x, (text, colour) in zip((0.5, 3.7, 7.0), legend, strict=True):
-        key(axes, (x, 3.65), colour, text)
+        key(axes, (x, 4.2), colour, text)
+    key(axes, (0.5, 3.75), BLACK, "into F, to its parameters and alpha", width=2.4)
+    write(axes, (4.85, 3.75), "thick: out of y[1,1], thin: into it", ha="left", fontsize=11.5)
+    state(axes, (8.35, 3.75), "", edge=AWAY, radius=0.15)
+    write(axes, (8.62, 3.75), "grey: neither in y[1,1] nor beyond it", ha="left", fontsize=11.5)
     write(axes, (0.3, 3.2), "Four hops of code, each with its equation in its docstring:", ha="left", fontsize=13)
     hops = (
         ("1  _Piece.backward", "reversible/pieces.py", "one (l, t) of the chain:\nto below, above, alpha\nand the state before"),

@@ -48,19 +48,17 @@ def write(axes: Axes, at: Point, text: str, **style: Any) -> None:
     axes.text(*at, text, **{"ha": "center", "va": "center", "fontsize": 12, "zorder": 5, **style})
 
 
-def arrow(
-    axes: Axes, start: Point, end: Point, colour: str, bend: float = 0, width: float = 1.6, line: Any = "-"
-) -> None:
+def arrow(axes: Axes, start: Point, end: Point, colour: str, bend: float = 0, width: float = 1.6) -> None:
     """An arrow from border to border."""
     axes.add_patch(
         FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=13, color=colour, linewidth=width, linestyle=line,
+            start, end, arrowstyle="-|>", mutation_scale=13, color=colour, linewidth=width,
             connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=0, zorder=2,
         )
     )  # fmt: skip
 
 
-def key(axes: Axes, at: Point, colour: str, text: str, line: Any = "-") -> None:
-    """A line of the legend."""
-    arrow(axes, at, (at[0] + 0.5, at[1]), colour, line=line)
+def key(axes: Axes, at: Point, colour: str, text: str, width: float = 1.6) -> None:
+    """An arrow of the legend."""
+    arrow(axes, at, (at[0] + 0.5, at[1]), colour, width=width)
     write(axes, (at[0] + 0.62, at[1]), text, ha="left", fontsize=11.5)

@@ -10,6 +10,8 @@ from typing import Any
 ROLE = re.compile(r":\w+:`([^`]+)`")  # of docstrings
 OPTION = re.compile(r"(?<![`\w-])(--[\w.]*\w)(?![\w`])")
 PLACE = "<!-- commands -->"
+#: What jsonargparse says of an option that stands for a whole group, such as --model beside --model.channels.
+OF_A_GROUP = "Path to a configuration file."
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -70,5 +72,7 @@ def _default(action: argparse.Action) -> str:
 def _text(action: argparse.Action) -> str:
     text = ROLE.sub(r"`\1`", " ".join((action.help or "").split()))
     text = OPTION.sub(r"`\1`", text)
+    if text == OF_A_GROUP:
+        text = f"YAML file of some of the options `--{action.dest}.*` below, by their names without `--{action.dest}.`"
     choices = f" One of {', '.join(f'`{choice}`' for choice in action.choices)}." if action.choices else ""
     return (text + choices).replace("%%", "%").replace("|", "\\|").replace("<", "&lt;")

@@ -4,7 +4,7 @@ What they have that Markdown has not: ``double backticks``, which it shows as co
 code that links to where the reference documents the name, if it does; tables between lines of =; two colons before an
 indented block; and brackets that mean an index. What stands above a constant after
 #: is its docstring. Arguments or attributes that are described together, "a, b: ...", are described each. Fields of a
-dataclass are told with their defaults.
+dataclass or named tuple are told with their defaults; a named tuple gets a signature of them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class MarkdownDocstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is None and obj.is_attribute and (comment := _comment(obj)):
             obj.docstring = griffe.Docstring(comment, lineno=obj.lineno, parent=obj)
+        if obj.is_class and _is_named_tuple(obj):
+            obj.set_member("__init__", _constructor(obj))
         if obj.docstring is not None:
             obj.docstring.value = to_markdown(obj.docstring.value, obj)
 
@@ -50,13 +52,25 @@ def to_markdown(text: str, obj: griffe.Object) -> str:
     """A docstring of this object as Markdown."""
     text = TABLE.sub(lambda table: _table(table[1], table[2]), text)
     text = TOGETHER.sub(lambda entry: "\n".join(f"    {name}{entry[2]}" for name in entry[1].split(", ")), text)
-    if obj.is_class and any(str(decorator.value).startswith("dataclass") for decorator in obj.decorators):
+    if obj.is_class and (_is_named_tuple(obj) or any(str(name.value).startswith("dataclass") for name in obj.decorators)):
         text = ENTRY.sub(lambda entry: entry[0] + _default(obj.members.get(entry[1])), text)
     text = LITERAL.sub(_literal, text)
     text = ROLE.sub(lambda role: _link(role[1], obj), text)
     words, code = CODE.split(text), CODE.findall(text)
     words = [word.replace("](", "]\\(") for word in words]  # F[l,t](x) is an equation, and no link
     return "".join(word + block for word, block in zip(words, [*code, ""], strict=True))
+
+
+def _is_named_tuple(obj: griffe.Class) -> bool:
+    return any(str(base) == "NamedTuple" for base in obj.bases)
+
+
+def _constructor(obj: griffe.Class) -> griffe.Function:
+    """What makes a named tuple: a function of its fields."""
+    kind = griffe.ParameterKind.positional_or_keyword
+    fields = [field for field in obj.members.values() if field.is_attribute and field.annotation is not None]
+    given = [griffe.Parameter(f.name, annotation=f.annotation, kind=kind, default=f.value) for f in fields]
+    return griffe.Function("__init__", parameters=griffe.Parameters(griffe.Parameter("self", kind=kind), *given))
 
 
 def _default(field: griffe.Object | None) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from markdown.extensions.toc import slugify, unique
 
 from command_line import PLACE, all_commands
+from root_files import on_page_markdown
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -36,8 +37,13 @@ class Block(NamedTuple):
 @cache
 def read(page: str) -> str:
     """A page's text, with the files that it shows in place of the lines that name them."""
-    text = PAGES[page].read_text()
-    return re.sub(r'^--8<-- "(.+)"$', lambda shown: (ROOT / shown[1]).read_text(), text, flags=re.MULTILINE)
+    text = on_page_markdown(PAGES[page].read_text())
+    return re.sub(r'^--8<-- "([^":]+)(?::(\d+):)?"$', _shown, text, flags=re.MULTILINE)
+
+
+def _shown(snippet: re.Match[str]) -> str:
+    """A file of the repository, whole or from a line on."""
+    return "".join((ROOT / snippet[1]).read_text().splitlines(keepends=True)[int(snippet[2] or 1) - 1 :])
 
 
 def blocks(page: str, *languages: str) -> list[Block]:

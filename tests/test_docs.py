@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from command_line import commands as parsers
 from command_line import options
@@ -190,6 +191,19 @@ def test_links_lead_somewhere(page):
         assert page == "README.md" or path.is_relative_to(DOCS), f"{target} is no part of the site"
         if anchor:
             assert anchor in anchors(path.relative_to(ROOT).as_posix()), target
+
+
+def test_files_of_the_root_link_to_pages_of_the_site():
+    assert {"../do/backbone.md", "contributing.md#versions", "citation.md"} <= set(links("docs/about/changelog.md"))
+
+
+def test_the_bibtex_entry_has_what_citation_cff_has():
+    paper = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
+    (entry,) = blocks("docs/about/citation.md", "bibtex")
+    text = " ".join(re.sub("[{}]", "", entry.text).split())
+    authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+    given = [authors, paper["title"], f"{paper['start']}--{paper['end']}", *map(str, (paper["year"], paper["volume"]))]
+    assert [value for value in [*given, paper["url"], paper["collection-title"]] if f"= {value}" not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES)

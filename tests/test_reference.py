@@ -51,6 +51,37 @@ def test_every_public_name_is_documented_once():
     assert not [name for name in others if hasattr(import_module(name), "__all__")]
 
 
+def test_types_in_signatures_are_documented(package):
+    inner = {  # what Replay's passes hand each other, and what fold makes its network of
+        "trevsnn.reversible.replay.Evidence", "trevsnn.reversible.circumstances.Circumstances",
+        "trevsnn.deploy.folded.FoldedLevel", "trevsnn.deploy.folded.FoldedHead",
+    }  # fmt: skip
+    objects = [package[name.removeprefix("trevsnn.")] for name in DOCUMENTED]
+    shown = {obj.canonical_path for obj in objects}
+    members = [member for obj in objects if obj.is_class for member in obj.members.values() if member.is_public]
+    named = {path for obj in [*objects, *members] for path in _types(obj)}
+    assert {"trevsnn.sizes.Size", "trevsnn.network.rates.FiringRates", "trevsnn.data.part.About"} <= named
+    assert named - shown - inner == set()
+
+
+def _types(obj):
+    """Paths of the types of trevsnn that stand in the signature of a function, or as the type of an attribute."""
+    annotations = [getattr(obj, "annotation", None), getattr(obj, "returns", None)]
+    annotations += [parameter.annotation for parameter in getattr(obj, "parameters", ())]
+    for annotation in annotations:
+        for part in annotation.iterate(flat=True) if isinstance(annotation, griffe.Expr) else ():
+            if isinstance(part, griffe.ExprName) and part.canonical_path.startswith("trevsnn."):
+                yield obj.modules_collection[part.canonical_path].canonical_path
+
+
+def test_named_tuples_have_a_signature(package):
+    readout = package["reversible.Readout"].parameters
+    assert [(field.name, field.default and str(field.default)) for field in readout][1:] == [
+        ("timestep", None), ("function", None), ("level", "-1"), ("seen", "False"),
+    ]  # fmt: skip
+    assert "the top level. Default: ``-1``." in package["reversible.Readout"].docstring.value
+
+
 def test_each_has_a_docstring(package):
     assert [name for name in DOCUMENTED if package[name.removeprefix("trevsnn.")].docstring is None] == []
 
@@ -95,4 +126,5 @@ def test_the_page_of_commands_has_what_help_lists():
         listed = set(re.findall(r"^  (?:-\w, )?(--[\w.]+)", parser.format_help(), re.MULTILINE)) - {"--help"}
         shown = set(re.findall(r"(?:^\| |^\| `.*`, )`(--[\w.]+)`", sections[name], re.MULTILINE))
         assert {option for option in listed if not option.endswith(".help")} <= shown, name
+        assert "configuration file." not in sections[name]  # of what?
         assert all(row.count(" | ") == 2 for row in sections[name].splitlines() if row.startswith("| `"))

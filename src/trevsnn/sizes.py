@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trevsnn.checks import at_least, at_most
 
-#: The side of a square, or height and width.
+#: In pixels, 1 to 16,384 each: the side of a square, or (height, width).
 Size = int | tuple[int, int]
 
 LONGEST = 16_384  # pixels of a side

@@ -9,12 +9,15 @@ from trevsnn.checks import at_least, at_most, finite_at_least, within
 from trevsnn.data.convention import Convention, Polarity, TimeUnit
 from trevsnn.sizes import LONGEST, Size, height_and_width, plain_size, size_text
 
+#: Names of data sets; "folder" and "shards" are your own pictures, "recordings" your own recordings.
 DataSet = Literal[
     "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet", "folder", "shards",
     "n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings",
 ]  # fmt: skip
 EVENT_SETS: tuple[DataSet, ...] = ("n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture", "recordings")
+#: How a recording is cut into frames: each of as many events ("count"), or each of as many microseconds ("time").
 BinBy = Literal["count", "time"]
+#: What is told of a recording: its class, or whether its time runs forward or is reversed.
 Task = Literal["class", "direction"]
 Split = Literal["train", "val", "test"]
 

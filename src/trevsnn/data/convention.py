@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+#: Of times: seconds, milliseconds, microseconds, nanoseconds.
 TimeUnit = Literal["s", "ms", "us", "ns"]
+#: How a table says whether a pixel became darker or brighter: 0 and 1 ("binary"), or -1 and 1 ("signed").
 Polarity = Literal["binary", "signed"]
 
 

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from trevsnn.reversible.memory_owner import OWNERS, Owner, close_ledger, current_owner, open_ledger
 
+#: Bytes of live tensors by the part of the network that they belong to.
 Bytes = dict[Owner, int]
 
 

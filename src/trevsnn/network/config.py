@@ -9,11 +9,17 @@ from trevsnn.backprop import BACKPROP_MODES, Backprop
 from trevsnn.checks import at_most, choice, positive
 from trevsnn.network.keep import check_keep
 
+#: A picture (B, in_chans, H, W) for all timesteps, or event frames (B, T, in_chans, H, W), one for each.
 Input = Literal["image", "event"]
+#: Of a picture: one map for all timesteps, or a part of the channels for each.
 Encoding = Literal["shared", "grouped"]
+#: Which levels of the timestep before F[l,t] sees: l+1, or every i > l.
 Links = Literal["adjacent", "all"]
+#: What the earlier state is multiplied by: a number of each channel that is learned, or 1.
 Alphas = Literal["learned", "one"]
+#: When the head of an event network reads the top level: after the last timestep, or after every one.
 EventReadout = Literal["last", "mean"]
+#: What computes the blocks in "exact" and "reversible".
 Kernels = Literal["auto", "eager", "triton"]
 
 #: Fields that say how a network is computed, not what: results do not depend on them.
@@ -62,7 +68,11 @@ class TRevSNNConfig:
             of the links, what PW2 makes of spikes. None for nothing.
 
     Raises:
-        ValueError: a field, or several together, cannot be; the message names them and what can.
+        ValueError: a field is of another type, is none of its names, or is out of its range: positive integers up to 4,096
+            timesteps, a kernel size of 255, 2^20 classes, 65,536 channels of a level or of the input, 32 levels, and 2^15
+            levels times timesteps. Or fields do not go together: ``keep`` with another ``backprop`` than "exact";
+            ``kernels="triton"`` with "autograd"; ``encoding="grouped"`` with event frames; ``readout="mean"`` with
+            pictures. The message names them and what can be.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 384)

@@ -18,6 +18,7 @@ from trevsnn.network.model import TRevSNN
 from trevsnn.network.spike import spike
 from trevsnn.network.trunk import Read, Trunk, highest_needed
 
+#: What a map is of: a level's states c[l,T-1], float; or their spikes s(c), 0 and 1 of the states' dtype.
 Output = Literal["states", "spikes"]
 
 

@@ -38,6 +38,8 @@ class TRevSNN(Backbone, HubModel):
     Attributes:
         pretrained_cfg (dict[str, Any]): input_size, mean, std, crop_pct and so on, as timm's; of networks that come with the
             package what their weights were trained with.
+
+    What cannot be built is refused by :class:`TRevSNNConfig` already, with ValueError.
     """
 
     config_type = TRevSNNConfig
@@ -103,7 +105,11 @@ class TRevSNN(Backbone, HubModel):
             all_heads: give the logits of every head.
 
         Raises:
-            ValueError: x has another shape or is not floating point.
+            ValueError: x has another shape or is not floating point; or, in training mode, a map has but one value of a
+                channel, of which there are no batch statistics.
+            RuntimeError: PyTorch's own: x is of another floating dtype than the weights, or on another device.
+            ReversibilityError: in the backward pass, before it begins: "reversible" with a T and alphas for which its error
+                bound fails; see :func:`trevsnn.reversible.run`.
         """
         heads, timesteps = list(self.heads), self.head_timesteps()
         if not all_heads:
@@ -113,13 +119,23 @@ class TRevSNN(Backbone, HubModel):
         return logits if all_heads else self._with_all_heads_used(logits[0])
 
     def forward_heads(self, x: Tensor) -> list[Tensor]:
-        """``model(x, all_heads=True)``."""
+        """``model(x, all_heads=True)``: logits (B, K) of every head, for :func:`trevsnn.deep_supervision_loss`.
+
+        Raises:
+            ValueError, RuntimeError, ReversibilityError: as :meth:`forward`.
+        """
         return self(x, all_heads=True)
 
     def forward_time(self, x: Tensor) -> Tensor:
         """Logits (T, B, K) of the last head read after every timestep, for :func:`trevsnn.temporal_loss`.
 
         With ``readout="mean"`` too they are each timestep's own, and their mean over time is what :meth:`forward` gives.
+
+        Args:
+            x: as :meth:`forward` takes it.
+
+        Raises:
+            ValueError, RuntimeError, ReversibilityError: as :meth:`forward`.
         """
         head = self.heads[-1]
         read = self._run(x, [(head, t) for t in range(self.config.timesteps)])
@@ -127,7 +143,14 @@ class TRevSNN(Backbone, HubModel):
 
     @torch.no_grad()
     def forward_with_rates(self, x: Tensor) -> tuple[Tensor, FiringRates]:
-        """Logits (B, K) as :meth:`forward` gives them, and the firing rates of the same pass."""
+        """Logits (B, K) as :meth:`forward` gives them, and the firing rates of the same pass, outside autograd.
+
+        Args:
+            x: as :meth:`forward` takes it.
+
+        Raises:
+            ValueError, RuntimeError: as :meth:`forward`.
+        """
         transforms, alphas, inputs = self._recurrence(x)
         head, rates, logits = self.heads[-1], [], []
         with counting_hidden_spikes(self.levels) as counts_LTN:

@@ -58,10 +58,13 @@ class Spike:
             )
 
     def __call__(self, potential: Tensor) -> Tensor:
-        """s(v), for autograd and ``torch.func``.
+        """s(v), for autograd and ``torch.func``: ``spikes = Spike()(v)``.
+
+        The gradient is the surrogate's, ``dL/dv = height * dL/ds`` where low <= v <= high, ends included, and 0 elsewhere.
+        It is of v's dtype, and can itself be differentiated by dL/ds.
 
         Args:
-            potential: any shape, floating point.
+            potential: v, any shape, floating point.
 
         Returns:
             Zeros and ones, and NaN where the potential is, of the same shape and dtype.

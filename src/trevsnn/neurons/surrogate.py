@@ -13,7 +13,8 @@ from torch import Tensor
 
 from trevsnn.neurons.fire import fire
 
-#: From ``v - threshold`` to ds/dv, of its shape and dtype, in plain torch operations and element by element.
+#: From ``v - threshold``, any shape, floating point, to ds/dv, of its shape and dtype, in plain torch operations and element by
+#: element.
 Derivative = Callable[[Tensor], Tensor]
 
 
@@ -54,10 +55,12 @@ class SurrogateSpike:
             )
 
     def __call__(self, potential: Tensor) -> Tensor:
-        """s(v), for autograd and ``torch.func``.
+        """s(v), for autograd and ``torch.func``: ``spikes = SurrogateSpike(0.5, atan())(v)``.
+
+        The gradient is the surrogate's, ``dL/dv = derivative(v - threshold) * dL/ds``. It can itself be differentiated.
 
         Args:
-            potential: any shape, floating point.
+            potential: v, any shape, floating point.
 
         Returns:
             Zeros and ones, and NaN where the potential is, of the same shape and dtype.

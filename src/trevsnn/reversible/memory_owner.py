@@ -6,6 +6,9 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
+#: Parts of a training step's memory: the inputs; states in float, their codes, float anchors of "exact" and what its ``keep`` keeps;
+#: gradients of states on their way back; maps of the encoder, blocks and heads; and gradients of parameters, each with what it
+#: needs beside them.
 Owner = Literal[
     "input", "states", "codes", "anchors", "kept", "adjoints", "encoder", "blocks", "heads", "parameter gradients",
 ]  # fmt: skip

@@ -26,9 +26,12 @@ class Readout(NamedTuple):
         timestep: t.
         function: of c[l,t], under plain autograd; it returns one tensor, and must not change the state in place. Its
             parameters get their gradients from autograd.
-        level: l; -1, the default, is the top level.
+        level: l; -1 is the top level.
         seen: give the function what the level's view shows, g(c), in place of c; then a code is all that is kept of c, and
-            nothing in ``reversible``, where g's derivative is that on the inverted state. False by default.
+            nothing in ``reversible``, where g's derivative is that on the inverted state.
+
+    :func:`trevsnn.reversible.run` refuses with TypeError a timestep that is no integer and what cannot be called, and with
+    ValueError a timestep or a level that there is not. Making one checks nothing.
     """
 
     timestep: int

@@ -16,8 +16,11 @@ class Sees(NamedTuple):
     Attributes:
         lower: levels i < l, at the same timestep; -1 stands for the input x[t].
         upper: levels j > l, at the timestep before; L, above the top level, stands for nothing and is None always. None of them
-            by default.
-        own: whether o[l,t-1] is the last argument; False by default.
+            where it is left out.
+        own: whether o[l,t-1] is the last argument.
+
+    :func:`trevsnn.reversible.run` refuses with TypeError what is no Sees of tuples, and with ValueError a level of the same
+    timestep that is not below l, or one of the timestep before that is not above it. Making one checks nothing.
     """
 
     lower: tuple[int, ...]

@@ -27,7 +27,7 @@ from trevsnn.run.recipes import DEFAULT_RECIPE, read_recipe, recipe_names, recip
 from trevsnn.run.warmup import shortened_warmup
 from trevsnn.sizes import join_sizes
 
-#: As Lightning Fabric names them.
+#: Devices, as Lightning Fabric names them; "auto" takes the one that there is, else the CPU.
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
 

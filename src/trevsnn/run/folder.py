@@ -33,7 +33,7 @@ from trevsnn.run.lock import RunLock, is_locked
 from trevsnn.run.options import types_of
 from trevsnn.run.reading import wrong_values
 
-#: Which weights of a run: those saved last, or those of the epoch that was best on the held-out items.
+#: Which weights of a run: those saved last ("last"), or those of the epoch that was best on the held-out items ("best").
 Weights = Literal["last", "best"]
 
 #: File in an exported folder: what a network must know of its data, and its figures.

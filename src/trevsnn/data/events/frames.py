@@ -13,6 +13,8 @@ from trevsnn.data.events.recordings import Events
 from trevsnn.errors import RunError
 from trevsnn.sizes import Size, height_and_width
 
+#: How many events of each frame, polarity (darker, brighter) and pixel: (T, 2, H, W), of the smallest of uint8, uint16, uint32 and
+#: uint64 that holds every count.
 Counts = NDArray[np.unsignedinteger[Any]]
 
 

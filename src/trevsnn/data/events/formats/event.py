@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: x and y in pixels, t in microseconds, p 0 (darker) or 1 (brighter). Sensors have fewer than 2^15 pixels a side; a place far beyond one
+#: The dtype of an event: x and y, int32, in pixels, columns and rows from the upper left; t, int64, in microseconds; p, uint8,
+#: 0 (darker) or 1 (brighter). Sensors have fewer than 2^15 pixels a side; a place far beyond one
 #: is kept as it is, so that it can be named, or dropped.
 EVENT = np.dtype([("x", np.int32), ("y", np.int32), ("t", np.int64), ("p", np.uint8)])
+#: A recording: an array (N,) of :data:`EVENT`, in the order of time.
 Events = NDArray[np.void]
 #: Width and height in pixels.
 Sensor = tuple[int, int]
