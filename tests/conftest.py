@@ -237,7 +237,7 @@ def wide_run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def wide_export(wide_run) -> Path:
-    """That run, exported in every form."""
+    """That run, exported for ONNX Runtime, in float32 and in 8-bit arithmetic."""
     out = wide_run.with_name("exported")
-    assert main(["export", str(wide_run), "--out", str(out)]) == 0
+    assert main(["export", str(wide_run), "--out", str(out), "--formats", "onnx", "onnx-int8"]) == 0
     return out

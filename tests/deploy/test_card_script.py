@@ -33,7 +33,11 @@ class Refuse:
             raise AssertionError(f"{name} is imported")
 
 sys.meta_path.insert(0, Refuse())
-exec(compile(open("classify.py").read(), "classify.py", "exec"))
+code = compile(open("classify.py").read(), "classify.py", "exec")
+files = sys.argv[1:]
+for file in files:
+    sys.argv[1:] = [file]
+    exec(code, {"__name__": "__main__"})
 assert not {"trevsnn", "torch"} & sys.modules.keys()
 """
 
@@ -43,17 +47,22 @@ def script_of(folder: Path) -> str:
     return script
 
 
-def classify(script: str, folder: Path, file: Path) -> str:
-    """What the script prints, run beside the exported files in an interpreter that refuses this package and PyTorch."""
+def classify(script: str, folder: Path, *files: Path) -> list[str]:
+    """What the script prints of each file, run beside the exported files in an interpreter that refuses this package and
+    PyTorch."""
     (folder / "classify.py").write_text(script)
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", GUARD, str(file)], cwd=folder, capture_output=True, text=True, check=False
+            [sys.executable, "-I", "-c", GUARD, *map(str, files)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     finally:
         (folder / "classify.py").unlink()
     assert done.returncode == 0, done.stderr
-    return done.stdout.rstrip("\n")
+    return done.stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +92,9 @@ def test_the_script_classifies_as_predict_does(wide_export, pictures, capsys):
     script = script_of(wide_export)
     assert [line.startswith(("import", "from")) for line in script.splitlines()[1:]].count(False) == 14
     engines = {engine: predicted(wide_export, pictures, capsys, engine) for engine in ("onnx", "eager")}
-    for number, file in enumerate(pictures):
-        name = classify(script, wide_export, file)
-        for engine, rows in engines.items():
-            assert name == rows[number]["class"], (file, engine)
+    names = classify(script, wide_export, *pictures)
+    for engine, rows in engines.items():
+        assert names == [row["class"] for row in rows], engine
 
 
 @pytest.fixture
@@ -110,7 +118,7 @@ def test_the_script_decodes_as_coarsely_as_the_run(as_if, pictures, capsys):
     out = as_if(lambda config: config["data"].update(reduced=True))
     large = next(file for file in pictures if file.name == "large.jpg")
     (row,) = predicted(out, [large], capsys, "onnx")
-    assert classify(script_of(out), out, large) == row["class"]
+    assert classify(script_of(out), out, large) == [row["class"]]
 
 
 def test_engines_compute_in_float32_what_was_trained_in_float64(as_if, pictures, capsys):
@@ -139,14 +147,13 @@ def test_of_8_bits_alone_the_script_uses_that_file(wide_export, wide_run, pictur
     script = script_of(out)
     assert '"model-int8.onnx"' in script
     (row,) = predicted(out, pictures[:1], capsys, "onnx-int8")
-    assert classify(script, out, pictures[0]) == row["class"]
+    assert classify(script, out, pictures[0]) == [row["class"]]
 
 
 def test_the_script_for_digits_is_grey(tmp_path, pictures, capsys):
     assert main(["export", "digits", "--out", str(tmp_path / "e"), "--formats", "onnx-int8"]) == 0
     rows = predicted(tmp_path / "e", pictures[:3], capsys, "onnx-int8")
-    for file, row in zip(pictures[:3], rows, strict=True):
-        assert classify(script_of(tmp_path / "e"), tmp_path / "e", file) == row["class"]
+    assert classify(script_of(tmp_path / "e"), tmp_path / "e", *pictures[:3]) == [row["class"] for row in rows]
 
 
 def test_the_file_says_what_it_must_be_given(wide_export):
@@ -188,28 +195,39 @@ def inputs_of(config, about, file, monkeypatch) -> np.ndarray:
     return given[0]
 
 
-@pytest.mark.parametrize("exif_orientation", [True, False])
-@pytest.mark.parametrize("reduced", [False, True])
-@pytest.mark.parametrize(("channels", "size"), [(3, (9, 14)), (1, (28, 28)), (3, (160, 96))])
-def test_the_script_gives_the_network_the_numbers_that_predict_gives_it(
-    pictures, tmp_path, monkeypatch, exif_orientation, reduced, channels, size
-):
-    """Bit for bit, of pictures of every kind and shape."""
-    config = recipe_config("cifar-10", ["--data.name", "folder", "--data.root", ".", "--data.image_size", *map(str, size), "--data.crop_share", "0.9", "--data.reduced", str(reduced).lower(), "--data.exif_orientation", str(exif_orientation).lower()])  # fmt: skip
-    about = About(("a", "b"), channels, (0.4, 0.5, 0.3)[:channels], (0.2, 0.3, 0.25)[:channels])
+@pytest.fixture(scope="module")
+def kinds(pictures, tmp_path_factory) -> list[Path]:
+    """Pictures of every kind and shape, and turned by their EXIF orientation."""
+    folder = tmp_path_factory.mktemp("kinds")
     with Image.open(PHOTOGRAPHS / "china.jpg") as china:
-        china.convert("CMYK").resize((303, 181)).save(tmp_path / "cmyk.jpg")
-        china.convert("P").save(tmp_path / "palette.png")
-        china.resize((3, 500)).save(tmp_path / "thin.jpg")
-        china.resize((1201, 903)).convert("L").save(tmp_path / "grey.jpg")
-        china.quantize(17).save(tmp_path / "index.png", transparency=3)
-        small, exif = china.resize((41, 27)), Image.Exif()
+        china.convert("CMYK").resize((303, 181)).save(folder / "cmyk.jpg")
+        china.convert("P").save(folder / "palette.png")
+        china.resize((3, 500)).save(folder / "thin.jpg")
+        large, small, exif = china.resize((1203, 905)), china.resize((41, 27)), Image.Exif()
+        large.resize((1201, 903)).convert("L").save(folder / "grey.jpg")
+        china.quantize(17).save(folder / "index.png", transparency=3)
         for orientation in range(1, 9):
             exif[ExifTags.Base.Orientation] = orientation
-            china.resize((1203, 905)).save(tmp_path / f"turned{orientation}.jpg", exif=exif)
+            large.save(folder / f"turned{orientation}.jpg", exif=exif)
             for ending in ("png", "webp", "tif"):
-                small.save(tmp_path / f"turned{orientation}.{ending}", exif=exif)
-    for file in [*pictures, *tmp_path.iterdir()]:
+                small.save(folder / f"turned{orientation}.{ending}", exif=exif)
+    return [*pictures, *sorted(folder.iterdir())]
+
+
+@pytest.mark.parametrize(
+    ("exif_orientation", "reduced", "channels", "size"),
+    [
+        (True, False, 3, (9, 14)), (True, True, 3, (9, 14)), (False, True, 1, (28, 28)), (True, False, 1, (28, 28)),
+        (True, True, 3, (160, 96)), (False, False, 3, (160, 96)),
+    ],
+)  # fmt: skip
+def test_the_script_gives_the_network_the_numbers_that_predict_gives_it(
+    kinds, monkeypatch, exif_orientation, reduced, channels, size
+):
+    """Bit for bit."""
+    config = recipe_config("cifar-10", ["--data.name", "folder", "--data.root", ".", "--data.image_size", *map(str, size), "--data.crop_share", "0.9", "--data.reduced", str(reduced).lower(), "--data.exif_orientation", str(exif_orientation).lower()])  # fmt: skip
+    about = About(("a", "b"), channels, (0.4, 0.5, 0.3)[:channels], (0.2, 0.3, 0.25)[:channels])
+    for file in kinds:
         expected = read_inputs([file], config.data, about, 4)[0]
         assert np.array_equal(inputs_of(config, about, file, monkeypatch), expected.numpy()), file
 

@@ -234,14 +234,14 @@ def test_a_missing_extra_names_the_line_that_installs_it(run, tmp_path, monkeypa
 def test_a_network_with_all_links_and_no_alphas_goes_all_the_way(tmp_path, capsys):
     """From the command line to every engine."""
     run, out = tmp_path / "run", tmp_path / "exported"
-    options = ["--model.channels", "[4,8,8]", "--model.links", "all", "--model.alphas", "one", "--model.timesteps", "3"]
+    options = ["--model.channels", "[4,8,8]", "--model.links", "all", "--model.alphas", "one", "--model.timesteps", "2"]
     assert main(["train", *SMALL, *options, "--epochs", "1", "--optim.warmup_epochs", "0", "--run", str(run)]) == 0
     assert main(["export", str(run), "--out", str(out)]) == 0
     model = TRevSNN.from_pretrained(out)
     assert (model.config.links, model.config.alphas) == ("all", "one")
-    assert "levels.0.steps.2.further.0.conv.weight" in load_file(out / "model.safetensors")
+    assert "levels.0.steps.1.further.0.conv.weight" in load_file(out / "model.safetensors")
     card = (out / "README.md").read_text()
-    assert "T = 3, with links from all levels above, with every alpha 1, for pictures of 8 x 8" in card
+    assert "T = 2, with links from all levels above, with every alpha 1, for pictures of 8 x 8" in card
     rows = {row["name"]: row for row in json.loads((out / "about.json").read_text())["comparisons"]}
     for name in ("folded", "onnx", "torch.export"):
         assert rows[name]["same_class"] >= 0.99 * rows[name]["items"]
