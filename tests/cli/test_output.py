@@ -61,7 +61,7 @@ def test_a_pipe_that_closes_ends_a_command_without_a_word(tmp_path, closed, argu
 
 
 def test_a_training_goes_on_when_nobody_reads_it_any_more(tmp_path, closed):
-    arguments = ["train", *SMALL, "--epochs", "1", "--optim.warmup_epochs", "0", "--run", "run"]
+    arguments = ["train", *SMALL, "--epochs", "1", "--optim.warmup_epochs", "0", "--batch_size", "512", "--run", "run"]
     done = run(arguments, tmp_path, stdout=closed)
     assert (done.returncode, done.stderr) == (0, b"")
     assert (tmp_path / "run" / "summary.json").is_file()

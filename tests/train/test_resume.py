@@ -148,7 +148,17 @@ def test_every_optimizer_trains_and_resumes(device, tmp_path, optimizer, lr):
     """AdamW in one pass reads weights and moments by address: moments in another memory format go to other weights."""
     whole = tmp_path / "whole"
     train(
-        "--run", str(whole), "--optim.name", optimizer, "--optim.lr", lr, "--batch_size", "256", accelerator=device.type
+        "--run",
+        str(whole),
+        "--optim.name",
+        optimizer,
+        "--optim.lr",
+        lr,
+        "--batch_size",
+        "256",
+        "--model.timesteps",
+        "2",
+        accelerator=device.type,
     )
     loss = [float(row["train_loss"]) for row in metrics(whole)]
     assert loss[2] < loss[0]
@@ -162,7 +172,7 @@ def test_pictures_augmented_on_the_device_resume_in_the_middle_of_an_epoch(devic
     options = [
         "--data.on_device", "true", "--data.crop_padding", "1", "--data.rotation", "10", "--data.shear", "5",
         "--data.erasing", "0.5", "--data.mixup", "0.2", "--checkpoint_seconds", "0",
-        "--batch_size", "512", "--epochs", "2",
+        "--batch_size", "512", "--epochs", "2", "--model.timesteps", "2",
     ]  # fmt: skip
     train("--run", str(whole), *options, accelerator=device.type)
     run = unfinish(whole, tmp_path / "resumed", keep=1)

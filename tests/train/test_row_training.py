@@ -17,7 +17,7 @@ from trevsnn.run.load import load_run
 
 ROWS = [
     "train", *SMALL, "--data.rows", "true", "--model.input", "event", "--model.in_chans", "1", "--model.timesteps", "4",
-    "--model.encoder_stride", "1", "--optim.lr", "0.03", "--optim.warmup_epochs", "0", "--batch_size", "32", "--epochs", "1",
+    "--model.encoder_stride", "1", "--optim.lr", "0.03", "--optim.warmup_epochs", "0", "--batch_size", "16", "--epochs", "1",
 ]  # fmt: skip
 
 

@@ -119,7 +119,18 @@ def test_other_ways_to_train(device, tmp_path, options):
     if device.type == "mps" and "64-true" in options:
         pytest.skip("MPS has no float64")
     run = tmp_path / "run"
-    train("--run", str(run), "--epochs", "2", "--batch_size", "256", *options, accelerator=device.type)
+    train(
+        "--run",
+        str(run),
+        "--epochs",
+        "2",
+        "--batch_size",
+        "256",
+        "--model.timesteps",
+        "2",
+        *options,
+        accelerator=device.type,
+    )
     rows = metrics(run)
     assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
     assert main(["evaluate", str(run), "--accelerator", device.type]) == 0
@@ -138,6 +149,10 @@ def test_mixup_trains(device, tmp_path):
         "agc",
         "--optim.clip",
         "0.1",
+        "--batch_size",
+        "256",
+        "--model.timesteps",
+        "2",
         accelerator=device.type,
     )
     losses = [float(row["train_loss"]) for row in metrics(run)]
