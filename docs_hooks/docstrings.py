@@ -52,7 +52,9 @@ def to_markdown(text: str, obj: griffe.Object) -> str:
     """A docstring of this object as Markdown."""
     text = TABLE.sub(lambda table: _table(table[1], table[2]), text)
     text = TOGETHER.sub(lambda entry: "\n".join(f"    {name}{entry[2]}" for name in entry[1].split(", ")), text)
-    if obj.is_class and (_is_named_tuple(obj) or any(str(name.value).startswith("dataclass") for name in obj.decorators)):
+    if obj.is_class and (
+        _is_named_tuple(obj) or any(str(name.value).startswith("dataclass") for name in obj.decorators)
+    ):
         text = ENTRY.sub(lambda entry: entry[0] + _default(obj.members.get(entry[1])), text)
     text = LITERAL.sub(_literal, text)
     text = ROLE.sub(lambda role: _link(role[1], obj), text)
