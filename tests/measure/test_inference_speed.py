@@ -1,6 +1,7 @@
 """Time of inference, and firing rates that are set for it."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -43,3 +44,23 @@ def test_firing_rates_are_set():
     right = {name: 0.1 if name.startswith("levels.0.") else 0.3 for name in rates}
     assert len(set(right.values())) == 2
     assert rates == pytest.approx(right, abs=0.01)
+
+
+def test_a_missing_exporter_names_the_line_that_installs_it(monkeypatch, capsys):
+    """Of ResNet-18, which stands beside networks of pictures; ours needs none."""
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    command = [
+        "measure",
+        "speed",
+        "--model",
+        "trevsnn_nano",
+        "--timesteps",
+        "1",
+        "--size",
+        "16",
+        "--inference",
+        "--engines",
+        "onnx",
+    ]
+    assert main(command) == 2
+    assert "onnxscript is not installed: pip install 'trevsnn[bench]'" in capsys.readouterr().err
