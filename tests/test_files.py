@@ -59,6 +59,12 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path):
     assert mine.read_bytes() == b"mine"
 
 
+def test_a_place_below_a_file_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file/new cannot be written"):
+        write_file(tmp_path / "file" / "new", b"new")
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 def test_a_pipe_or_device_is_not_replaced(tmp_path, kind):
     path = tmp_path / "place"

@@ -44,7 +44,8 @@ def write_file(path: Path, content: bytes) -> None:
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # such as where the folder is a file
+            beside.unlink(missing_ok=True)
         raise unwritable(path, error) from error
 
 

@@ -39,6 +39,15 @@ def predictions(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dic
     return json.loads(capsys.readouterr().out)
 
 
+def test_options_of_data_are_read_from_a_file(tmp_path, capsys):
+    (tmp_path / "data.yaml").write_text("image_size: 6\n")
+    results = []
+    for options in (["--data", str(tmp_path / "data.yaml")], ["--data.image_size", "6"]):
+        assert main(["evaluate", "digits", *options, "--json"]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0] == results[1]
+
+
 def test_evaluate_prints_every_class_and_writes_the_matrix(tmp_path, capsys):
     assert main(["evaluate", "digits", "--confusion", str(tmp_path / "conf"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

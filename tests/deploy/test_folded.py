@@ -10,6 +10,9 @@ from helpers import example, trained_like
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.deploy.differences import spike_differences
 from trevsnn.deploy.folded import fold, inference_spike
+from trevsnn.deploy.nir.network import to_nir
+from trevsnn.deploy.onnx.float32 import export_float32
+from trevsnn.deploy.onnx.int8 import export_integer
 from trevsnn.measure.operations import count_operations
 from trevsnn.network.norm import BatchNorm
 from trevsnn.network.spike import spike
@@ -137,3 +140,48 @@ def test_a_module_that_is_not_the_library_s_own_is_not_folded_but_named(path, pa
     setattr(model.get_submodule(parent), name, nn.Sequential(model.get_submodule(path)))
     with pytest.raises(ValueError, match=rf"^{part} is, or holds, a module that is not the library's own"):
         fold(model)
+
+
+def test_a_network_with_a_hook_is_not_folded_and_one_on_an_auxiliary_head_does_not_matter():
+    model = trained_like()
+    handle = model.levels[1].steps[0].register_forward_hook(lambda module, given, output: 3 * output)
+    with pytest.raises(
+        ValueError, match=r"^levels.1.steps.0 has a hook or a forward of its own, which a folded network"
+    ):
+        fold(model)
+    handle.remove()
+    model.heads[0].register_forward_hook(lambda module, given, output: 3 * output)
+    x = example(model.config)
+    torch.testing.assert_close(fold(model)(x), model(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options", [{"padding": 1, "padding_mode": "circular"}, {"padding": 2, "dilation": 2}, {"padding": "same"}]
+)
+def test_a_convolution_that_graphs_do_not_take_is_named(options, tmp_path):
+    """They were left out of ONNX files without a word."""
+    model = trained_like().float()
+    model.levels[0].steps[1].expand1.dw1 = nn.Conv2d(6, 6, 3, groups=6, **options)
+    folded = fold(model)
+    x = example(model.config).float()
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4)
+    for write in (
+        lambda: export_float32(folded, tmp_path / "a.onnx"),
+        lambda: export_integer(folded, x, tmp_path / "b.onnx"),
+        lambda: to_nir(folded, (12, 12)),
+    ):
+        with pytest.raises(ValueError, match=r"^levels.0.steps.1.expand1.dw1 is Conv2d\(.*which is not written"):
+            write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_of_another_dtype_or_with_nan_is_not_written(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^the network is torch.float64, and ONNX files are float32: fold\(model.float"
+    ):
+        export_float32(fold(trained_like()), tmp_path / "a.onnx")
+    model = trained_like().float()
+    with torch.no_grad():
+        model.levels[0].steps[0].expand1.dw1.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"^levels.0.steps.0.expand1.dw1.weight holds a number that is not finite"):
+        export_float32(fold(model), tmp_path / "a.onnx")

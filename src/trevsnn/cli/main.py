@@ -160,8 +160,10 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _arguments(values: Namespace) -> dict[str, object]:
-    """A command's options as its function takes them, those of data as one."""
+    """A command's options as its function takes them, those of data as one, without the place of the file that had them."""
     return {
-        name: DataOverrides(**vars(value)) if isinstance(value, Namespace) else value
+        name: DataOverrides(**{option: v for option, v in vars(value).items() if option != "__path__"})
+        if isinstance(value, Namespace)
+        else value
         for name, value in vars(values).items()
     }

@@ -12,12 +12,13 @@ from timm.layers import ScaledStdConv2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from trevsnn.deploy.foldable import check_foldable
 from trevsnn.network.blocks import Expand, Level, LevelStep, Link, PointwiseDepthwise, fuse, linked
 from trevsnn.network.config import TRevSNNConfig
 from trevsnn.network.encoders import AnnealedLeakyReLU, ImageEncoder
 from trevsnn.network.heads import LastHead, mean_over_time
 from trevsnn.network.model import TRevSNN
-from trevsnn.network.slicing import fast_format, has_its_parts
+from trevsnn.network.slicing import fast_format
 from trevsnn.network.spike import SPIKE, THRESHOLD
 from trevsnn.network.transform import sees_of
 from trevsnn.reversible import unroll
@@ -178,38 +179,18 @@ def fold(model: TRevSNN) -> FoldedTRevSNN:
         In evaluation mode, of the model's dtype and device, channels-last.
 
     Raises:
-        ValueError: a BatchNorm has no running statistics, or a module is not one of this network's own.
+        ValueError: as :func:`trevsnn.deploy.foldable.check_foldable`.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
-            raise ValueError(
-                f"{name} has no running statistics to fold into its convolution: use the network as it is, or a BatchNorm "
-                "with track_running_stats=True."
-            )
+    check_foldable(model)
     original, model = model, copy.deepcopy(model).double().eval()
     levels: list[Level] = list(model.levels)  # type: ignore[arg-type]
     head = model.heads[-1]
-    _check_own(model)
     assert isinstance(head, LastHead)
     with torch.no_grad():
         folded = FoldedTRevSNN(model.config, _encoder(model.encoder), [_level(level) for level in levels], _head(head))
     weight = next(original.parameters())
     folded = folded.to(weight.device, weight.dtype).to(memory_format=fast_format(weight.device))  # type: ignore[call-overload]
     return folded.eval().requires_grad_(False)
-
-
-def _check_own(model: TRevSNN) -> None:
-    parts: dict[str, bool] = {"encoder": type(model.encoder) in (ImageEncoder, nn.Identity)}
-    for i, level in enumerate(model.levels):
-        parts |= {f"levels.{i}.steps.{t}": has_its_parts(step) for t, step in enumerate(level.steps)}  # type: ignore[arg-type]
-        parts[f"levels.{i}.shared"] = has_its_parts(level.shared)  # type: ignore[arg-type]
-    parts[f"heads.{len(model.heads) - 1}"] = type(model.heads[-1]) is LastHead
-    for name, own in parts.items():
-        if not own:
-            raise ValueError(
-                f"{name} is, or holds, a module that is not the library's own, which cannot be folded: use the network itself, or "
-                "torch.export of it."
-            )
 
 
 def _encoder(encoder: nn.Module) -> nn.Module:

@@ -118,5 +118,10 @@ def test_what_the_file_does_not_take_is_refused(made):
         ValueError, match=r"shape \(6, 1, 2, 12, 12\); this ONNX file takes \('B', 2, 2, 'height', 'width'\)"
     ):
         served(x[:, :1])
-    with pytest.raises(ValueError, match="the input holds NaN"):
-        served(x * torch.nan)
+    for number in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="the input holds NaN or an infinite number"):
+            served(x * number)
+    with pytest.raises(ValueError, match=r"the input is torch.float64; this ONNX file takes torch.float32"):
+        served(x.double())
+    with pytest.raises(ValueError, match=r"shape \(6, 2, 2, 0, 12\); this ONNX file takes"):
+        served(x[..., :0, :])

@@ -12,6 +12,7 @@ from torch import nn
 
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.fingerprint import FINGERPRINT
+from trevsnn.deploy.foldable import check_writable
 from trevsnn.deploy.folded import FoldedHead, FoldedLevel, FoldedStep, FoldedTRevSNN
 from trevsnn.deploy.nir.graph import Alpha, Graph, Value
 from trevsnn.errors import UsageError
@@ -39,6 +40,7 @@ def to_nir(
         UsageError: nir is not installed, or the network has a leaky ReLU, whose slope is not 1.
     """
     nir = require("nir", "nir")
+    check_writable(folded)
     for module in folded.modules():
         if isinstance(module, AnnealedLeakyReLU) and module.slope != 1.0:
             raise UsageError(

@@ -52,7 +52,7 @@ class OnnxModel:
         """Pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W), float32, to logits (B, K).
 
         Raises:
-            ValueError: the input has another shape than the file takes, or holds NaN.
+            ValueError: the input is not float32, has another shape than the file takes, or holds NaN or an infinite number.
             RunError: the file does not compute logits from it.
         """
         check_input(x, self.shape)
@@ -98,14 +98,18 @@ def check_logits(shape: Sequence[int], items: int, model: TRevSNN | None) -> Non
 
 
 def check_input(x: Tensor, shape: Sequence[int | str]) -> None:
-    """Check that the items of ``x`` have the shape a file takes, without the batch's axis, and hold no NaN.
-    An axis that has a name in place of a number is of any size.
+    """Check that the items of ``x`` are float32, have the shape a file takes, without the batch's axis, and are finite. An axis
+    that has a name in place of a number is of any size above 0.
 
     Raises:
         ValueError: they do not.
     """
     pairs = zip(shape, x.shape[1:], strict=False)
-    if x.dim() != len(shape) + 1 or any(isinstance(taken, int) and taken != given for taken, given in pairs):
+    if x.dim() != len(shape) + 1 or any(
+        given != taken if isinstance(taken, int) else given == 0 for taken, given in pairs
+    ):
         raise ValueError(f"the input has shape {tuple(x.shape)}; this ONNX file takes {('B', *shape)}.")
-    if not x.sum().isfinite() and x.isnan().any():  # a sum costs less, and is finite only without NaN
-        raise ValueError("the input holds NaN.")
+    if x.dtype != torch.float32:
+        raise ValueError(f"the input is {x.dtype}; this ONNX file takes torch.float32.")
+    if not x.sum().isfinite() and not x.isfinite().all():  # a sum costs less
+        raise ValueError("the input holds NaN or an infinite number.")

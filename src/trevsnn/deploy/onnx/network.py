@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from trevsnn.deploy.extras import require
 from trevsnn.deploy.fingerprint import FINGERPRINT
+from trevsnn.deploy.foldable import check_writable
 from trevsnn.deploy.folded import FoldedHead, FoldedLevel, FoldedStep, FoldedTRevSNN
 from trevsnn.deploy.onnx.graph import Alpha, Graph, Map, Size
 from trevsnn.deploy.onnx.roles import write_role
@@ -82,7 +84,14 @@ class NetworkGraph(Graph, ABC):
         return self.add("Mean", maps[0].size, *(x.name for x in maps)) if len(maps) > 1 else maps[0]
 
     def logits(self, folded: FoldedTRevSNN, size: Size) -> Map:
-        """Put the whole network into the graph, from input ``input`` of a size."""
+        """Put the whole network into the graph, from input ``input`` of a size.
+
+        Raises:
+            ValueError: the network is not float32, or :func:`trevsnn.deploy.foldable.check_writable` refuses it.
+        """
+        check_writable(folded)
+        if (dtype := next(folded.parameters()).dtype) != torch.float32:
+            raise ValueError(f"the network is {dtype}, and ONNX files are float32: fold(model.float()).")
         timesteps = range(folded.config.timesteps)
         x = Map(self, "input", size)
         if folded.config.input == "image":
