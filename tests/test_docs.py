@@ -116,6 +116,17 @@ def test_the_shards_written_in_the_guide_hold_the_folder_s_pictures(tmp_path, mo
         assert written.labels_N.tolist() != folder.labels_N.tolist()
 
 
+def test_pictures_are_sorted_by_a_table_as_programs_write_them(tmp_path, monkeypatch):
+    """With a mark of UTF-8, ends of lines of Windows, a comma in a name, and no end of the last line."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a, b.png", "c.png"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "labels.csv").write_bytes('\ufefffile,label\r\n"a, b.png",cat\r\nc.png,stork'.encode())
+    run("docs/start/own-pictures.md")
+    copied = {file.relative_to("pictures").as_posix(): file.read_text() for file in Path("pictures").rglob("*.png")}
+    assert copied == {"cat/a, b.png": "a, b.png", "stork/c.png": "c.png"}
+
+
 def test_the_recording_read_in_the_guide_is_counted_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_nmnist(tmp_path / "00045.bin", some_events(500))
@@ -128,6 +139,7 @@ def test_the_recording_read_in_the_guide_is_counted_whole(tmp_path, monkeypatch)
 RUN_ABOVE = {
     "README.md", "docs/do/own-modules.md", "docs/do/backbone.md", "docs/do/fine-tune.md",
     "docs/do/lif-networks.md", "docs/do/stream.md", "docs/do/deploy.md", "docs/do/shards.md", "docs/do/look-at-recordings.md",
+    "docs/start/own-pictures.md",
 }  # fmt: skip
 OTHERS = [page for page in PAGES if page not in RUN_ABOVE and blocks(page, "python")]
 

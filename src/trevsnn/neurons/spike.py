@@ -58,10 +58,7 @@ class Spike:
             )
 
     def __call__(self, potential: Tensor) -> Tensor:
-        """s(v), for autograd and ``torch.func``: ``spikes = Spike()(v)``.
-
-        The gradient is the surrogate's, ``dL/dv = height * dL/ds`` where low <= v <= high, ends included, and 0 elsewhere.
-        It is of v's dtype, and can itself be differentiated by dL/ds.
+        """s(v), for autograd and ``torch.func``; ``dL/dv = height * dL/ds`` where low <= v <= high, and 0 elsewhere.
 
         Args:
             potential: v, any shape, floating point.

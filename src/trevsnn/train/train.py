@@ -117,8 +117,7 @@ class _Training:
         interruption.join(fabric.world_size)
         check_device(config, fabric)
         size = local_batch(config, fabric.world_size)
-        path = fabric.broadcast(path)
-        self.run = RunFolder(path)
+        self.run = RunFolder(path := fabric.broadcast(path))
         if not new:
             in_first(fabric, lambda: lock.take(self.run.lock_file, path))
             if not checkpoints(self.run.checkpoints, "step"):
