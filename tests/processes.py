@@ -3,7 +3,6 @@
 import os
 import runpy
 import signal
-import socket
 import sys
 import tempfile
 import warnings
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import TCPStore
 
 from conftest import FORKSERVER
 from trevsnn.cli.main import main
@@ -25,15 +25,17 @@ def start(arguments: list[str], output: Path | str = os.devnull) -> Any:
 
 
 def start_two(arguments: list[str], output: str = os.devnull, command: Callable[[list[str]], int] = main) -> list[Any]:
-    """``trevsnn`` with these arguments in two processes, as torchrun starts them; what they print goes to a file."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """``trevsnn`` with these arguments in two processes, as torchrun starts them; what they print goes to a file.
+
+    As torchrun does, this process holds the store in which they find each other: one of them could end before the other has.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     processes = [
-        FORKSERVER.Process(target=_one_of_two, args=(arguments, rank, port, output, command)) for rank in range(2)
+        FORKSERVER.Process(target=_one_of_two, args=(arguments, rank, store.port, output, command)) for rank in range(2)
     ]
     for process in processes:
         process.start()
+        process.store = store  # for as long as somebody waits for them
     return processes
 
 
@@ -58,6 +60,7 @@ def _one_of_two(arguments: list[str], rank: int, port: int, output: str, command
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none",
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
     }  # fmt: skip
     _begin(output)
     sys.exit(command(arguments))
