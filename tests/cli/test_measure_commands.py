@@ -116,10 +116,8 @@ def test_exact_keeps_and_the_other_modes_are_measured_beside(capsys):
 
 def test_energy_command(tmp_path, capsys):
     run = tmp_path / "run"
-    assert (
-        main(["train", *SMALL, "--epochs", "2", "--batch_size", "256", "--model.timesteps", "2", "--run", str(run)])
-        == 0
-    )
+    options = ["--epochs", "2", "--batch_size", "256", "--model.timesteps", "2", "--run", str(run)]
+    assert main(["train", *SMALL, *options]) == 0
     capsys.readouterr()
     picture = tmp_path / "rates.png"
     assert main(["measure", "energy", str(run), "--count", "8", "--picture", str(picture)]) == 0

@@ -49,18 +49,6 @@ def test_firing_rates_are_set():
 def test_a_missing_exporter_names_the_line_that_installs_it(monkeypatch, capsys):
     """Of ResNet-18, which stands beside networks of pictures; ours needs none."""
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    command = [
-        "measure",
-        "speed",
-        "--model",
-        "trevsnn_nano",
-        "--timesteps",
-        "1",
-        "--size",
-        "16",
-        "--inference",
-        "--engines",
-        "onnx",
-    ]
-    assert main(command) == 2
+    command = "measure speed --model trevsnn_nano --timesteps 1 --size 16 --inference --engines onnx"
+    assert main(command.split()) == 2
     assert "onnxscript is not installed: pip install 'trevsnn[bench]'" in capsys.readouterr().err

@@ -160,10 +160,8 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _arguments(values: Namespace) -> dict[str, object]:
-    """A command's options as its function takes them, those of data as one, without the place of the file that had them."""
+    """A command's options as its function takes them, those of data as one, without the place of a file that had them."""
     return {
-        name: DataOverrides(**{option: v for option, v in vars(value).items() if option != "__path__"})
-        if isinstance(value, Namespace)
-        else value
-        for name, value in vars(values).items()
+        name: DataOverrides(**vars(value)) if isinstance(value, Namespace) else value
+        for name, value in vars(values.clone(with_meta=False)).items()
     }

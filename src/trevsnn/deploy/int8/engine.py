@@ -80,7 +80,7 @@ class SpikeDriven:
         """Pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W), float32, to logits (B, K).
 
         Raises:
-            ValueError: the input has another shape than the file takes, or holds NaN.
+            ValueError: the input is not float32, has another shape than the file takes, or holds NaN or an infinite number.
             RunError: the file does not compute logits from it.
         """
         check_input(x, self.shape)

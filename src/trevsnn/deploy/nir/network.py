@@ -38,6 +38,7 @@ def to_nir(
 
     Raises:
         UsageError: nir is not installed, or the network has a leaky ReLU, whose slope is not 1.
+        ValueError: as :func:`trevsnn.deploy.foldable.check_writable`.
     """
     nir = require("nir", "nir")
     check_writable(folded)

@@ -52,6 +52,7 @@ def export_float32(
 
     Raises:
         UsageError: onnx is not installed.
+        ValueError: the network is not float32, or as :func:`trevsnn.deploy.foldable.check_writable`.
         RunError: the file cannot be written.
     """
     graph = _Float32(names={tensor: name for name, tensor in folded.named_parameters()})

@@ -138,6 +138,7 @@ def export_integer(
 
     Raises:
         UsageError: onnx is not installed.
+        ValueError: the network is not float32, or as :func:`trevsnn.deploy.foldable.check_writable`.
         RunError: the file cannot be written.
     """
     graph = _Integer(seen_ranges(folded, calibration), float(calibration.abs().max()))
