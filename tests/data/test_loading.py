@@ -1,5 +1,6 @@
 """Items as tensors, batches, and what goes wrong in loading processes."""
 
+import multiprocessing
 import os
 import random
 import re
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 from helpers import folder_config, folder_of_pictures, picture
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
-from trevsnn.data.loading import IGNORED, TensorDataset, batches, loading_deaths, make_loader
+from trevsnn.data.loading import IGNORED, TensorDataset, batches, ending_processes, loading_deaths, make_loader
 from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.folders import load_folder
 from trevsnn.data.sampling import EpochSampler
@@ -127,6 +128,19 @@ class Counting(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return index
+
+
+def test_loading_processes_live_from_epoch_to_epoch_and_end_with_the_training():
+    loader = DataLoader(Counting(), 2, num_workers=2, persistent_workers=True)
+    with ending_processes(loader, DataLoader(Counting(), 2)):
+        epochs = []
+        for _ in range(2):
+            assert torch.cat(list(batches(loader))).tolist() == list(range(8))
+            epochs.append({process.pid for process in multiprocessing.active_children()})
+        assert epochs[0] == epochs[1]
+        assert len(epochs[0]) >= 2
+    assert not epochs[0] & {process.pid for process in multiprocessing.active_children()}
+    assert torch.cat(list(batches(loader))).tolist() == list(range(8))  # it can be used again
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

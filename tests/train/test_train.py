@@ -1,6 +1,7 @@
 """Training on real digits, through the command line."""
 
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -90,9 +91,10 @@ def test_training_is_deterministic_without_filling_new_memory(trained):
     assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
 
-def test_workers_change_nothing(trained, device, tmp_path):
-    run = tmp_path / "workers"
+def test_workers_change_nothing_and_end_with_the_training(trained, device, tmp_path):
+    run, before = tmp_path / "workers", set(multiprocessing.active_children())
     train("--run", str(run), "--slope_epochs", "2", "--data.workers", "2", accelerator=device.type)
+    assert set(multiprocessing.active_children()) <= before
     assert_same(trained, tmp_path / "workers")
 
 

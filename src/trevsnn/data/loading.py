@@ -172,6 +172,22 @@ def batches(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 
 @contextmanager
+def ending_processes(*loaders: DataLoader[Any] | DeviceLoader) -> Iterator[None]:
+    """Within it loading processes live from epoch to epoch; after it none of these loaders has any.
+
+    Else they live until the garbage collector finds the loader, which then waits five seconds for each.
+    """
+    try:
+        yield
+    finally:
+        for loader in loaders:
+            inner: Any = loader.loader if isinstance(loader, DeviceLoader) else loader
+            if inner._iterator is not None:  # None where there are no processes
+                inner._iterator._shutdown_workers()  # PyTorch has no public name for it
+                inner._iterator = None
+
+
+@contextmanager
 def loading_deaths() -> Iterator[None]:
     """Turn the death of a loading process into one sentence. A context manager, or a decorator.
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from timm.utils.distributed import distribute_bn
 from torch import Tensor
 
-from trevsnn.data.loading import TensorDataset, batches, loading_deaths, make_loader
+from trevsnn.data.loading import TensorDataset, batches, ending_processes, loading_deaths, make_loader
 from trevsnn.data.pictures.shown import size_warning
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.network.model import TRevSNN
@@ -171,7 +171,7 @@ class _Training:
             if self.state.history:  # a kill may have come between a checkpoint and its row
                 self.files.write(self.state.history)
         self.tensorboard = TensorBoard(self.run.tensorboard, len(self.state.history) + 1)
-        with self.interruption.deferring(self._stop):
+        with ending_processes(self.loader, self.validation), self.interruption.deferring(self._stop):
             for epoch in range(len(self.state.history), self.config.epochs):
                 self.interruption.check()
                 self._train_epoch(epoch)
