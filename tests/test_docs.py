@@ -91,9 +91,12 @@ def test_the_network_of_lif_neurons_in_the_guide_runs():
     assert all(p.grad is not None for p in names["net"].parameters())
 
 
-def test_the_stream_in_the_guide_ends_with_the_logits_of_the_clip():
+def test_the_streams_in_the_guide_end_with_the_logits_of_the_clip(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_nmnist(tmp_path / "00045.bin", some_events(500))
     names = run("docs/do/stream.md")
     assert torch.equal(names["logits"], names["model"](names["frames"].transpose(0, 1)))
+    assert torch.equal(names["over_time"], names["run"].model(names["clip_BTCHW"]).softmax(1))
 
 
 def test_the_export_in_the_guide_is_loaded(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import ExifTags, Image
 
+from doc_pages import DOCS
 from trevsnn.cli.main import main
 from trevsnn.data.files import read_inputs
 from trevsnn.data.part import About
@@ -95,6 +96,12 @@ def test_the_script_classifies_as_predict_does(wide_export, pictures, capsys):
     names = classify(script, wide_export, *pictures)
     for engine, rows in engines.items():
         assert names == [row["class"] for row in rows], engine
+
+
+def test_the_script_of_digits_stands_in_the_guide():
+    section = script_section(load_run(Path("digits"), "best").config, "model.onnx")
+    (script,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert f'```python title="classify.py"\n{script}```' in (DOCS / "do" / "deploy.md").read_text()
 
 
 @pytest.fixture

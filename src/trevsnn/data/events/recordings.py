@@ -38,6 +38,7 @@ BLOCK = 256 << 10
 MOST_SAID = 300
 #: Microseconds from the first event to the last, 285 years: more is damage, and no float64 holds it.
 LONGEST_US = 2**53
+#: Nothing is stated: integers are microseconds, polarities 0 and 1.
 UNSTATED = Convention()
 
 #: What decodes the formats that can be decoded as they arrive, by the files' ending.
