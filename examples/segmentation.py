@@ -20,7 +20,7 @@ from torchvision.utils import draw_segmentation_masks
 from pasted_digits import BACKGROUND, CLASSES, PastedDigits, Scene, backbone, enlarged, fit, parse_options, save_grid
 
 WIDTH = 64
-COLOURS = ["red", "lime", "blue"]
+COLOURS = ["#D55E00", "#009E73", "#56B4E9"]  # of Okabe and Ito: told apart by colour-blind people too
 
 
 class Segmenter(nn.Module):
