@@ -4,12 +4,14 @@
 
 The folder holds ``recipes/NAME-SEED``, runs of ``trevsnn train``; ``peers/NAME-NETWORK-MINUTES-SEED``, of ``benchmarks/peer.py``;
 and ``ablation`` and ``timesteps-NAME``, of ``benchmarks/ablation.py`` and ``benchmarks/timesteps.py``. What is not in it stays as it is in
-docs/results/training.json. Tables stand in the pages of docs/results between the lines ``<!-- table NAME -->`` and ``<!-- end -->``.
+docs/results/training.json. Tables stand in the pages of docs/results between the lines ``<!-- table NAME -->`` and ``<!-- end -->``. The epochs
+of recipes go to docs/results/metrics, and are drawn, of the lowest seed whose epochs are there, as docs/images/NAME-curves.png.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import statistics
@@ -17,7 +19,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from trevsnn.files import figure_bytes
+from trevsnn.train.curves import curves
+
 PAGES = Path(__file__).parents[1] / "docs" / "results"
+METRICS, IMAGES = PAGES / "metrics", PAGES.parent / "images"
 Row = dict[str, Any]
 
 
@@ -31,6 +37,8 @@ def main() -> None:
     results: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
     for path in sorted((runs / "recipes").glob("*/summary.json")):
         results.setdefault("recipes", {})[path.parent.name] = _trained(json.loads(path.read_text()))
+        METRICS.mkdir(exist_ok=True)
+        (METRICS / f"{path.parent.name}.csv").write_text((path.parent / "metrics.csv").read_text())
     for path in sorted((runs / "peers").glob("*/summary.json")):
         results.setdefault("peers", {})[path.parent.name] = _placeless(json.loads(path.read_text()))
     for path in sorted(runs.glob("*/results.json")):
@@ -45,6 +53,14 @@ def main() -> None:
     target.write_text(json.dumps(results, indent=1) + "\n")
     for path, text in pages.items():
         path.write_text(text)
+    for path in sorted(METRICS.glob("*.csv"), reverse=True):  # the lowest seed of a name comes last, and stays
+        (IMAGES / f"{path.stem.rpartition('-')[0]}-curves.png").write_bytes(figure_bytes(curves(epochs_of(path))))
+
+
+def epochs_of(path: Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics.csv."""
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def _trained(summary: Row) -> Row:
@@ -90,7 +106,8 @@ def _by_seed(rows: dict[str, Row]) -> Iterable[tuple[str, list[Row]]]:
 
 def _recipe(name: str, rows: Sequence[Row]) -> tuple[Any, ...]:
     first, config = rows[0], rows[0]["config"]
-    machine = f"{first['machine']}, {first['processes']} process{'es' if first['processes'] > 1 else ''}"
+    machines = "; ".join(dict.fromkeys(row["machine"] for row in rows))
+    machine = f"{machines}, {first['processes']} process{'es' if first['processes'] > 1 else ''}"
     return (
         name, config["model"]["timesteps"], f"{first['parameters'] / 1e6:.2f} M", first["epochs"], _seeds(rows),
         *(spread(rows, key) for key in ("last_accuracy", "best_accuracy", "test_accuracy")), f"{quietest(rows):.1f}",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from results import quietest, spread, tables
+from results import METRICS, epochs_of, quietest, spread, tables
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "results"
@@ -22,6 +22,14 @@ def test_the_tables_on_the_pages_are_those_of_the_figures():
 def test_no_hidden_layer_fell_silent_in_a_recipe():
     for name, row in RESULTS["recipes"].items():
         assert quietest([row]) >= 1, name
+
+
+def test_epochs_end_with_the_figures_of_their_run():
+    for path in METRICS.glob("*.csv"):
+        row, epochs = RESULTS["recipes"][path.stem], epochs_of(path)
+        assert [epoch["epoch"] for epoch in epochs] == list(range(1, row["epochs"] + 1))
+        accuracies = [epoch["val_accuracy"] for epoch in epochs]
+        assert (accuracies[-1], max(accuracies)) == (row["last_accuracy"], row["best_accuracy"])
 
 
 def test_every_figure_has_its_seed_and_machine():
