@@ -164,9 +164,9 @@ def measure(peers: Mapping[str, Build], options: argparse.Namespace, console: Co
         console.print(f"memory: {name}", highlight=False)
         row: dict[str, Any] = {"model": name, **known.get(name, {}), "peak_bytes": {}}
         for timesteps in () if build is resnet18 else TIMESTEPS:
-            row["peak_bytes"][timesteps] = _peak(build(timesteps), *few)
-        peaks = row["peak_bytes"]
-        row["slope"] = (peaks[TIMESTEPS[-1]] - peaks[TIMESTEPS[0]]) / (TIMESTEPS[-1] - TIMESTEPS[0]) if peaks else 0
+            row["peak_bytes"][str(timesteps)] = _peak(build(timesteps), *few)  # as JSON has it
+        peaks = list(row["peak_bytes"].values())
+        row["slope"] = (peaks[-1] - peaks[0]) / (TIMESTEPS[-1] - TIMESTEPS[0]) if peaks else 0
         if not options.against_t:
             peer = build(options.timesteps)
             row["bytes_per_picture"] = _peak(peer, x, target)
@@ -222,7 +222,7 @@ def tables(results: dict[str, Any]) -> str:
     print(f"|---|{'---:|' * (len(TIMESTEPS) + 1)}", file=text)
     for row in results["rows"]:
         if row["peak_bytes"]:
-            cells = " | ".join(f"{row['peak_bytes'][t] / 1e6:.1f}" for t in TIMESTEPS)
+            cells = " | ".join(f"{row['peak_bytes'][str(t)] / 1e6:.1f}" for t in TIMESTEPS)
             print(f"| {row['model']} | {cells} | {row['slope'] / 1e6:.3f} |", file=text)
     return text.getvalue()
 

@@ -19,6 +19,7 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
 
 _BLOCK = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_PROGRAM = r"python3?\s+((?:benchmarks|examples)/\w+\.py)"
 _COMMAND = re.compile(r"(?<!-)\btrevsnn (?:train|evaluate|predict|export|stream|measure|data)\b[^#`|]*")
 
 
@@ -79,10 +80,21 @@ def anchors(page: str) -> set[str]:
     return found
 
 
+def lines(page: str) -> list[str]:
+    """The lines of its bash blocks, continued ones in one."""
+    return "\n".join(block.text for block in blocks(page, "bash")).replace("\\\n", " ").splitlines()
+
+
 def commands(page: str) -> list[str]:
     """The calls of trevsnn in its bash blocks, those under torchrun or srun too."""
-    lines = "\n".join(block.text for block in blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    return [found[0].strip() for found in map(_COMMAND.search, lines) if found]
+    return [found[0].strip() for found in map(_COMMAND.search, lines(page)) if found]
+
+
+def programs(page: str) -> Iterator[tuple[str, str]]:
+    """The calls of benchmarks and examples in its bash blocks and sentences: the program, and what stands behind it."""
+    in_blocks = [found for line in lines(page) for found in re.findall(rf"^[^#]*?{_PROGRAM}([^#|&]*)", line)]
+    for name, line in [*in_blocks, *re.findall(rf"`{_PROGRAM}([^`]*)`", prose(page))]:
+        yield name, " ".join(line.split())
 
 
 def mentioned(page: str) -> Iterator[str]:

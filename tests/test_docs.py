@@ -39,6 +39,12 @@ def test_the_readme_prints_classes(capsys):
     assert re.fullmatch(r"tensor\(\[(\d, ){7}\d\]\)\n", capsys.readouterr().out)
 
 
+def test_the_readme_is_short_and_has_one_picture():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 120
+    assert text.count("![") == 1
+
+
 RECURRENCES = [
     pytest.param(block.text, id=f"{page.removesuffix('.md')}-{i}")
     for page in ("own-modules.md", "own-neurons.md")

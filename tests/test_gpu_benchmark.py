@@ -9,12 +9,14 @@ import torch
 
 import gpu
 import gpu_cases
+import gpu_report
 from gpu_cases import SMALL, Case, memory_cases
 from gpu_rows import BEGAN, Rows, read_rows
 from trevsnn.measure.memory import footprint
 from trevsnn.zoo.presets import PRESETS
 
-PAGE = (Path(__file__).parent.parent / "docs" / "results" / "gpu.md").read_text()
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+PAGE = (RESULTS / "gpu.md").read_text()
 #: The quick ones, at two T; a case that needs a GPU; and one of a network that there is not.
 CASES = [
     Case("trevsnn tiny", "exact", "eager", 2, 2),
@@ -109,6 +111,18 @@ def test_wrong_usage_is_said_and_changes_nothing(command, arguments, message, tm
     assert message in capsys.readouterr().err
     assert [file.name for file in tmp_path.rglob("*")] == ["results", "gpu.md"]
     assert (tmp_path / "results" / "gpu.md").read_text() == PAGE
+
+
+def test_the_page_is_what_a_report_of_its_figures_writes(tmp_path):
+    """Of the rows of gpu.json, as measured ones lie in a folder."""
+    (tmp_path / "results").mkdir()
+    page, figures = tmp_path / "results" / "gpu.md", RESULTS / "gpu.json"
+    page.write_text(PAGE)
+    for piece, rows in json.loads(figures.read_text()).items():
+        (tmp_path / f"{piece}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    gpu_report.write([tmp_path], page)
+    assert page.read_text() == PAGE
+    assert page.with_suffix(".json").read_text() == figures.read_text()
 
 
 def test_nothing_new_is_started_after_the_time(command, tmp_path):

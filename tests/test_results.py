@@ -1,4 +1,4 @@
-"""The pages of docs/results show what training.json holds, and what they say of it is so."""
+"""The pages of docs/results show what their .json files hold, and what they say of it is so."""
 
 import json
 import re
@@ -17,6 +17,14 @@ def test_the_tables_on_the_pages_are_those_of_the_figures():
     text = "".join(page.read_text() for page in PAGES.glob("*.md"))
     shown = dict(re.findall(r"<!-- table (\S+) -->\n\n(.*?)\n\n<!-- end -->", text, re.DOTALL))
     assert shown == dict(tables(RESULTS))
+
+
+def test_the_tables_of_memory_are_those_of_its_figures():
+    pytest.importorskip("spikingjelly")
+    from memory import tables as tables_of_memory
+
+    shown = (PAGES / "memory.md").read_text().split("<!-- measured: begin -->\n")[1].split("<!-- measured: end -->")[0]
+    assert shown == tables_of_memory(json.loads((PAGES / "memory.json").read_text()))
 
 
 def test_no_hidden_layer_fell_silent_in_a_recipe():
