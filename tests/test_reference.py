@@ -135,19 +135,16 @@ def test_docstrings_are_markdown(package):
 
 
 def test_docstrings_lead_to_what_is_documented(package):
-    """Or are understood without: what is raised, and when, stands where it is raised."""
-    anchors = {obj.canonical_path for obj in _shown(package)} | {obj.path for obj in _shown(package)}
-    texts = [(obj, section) for obj in _shown(package) for section in obj.docstring.parsed]
-    led = re.compile(r'identifier="([^"]+)"')
-    astray = {
-        (obj.path, target)
-        for obj, section in texts
-        if section.kind is griffe.DocstringSectionKind.raises
-        for item in section.value
-        for target in led.findall(item.description)
-        if target not in anchors and package[target.removeprefix("trevsnn.")].canonical_path not in anchors
-    }
-    assert astray == set()
+    """And can be understood without the names of what only appears inside; modules say how things are done."""
+    shown = [*_shown(package)]
+    anchors = {path for obj in shown for path in (obj.path, obj.canonical_path)}
+    anchors.add("trevsnn.network.backbone.Backbone.group_matcher")  # which TRevSNN inherits
+    texts = [(obj, section) for obj in shown for section in obj.docstring.parsed]
+    led = {(obj.path, name) for obj in shown for name in re.findall(r'identifier="([^"]+)"', obj.docstring.value)}
+    targets = {(where, package[name.removeprefix("trevsnn.")]) for where, name in led}
+    assert [
+        (where, obj.path) for where, obj in targets if not obj.is_module and obj.canonical_path not in anchors
+    ] == []
     raised = [
         (obj.path, item.annotation.canonical_path)
         for obj, section in texts
