@@ -7,11 +7,20 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from trevsnn.run.own_pictures import BASE
+from trevsnn.run.recipes import DEFAULT_RECIPE
+
 ROLE = re.compile(r":\w+:`([^`]+)`")  # of docstrings
 OPTION = re.compile(r"(?<![`\w-])(--[\w.]*\w)(?![\w`])")
 PLACE = "<!-- commands -->"
 #: What jsonargparse says of an option that stands for a whole group, such as --model beside --model.channels.
 OF_A_GROUP = "Path to a configuration file."
+#: What stands above the table of trevsnn train, whose defaults are those of the config's classes.
+BELOW = (
+    f"Without `--config` or `--recipe` the recipe `{DEFAULT_RECIPE}` counts, or where `--data.root` names a folder of pictures "
+    f"`{BASE}` and what is chosen from the pictures: they set other values than the defaults below, which hold for what the "
+    "recipe or the file does not say. `--print_config` prints what counts."
+)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -24,6 +33,8 @@ def all_commands() -> Iterator[str]:
 
     for name, parser in commands(build_parser(), "trevsnn"):
         yield f"## {name}\n\n{parser.description}"
+        if name == "trevsnn train":
+            yield BELOW
         yield from _tables(parser)
 
 

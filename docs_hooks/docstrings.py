@@ -4,16 +4,21 @@ What they have that Markdown has not: ``double backticks``, which it shows as co
 code that links to where the reference documents the name, if it does; tables between lines of =; two colons before an
 indented block; and brackets that mean an index. What stands above a constant after
 #: is its docstring. Arguments or attributes that are described together, "a, b: ...", are described each. Fields of a
-dataclass or named tuple are told with their defaults; a named tuple gets a signature of them.
+dataclass or named tuple are told with their defaults; a named tuple gets a signature of them. Errors that a docstring says are
+raised are linked in modules that do not import them, too.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
+from contextlib import suppress
 from typing import Any
 
 import griffe
+
+from trevsnn import errors
 
 ROLE = re.compile(r":(?:mod|class|func|meth|attr|data|exc):`~?([^`]+)`")
 LITERAL = re.compile(
@@ -23,6 +28,12 @@ CODE = re.compile(r"```.*?```|``.*?``|`[^`]*`", re.DOTALL)
 TABLE = re.compile(r"^(=+(?: +=+)+)\n((?:.+\n)+?)\1(?=\n\n|\n*\Z)", re.MULTILINE)
 ENTRY = re.compile(r"^    (\w+)(: .*(?:\n {8,}.*)*)", re.MULTILINE)
 TOGETHER = re.compile(r"^    (\w+(?:, \w+)+)(: .*(?:\n {8,}.*)*)", re.MULTILINE)
+
+
+#: Errors that docstrings name in modules that do not import them, and where the reference has them.
+ERRORS = {name: f"trevsnn.errors.{name}" for name in errors.__all__} | {
+    name: f"trevsnn.reversible.{name}" for name in ("ReplayError", "ReversibilityError")
+}
 
 
 class MarkdownDocstrings(griffe.Extension):
@@ -35,6 +46,23 @@ class MarkdownDocstrings(griffe.Extension):
             obj.set_member("__init__", _constructor(obj))
         if obj.docstring is not None:
             obj.docstring.value = to_markdown(obj.docstring.value, obj)
+            for name, path in ERRORS.items():
+                if f"    {name}: " in obj.docstring.value and name not in obj.module.members:
+                    obj.module.set_member(name, griffe.Alias(name, path, parent=obj.module))
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        _shorten_imports(pkg)
+
+
+def _shorten_imports(module: griffe.Module) -> None:
+    """What a module imports from one that imports it too stands for the object itself, so that its links are found."""
+    for name, member in list(module.members.items()):
+        if member.is_alias and member.target_path.startswith("trevsnn."):
+            with suppress(griffe.AliasResolutionError, griffe.CyclicAliasError):
+                if (path := member.final_target.path) != member.target_path:
+                    module.set_member(name, griffe.Alias(name, path, parent=module))
+        elif not member.is_alias and member.is_module:
+            _shorten_imports(member)
 
 
 def _comment(obj: griffe.Object) -> str:
@@ -83,8 +111,21 @@ def _default(field: griffe.Object | None) -> str:
 
 def _literal(found: re.Match[str]) -> str:
     """The block as a fenced one, as deep as the text above it."""
-    lines = [f"{found['text']}:", "", "```text", *textwrap.dedent(found["block"]).splitlines(), "```"]
+    block = textwrap.dedent(found["block"]).splitlines()
+    language = "python" if _is_python("\n".join(block)) else "text"
+    said = [f"{found['text']}:", ""] if found["text"] else []  # the colons may stand alone, for the block
+    lines = [*said, f"```{language}", *block, "```"]
     return textwrap.indent("\n".join(lines), found["indent"])
+
+
+def _is_python(block: str) -> bool:
+    """Whether a block is an example: Python that calls something by its name, as no equation here does (F[l,t](...))."""
+    try:
+        tree = ast.parse(block)
+    except SyntaxError:
+        return False
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return any(isinstance(func, ast.Name | ast.Attribute) for func in calls)
 
 
 def _table(line: str, rows: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+__all__ = ["Interrupted", "MistakesError", "RunError", "UnreadableError", "UsageError"]
+
 
 def listed(names: Iterable[object], most: int = 5) -> str:
     """The first of some names for a sentence, and how many more there are: "a, b and 3 more"."""
@@ -31,6 +33,11 @@ class MistakesError(UsageError):
 
 class RunError(Exception):
     """The call is right but a file is missing or damaged, a disk is full, or the like. The command line exits with 1."""
+
+
+class UnreadableError(RunError):
+    """A picture or a recording cannot be read: it is missing, damaged, or of another kind. Training can skip such an item
+    (``data.on_unreadable``)."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trevsnn.measure.memory import footprint
-from trevsnn.neurons import IF, LIF, Momentary, Spike, SpikingNetwork, Summed
+from trevsnn.neurons import IF, LIF, Momentary, Spike, SpikingNetwork, Summed, SurrogateSpike, atan
 
 
 def chain(neuron=LIF, timesteps=12, width=16, **options):
@@ -24,6 +24,33 @@ def chain(neuron=LIF, timesteps=12, width=16, **options):
 def gradients(net, x):
     loss = net(x).square().sum()
     return loss.detach(), torch.autograd.grad(loss, [x, *net.parameters()])
+
+
+class Sign:
+    """A view that has no threshold for a reset to take off."""
+
+    def __call__(self, state):
+        return state.sign()
+
+    def code(self, state):
+        return SignCode(state.detach())
+
+
+class SignCode:
+    def __init__(self, state):
+        self.state, self.shape, self.dtype = state, state.shape, state.dtype
+
+    def __getitem__(self, rows):
+        return SignCode(self.state[rows])
+
+    def seen(self):
+        return self.state.sign()
+
+    def pull_back(self, gradient):
+        return torch.zeros_like(gradient)
+
+    def decode(self):
+        return self.state
 
 
 def by_hand(currents, tau, threshold, decay_input):
@@ -131,6 +158,9 @@ def test_a_level_needs_three_maps_of_its_size_at_a_time_besides_states_and_adjoi
         (lambda: SpikingNetwork(2).add(nn.Linear(8, 8)), "a level is a Linear; give LIF"),
         (lambda: LIF(nn.Identity(), math.inf), "set decay_input=False"),
         (lambda: LIF(nn.Identity(), 1.0, learn_leak=True), "between 1 and infinity"),
+        (lambda: LIF(nn.Identity(), spike=Sign()), "LIF: spike is a Sign; give a Spike or a SurrogateSpike.*Momentary"),
+        (lambda: IF(nn.Identity(), Sign()), r"spike is a Sign; give.*trevsnn\.reversible\.run\(views="),
+        (lambda: LIF(nn.Identity(), spike=Spike), "spike is a type; give a Spike"),
         (lambda: chain(backprop="reversible"), "must be one of exact, autograd"),
         (lambda: chain().read(torch.rand(2, 8), 3), "no level 3"),
     ],
@@ -138,6 +168,21 @@ def test_a_level_needs_three_maps_of_its_size_at_a_time_besides_states_and_adjoi
 def test_what_does_not_fit_is_said(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+@pytest.mark.parametrize("neuron", [Spike(0.8, 0.2, 1.4, 0.5), SurrogateSpike(0.8, atan())])
+def test_both_neurons_are_taken(neuron):
+    net = SpikingNetwork(2)
+    for level in (LIF(nn.Linear(8, 8), spike=neuron), IF(nn.Linear(8, 8), neuron)):
+        net.add(level, len(net.levels) - 1)
+        assert level.view is neuron
+    assert net(torch.rand(3, 8)).shape == (2, 3, 8)
+
+
+def test_a_view_of_another_kind_stands_in_a_level_without_memory():
+    net = SpikingNetwork(2)
+    net.add(Momentary(nn.Linear(8, 8), Sign()))
+    assert set(net(torch.randn(64, 8)).unique().tolist()) == {-1.0, 1.0}
 
 
 def test_a_level_sees_those_below_it():

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trevsnn.errors import RunError
+from trevsnn.errors import UnreadableError as UnreadableError
 
 
 def home_folder() -> Path:
@@ -32,10 +33,6 @@ CACHE = home_folder() / ".cache" / "trevsnn"
 SIZES = 10_000
 
 
-class UnreadableError(RunError):
-    """An item of a data set cannot be read. Training can skip it (``data.on_unreadable``)."""
-
-
 class MissingDataError(RunError):
     """A data set is not where it is looked for."""
 
@@ -47,7 +44,8 @@ class About:
     Attributes:
         classes: names of the classes, by index.
         channels: 1 of grey pictures, 3 of colour pictures, 2 (the polarities) of event frames.
-        mean, std: of each channel of the training pictures scaled to 0..1, for normalisation.
+        mean: of each channel of the training pictures scaled to 0..1, which normalisation takes off.
+        std: their standard deviation, likewise, by which it divides.
     """
 
     classes: tuple[str, ...]

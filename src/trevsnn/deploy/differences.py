@@ -17,8 +17,7 @@ _TAKES_SPIKES = re.compile(r"\.(dw1|pw2|below|above|further\.\d+)$")
 
 @torch.no_grad()
 def spike_differences(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor) -> tuple[Tensor, int]:
-    """How many spikes of a forward pass differ between a network and its folded form, for each item (B,), and of how
-    many in all.
+    """How many spikes of a forward pass differ between a network and its folded form.
 
     Counted are the input spikes of every convolution of a block or link, and those of the head. The head is given their
     rate in each channel, so opposite differences within a channel cancel there; with ``readout="mean"`` of all timesteps.
@@ -26,7 +25,10 @@ def spike_differences(model: TRevSNN, folded: FoldedTRevSNN, x: Tensor) -> tuple
     Args:
         model: it is put into evaluation mode.
         folded: of that model.
-        x: pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W).
+        x: pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W), of the networks' dtype.
+
+    Returns:
+        For each item how many differ, (B,), int64; and of how many spikes of all items.
     """
     last = model.heads[-1]
     assert isinstance(last, LastHead)

@@ -39,15 +39,17 @@ class FoldedTRevSNN(nn.Module):
 
     ``c[l,t] = alpha[l,t] * c[l,t-1] + F[l,t](c[l-1,t], c[l+1,t-1])``, as :func:`trevsnn.reversible.unroll` computes it, and
     further links and no alpha as the config says. Modules have the names they have in the network they come from. There is no backward pass.
-
-    Args:
-        config: of the network.
-        encoder: of pictures; Identity for event frames, which go to the lowest level's ``below``.
-        levels: lowest first.
-        head: from the top level's states to logits.
     """
 
     def __init__(self, config: TRevSNNConfig, encoder: nn.Module, levels: list[FoldedLevel], head: FoldedHead) -> None:
+        """Of parts that are folded.
+
+        Args:
+            config: of the network.
+            encoder: of pictures; Identity for event frames, which go to the lowest level's ``below``.
+            levels: lowest first.
+            head: from the top level's states to logits.
+        """
         super().__init__()
         self.config = config
         self.encoder = encoder
@@ -55,7 +57,7 @@ class FoldedTRevSNN(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W), float, to logits (B, K)."""
+        """Pictures (B, in_chans, H, W) or frames (B, T, in_chans, H, W), of the network's dtype, to logits (B, K)."""
         inputs = [self.encoder(x)] * self.config.timesteps if self.config.input == "image" else list(x.unbind(1))
         states = self.read_states(inputs, lambda _, level, t: partial(level, t), lambda _, level, t: level.alpha(t))
         return self.head([self.head.pool(state) for state in states])
@@ -179,7 +181,8 @@ def fold(model: TRevSNN) -> FoldedTRevSNN:
         In evaluation mode, of the model's dtype and device, channels-last.
 
     Raises:
-        ValueError: as :func:`trevsnn.deploy.foldable.check_foldable`.
+        ValueError: a BatchNorm has no running statistics; a module of the encoder, the levels or the last head is not one of this
+            network's own, or has a hook or a forward of its own. The network itself and torch.export of it do then.
     """
     check_foldable(model)
     original, model = model, copy.deepcopy(model).double().eval()

@@ -37,9 +37,10 @@ class Live:
         data: what the numbers of plain tables mean where that is not what the run's config says.
 
     Attributes:
-        window_ms, hop_ms: rounded to microseconds.
+        window_ms: as given, or the run's, rounded to microseconds.
+        hop_ms: likewise.
         windows: that were classified so far.
-        seconds: that each of the last ``TIMED`` windows took, from its last event to its probabilities.
+        seconds: that each of the last 10,000 windows took, from its last event to its probabilities.
         dropped: events outside the sensor.
         late: events that came too late for their windows.
         left: events behind the last window, which fill none.
@@ -87,8 +88,12 @@ class Live:
             took. Of a gap the first window alone, whose class and probabilities are None.
 
         Raises:
-            UnreadableError, RunError, UsageError: as :func:`trevsnn.data.events.recordings.blocks`; or an event lies outside the sensor,
-                too many are in a window, or the recording is shorter than one or without events.
+            UnreadableError: when it comes to it: the file is missing, cut off, empty, too large, or not of its format; or it must be
+                told what its numbers mean (``data``).
+            RunError: the ending names no format; an event lies outside the sensor, or too many are in a window; or the recording is
+                shorter than a window, or without events.
+            UsageError: recordings of that ending are not read from a stream; or the library that reads them, of the extra
+                ``events``, is not installed.
         """
         windows, first = Windows(round(self.window_ms * 1000), round(self.hop_ms * 1000)), None
         for window in self._windows(windows, blocks(source, ending, self.data.convention)):

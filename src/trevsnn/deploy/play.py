@@ -34,7 +34,7 @@ def play(run: Path, recording: Path, weights: Weights, data: DataOverrides = AS_
         data: what the numbers of plain tables mean where that is not what the run's config says.
 
     Yields:
-        After each frame: its number ``frame``, from 1; ``until``, the time of its last event in microseconds from the
+        After each frame its number ``frame``, from 1; ``until``, the time of its last event in microseconds from the
         recording's first; the likeliest ``class`` so far, its ``probability``, the ``probabilities`` of all classes, and the
         ``seconds`` it took to compute.
 

@@ -31,7 +31,12 @@ _meta.impl("batch_norm_update_stats", lambda x, mean, var, momentum: (torch.empt
 
 
 class Footprint(NamedTuple):
-    """Bytes of live tensors by part, without parameters, their gradients and buffers."""
+    """Bytes of live tensors by part, without parameters, their gradients and buffers.
+
+    Attributes:
+        after_forward: what is alive after the forward pass.
+        peak: what is alive when most is.
+    """
 
     after_forward: Bytes
     peak: Bytes
@@ -108,14 +113,23 @@ def measure_memory(config: TRevSNNConfig, step: TrainingStep, *, fake: bool = Fa
 def measure_slopes(
     config: TRevSNNConfig, step: TrainingStep, *, modes: Sequence[str], timesteps: Sequence[int], fake: bool = False
 ) -> dict[str, Any]:
-    """:func:`measure_memory` for several backward passes, of which ``exact`` keeps ``config.keep``, and numbers of timesteps.
+    """The memory of a training step by several backward passes, of which ``exact`` keeps ``config.keep``, and for several T.
+
+    Args:
+        config: of the network; its ``backprop`` and ``timesteps`` do not count.
+        step: the training step.
+        modes: backward passes, such as ``("exact", "autograd")``.
+        timesteps: T, rising.
+        fake: count tensors without data, for sizes that do not fit this machine; a CUDA device need not be there then.
 
     Returns:
-        ``rows`` of :func:`measure_memory`; ``slopes``: by mode the growth of the peak from the first to the last T, in
-        bytes per picture and timestep; empty for a single T.
+        In ``rows``, for each mode and T, the arguments and, in bytes per picture, ``after_forward`` and ``peak`` by part of the
+        network, with their sums ``after_forward_total`` and ``peak_total``. In ``slopes`` by mode the growth of the peak from the first to
+        the last T, in bytes per picture and timestep; empty for a single T.
 
     Raises:
-        UsageError: as :func:`measure_memory`; or ``config.keep`` is given and no mode is "exact".
+        UsageError: ``step`` is on CUDA, which is not there, and it is not ``fake``, or ``config.keep`` is a share of it; or
+            ``config.keep`` is given and no mode is "exact".
     """
     check_keep_counts(config, modes)
     rows = [

@@ -22,7 +22,8 @@ class Operation:
         macs: multiply-accumulates of the dense computation, padding included.
         spiking: whether all elements of all inputs were 0 or 1.
         synops: synaptic operations if spiking: for each spike the number of weights it reaches.
-        spikes, inputs: ones, and elements, of the inputs.
+        spikes: ones among the elements of the inputs, up to the first input that is not spikes.
+        inputs: elements of the inputs.
     """
 
     name: str

@@ -30,7 +30,9 @@ COUNTED_REAL = 2**16
 CUDA_SHARE, CUDA_FIXED = 0.02, 2**30
 REAL_BELOW = 10**9  # bytes to fit into up to which a CPU's step is counted on real tensors, which is faster
 
+#: What kind of device a training step is planned for.
 Device = Literal["cpu", "cuda"]
+#: Bytes of a process by part: parameters, gradients, what layers keep, and so on.
 Parts = Mapping[str, float]
 
 
@@ -84,14 +86,17 @@ def plan_batch(
 
     Args:
         config: of the run; its ``batch_size`` does not count.
-        nbytes: memory of each process's device.
+        nbytes: memory of each process's device, bytes.
         device: what kind it is; it need not be there.
         processes: that share a training step.
         cache: folder for what was counted; None for none.
         tell: is told of every batch before its step is counted, which takes seconds to minutes.
 
+    Returns:
+        The batch, and the bytes of each process by part.
+
     Raises:
-        UsageError: the smallest batch does not fit, or the config is one whose steps cannot be counted (``cuda_graph``, or
+        UsageError: the smallest batch, of 2 items, does not fit, or the config is one whose steps cannot be counted (``cuda_graph``, or
             ``model.keep`` in percent on CUDA).
     """
     _check(config, device)

@@ -32,7 +32,7 @@ class TrainingStep:
     Attributes:
         batch: pictures, or recordings.
         size: of them in pixels, the side of a square, or height and width.
-        precision: a key of ``PRECISIONS``. The loss is not scaled in float16, which takes neither time nor memory.
+        precision: "32-true", "64-true", or autocast with "bf16-mixed" or "16-mixed". The loss is not scaled in float16, which takes neither time nor memory.
         device: "cpu" or "cuda".
 
     Raises:

@@ -19,7 +19,9 @@ class Stream:
     whole clip at once, bit for bit.
 
     Args:
-        transforms, alphas, sees: of all timesteps; see :func:`trevsnn.reversible.unroll`.
+        transforms: of all timesteps, as :func:`trevsnn.reversible.unroll` takes them.
+        alphas: likewise.
+        sees: likewise.
         head: from the top level's state to logits.
         shape: (B, channels) of a frame.
         mean: give the mean of the logits up to a frame.

@@ -51,7 +51,7 @@ class Trunk(Freezable):
     """What :class:`trevsnn.TRevSNN` and :class:`trevsnn.FeatureNet` are made of; they build or take the encoder and the levels.
 
     Attributes:
-        read_alpha: the numbers of a bounded alpha, for weights whose tensors hold none; see :func:`trevsnn.reversible.run`.
+        read_alpha: as :func:`trevsnn.reversible.run` takes it, of a bounded alpha.
     """
 
     read_alpha: Callable[[Tensor], NDArray[np.float64]] = staticmethod(read_alpha)

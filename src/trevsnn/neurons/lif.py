@@ -36,13 +36,14 @@ class LIF(nn.Module):
         layer: from what the level sees of those below, an argument for each, to the current x[t]. Batch statistics in it
             are those of one timestep.
         tau: the time constant in timesteps, at least 1; infinite for a neuron without leak (:class:`IF`).
-        spike: threshold and surrogate; the default is :data:`ABOUT_ONE`.
+        spike: a :class:`Spike` or a :class:`SurrogateSpike`, whose threshold the reset takes off; the default is
+            :data:`ABOUT_ONE`. A view of another kind goes into ``Momentary(layer, view)`` or ``trevsnn.reversible.run``.
         decay_input: divide the current by tau.
         detach_reset: no gradient through the reset.
         learn_leak: one number for the level is learned, ``1 / tau = sigmoid(w)``, beginning with tau.
 
     Raises:
-        TypeError: the layer is no module, or tau no number.
+        TypeError: the layer is no module, tau no number, or the neuron another than these two.
         ValueError: tau below 1, or infinite where the current is divided by it, or neither finite nor above 1 where the
             leak is learned.
 
@@ -61,6 +62,11 @@ class LIF(nn.Module):
             )
         if not isinstance(tau, int | float):
             raise TypeError(f"LIF: tau is a {type(tau).__name__}; give a number of timesteps.")
+        if not isinstance(spike, Spike | SurrogateSpike):
+            raise TypeError(
+                f"LIF: spike is a {type(spike).__name__}; give a Spike or a SurrogateSpike, whose threshold the reset takes off. A view "
+                "of your own goes into Momentary(layer, view) or trevsnn.reversible.run(views=...)."
+            )
         if not tau >= 1:
             raise ValueError(f"tau is {tau:g}; it must be at least 1.")
         if math.isinf(tau) and decay_input:

@@ -51,11 +51,15 @@ class SpikingNetwork(nn.Module):
     """Layers of neurons, each of which sees spikes of layers below it at the same timestep, trained exactly. At a fixed leak
     and with a rectangular surrogate that keeps 2 bits for each neuron and timestep::
 
+        import torch
+        from torch import nn
+        from trevsnn.neurons import LIF, Momentary, SpikingNetwork, Summed
+
         net = SpikingNetwork(timesteps=8)
         one = net.add(LIF(nn.Linear(64, 100)))                 # sees the input
         two = net.add(LIF(nn.Linear(100, 100)), one)
         net.add(Momentary(Summed(nn.Linear(100, 10))), one, two)
-        logits_TBK = net(torch.rand(32, 64))
+        logits_TBK = net(torch.rand(32, 64))                   # (8, 32, 10)
 
     Batch normalisation takes its statistics from one timestep's batch, as SpikingJelly does in step mode "s", not from
     all timesteps together as in "m", and its running ones take a step at every timestep.
@@ -71,7 +75,8 @@ class SpikingNetwork(nn.Module):
             (:class:`trevsnn.reversible.Replay`).
 
     Attributes:
-        backprop, verify: the same; may be set at any time.
+        backprop: as given; may be set at any time.
+        verify: likewise.
         levels: the modules that were added.
         sees: what each of them sees.
     """
@@ -132,7 +137,7 @@ class SpikingNetwork(nn.Module):
     def read(self, x: Tensor, *levels: int | tuple[int, Callable[[Tensor], Tensor]]) -> list[Tensor]:
         """Run all timesteps, and give what is seen of some levels, for a loss or to count spikes::
 
-            logits_TBK, rates_T = net.read(x, -1, (one, torch.mean))
+            logits_TBK, rates_T = net.read(torch.rand(32, 64), -1, (one, torch.mean))
 
         Args:
             x: one input (B, ...), or without ``timesteps`` frames (T, B, ...), floating point.

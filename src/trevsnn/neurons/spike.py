@@ -32,7 +32,8 @@ class Spike:
 
     Attributes:
         threshold: may lie outside of the window. It and the window's ends are rounded to a potential's dtype.
-        low, high: the ends of the surrogate's window, which belong to it.
+        low: the lower end of the surrogate's window, which belongs to it.
+        high: its upper end, likewise.
         height: of the surrogate there.
 
     Raises:
@@ -142,6 +143,13 @@ class PackedState:
     Of each element it holds s(v) and whether v lies in the surrogate's window. A function that looks at a state only
     through its neuron has the same value, bit for bit, and the same gradient on the state and on ``decode()``, in 1/16 of
     the bytes of a float32 state. NaN is held as a neuron that is silent and outside of the window.
+
+    Attributes:
+        neuron: whose threshold and window were looked at.
+        bits: uint8; for each row of the first axis a quarter of its elements, rounded up.
+        shape: ``torch.Size``, of the state.
+        dtype: of the state.
+        memory_format: of the state, contiguous or channels-last.
     """
 
     neuron: Spike

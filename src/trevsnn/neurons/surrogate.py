@@ -100,14 +100,19 @@ class _SurrogateSpike(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class KeptState:
-    """A state as its own code, beside the neuron through which it is seen."""
+    """A state as its own code, beside the neuron through which it is seen.
+
+    Attributes:
+        neuron: through which it is seen.
+        state: of any shape, floating point.
+    """
 
     neuron: SurrogateSpike
     state: Tensor
 
     @property
     def shape(self) -> torch.Size:
-        """Of the state."""
+        """``torch.Size``, of the state."""
         return self.state.shape
 
     @property

@@ -109,7 +109,8 @@ def run(
             backward overwrites and frees what it has used. Without it, backward may run again with ``retain_graph``.
         verify: compare what each module computes in the backward pass with what it did in the forward pass; see
             :class:`Replay`.
-        read_alpha: gives the numbers of an alpha, float64; for alphas whose tensors hold none.
+        read_alpha: from an alpha's tensor to its numbers, a NumPy array, float64. The default reads the tensor; another is
+            needed where tensors hold no numbers (PyTorch's ``FakeTensorMode``).
 
     Returns:
         The last states ``c[l,T-1]`` (an empty list with ``once``) and the values of the readouts, in their order.

@@ -46,8 +46,7 @@ class Replay:
     """Both passes of any function F of states: the second one runs it again, under a graph.
 
     Both passes run it alike: with gradients enabled, under the same autocast, from the same random state, on the same
-    parameters, buffers and settings (:class:`trevsnn.reversible.circumstances.Circumstances`), so that it takes the same
-    path. The graph of the first pass is freed at once. Buffers change in the first pass only. Forward hooks of modules run in
+    parameters, buffers and settings of its modules, so that it takes the same path. The graph of the first pass is freed at once. Buffers change in the first pass only. Forward hooks of modules run in
     both passes, backward hooks in the second.
 
     Args:
@@ -55,8 +54,8 @@ class Replay:
         modules: whose parameters and buffers the function uses, where it is no module itself.
         views: of each argument what F is given in its place; None for the state or input itself. Nothing for the views of the
             run.
-        verify: compare what the second pass computes with what the first one did (:class:`Checksum`). Each pass reads the
-            value about once more, and about 520 bytes are kept.
+        verify: compare what the second pass computes with what the first one did, by a checksum. Each pass reads the value
+            about once more, and about 520 bytes are kept.
         name: of F in errors.
     """
 
@@ -88,8 +87,8 @@ class Replay:
     def first_pass(self, *states: Tensor | None) -> tuple[Tensor, SecondPass]:
         """F, and the pass that runs it again under what it ran under.
 
-        Its graph begins with :class:`Fence`, at the arguments and parameters themselves: what F gives out beside its value
-        hangs on it, and a gradient on its way back from there is stopped.
+        What F gives out beside its value hangs on the graph of this pass, which begins at the arguments and parameters: there a
+        gradient on its way back is stopped.
 
         Raises:
             ReplayError: F uses a tensor whose gradient would be lost, or changes a large buffer.

@@ -18,7 +18,7 @@ class Code(Protocol):
 
     @property
     def shape(self) -> torch.Size:
-        """Of the state."""
+        """``torch.Size``, of the state."""
         ...
 
     @property

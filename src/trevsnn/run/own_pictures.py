@@ -68,8 +68,10 @@ def config_for(folder: Path | str, options: Sequence[str] = ()) -> RunConfig:
         options: of the command line; they win over what is chosen.
 
     Raises:
-        RunError: as :func:`trevsnn.data.pictures.look.look_at`.
-        jsonargparse.ArgumentError, ValueError: as :func:`trevsnn.run.config.parse_config`.
+        RunError: there is no such folder, it is laid out otherwise, holds recordings, or has one class alone or an empty one.
+        UnreadableError: a picture that was looked at cannot be read.
+        jsonargparse.ArgumentError: an unknown option, or a value of the wrong type.
+        ValueError: a value that the config's own checks refuse.
     """
     given = parse_options(["--data.root", str(folder), *options])
     options_given = vars(given.as_flat())

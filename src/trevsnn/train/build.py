@@ -13,6 +13,7 @@ from trevsnn.network.slicing import fast_format
 from trevsnn.network.start import published_start
 from trevsnn.run.config import RunConfig
 
+#: From the config of a network to the network, in float32 on the CPU.
 Build = Callable[[TRevSNNConfig], TRevSNN]
 
 

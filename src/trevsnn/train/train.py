@@ -93,8 +93,9 @@ def resume(
         The content of summary.json.
 
     Raises:
-        UsageError, RunError, Interrupted: as :func:`train`; and RunError if there is no such run, or another process trains
-            it, UsageError if ``changes`` cannot be made, or more epochs are done.
+        UsageError: ``changes`` cannot be made, or more epochs are done; or as :func:`train`.
+        RunError: there is no such run, or another process trains it; or as :func:`train`.
+        Interrupted: as :func:`train`.
     """
     folder = RunFolder.open(run)
     config = changed(folder.read_config(), changes or {})

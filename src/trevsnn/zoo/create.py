@@ -33,7 +33,7 @@ def create_model(
     """Build a preset: ``create_model("trevsnn_tiny", num_classes=10, backprop="reversible")``.
 
     Args:
-        name: a key of ``PRESETS``.
+        name: a key of :data:`trevsnn.zoo.PRESETS`.
         pretrained: load the trained weights that come with the package or trevsnn-networks. As a new network, and as timm's, it is in training mode.
         features_only: build the network that gives the maps of ``out_indices``, states or spikes by ``output``; see
             :class:`trevsnn.FeatureNet`.
@@ -43,7 +43,7 @@ def create_model(
             new, to be trained, and ``in_chans``, to which its first convolution is adapted; others as the weights have them.
 
     Returns:
-        The network, in training mode: a :class:`trevsnn.TRevSNN`, or with ``features_only`` a :class:`trevsnn.FeatureNet`.
+        In training mode a :class:`trevsnn.TRevSNN`, or with ``features_only`` a :class:`trevsnn.FeatureNet`.
 
     Raises:
         ValueError: an unknown name or field, or a bad value; or there are no trained weights; or these were trained with

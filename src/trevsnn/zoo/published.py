@@ -72,8 +72,20 @@ def from_published(
 ) -> TRevSNN:
     """Build the model whose sizes the published implementation's weights imply, and load them.
 
+    That implementation is the paper's code, https://github.com/BICLab/T-RevSNN; its checkpoints do not come with this package. Of a
+    file that holds such a model's state dict::
+
+        import torch
+        import trevsnn
+
+        state_dict = torch.load("published.pth", map_location="cpu", weights_only=True)
+        model = trevsnn.from_published(state_dict)
+
+    Where the file holds more than that, give the entry with names such as ``subnet0.level0.blocks.0.gamma``. A
+    training begins from a .safetensors file of these names with ``--init FILE``.
+
     Args:
-        state_dict: weights under the published names; those that all timesteps share may stand under every ``subnet``
+        state_dict: weights under the published names, of any floating dtype; those that all timesteps share may stand under every ``subnet``
             or under ``subnet0`` alone. Without any BatchNorm statistics (parameters alone), these start at 0 and 1,
             with a warning.
         input: "image" or "event"; the published event models have encoders of another form.

@@ -24,7 +24,7 @@ def to_nir(
     folded: FoldedTRevSNN, size: tuple[int, int], fingerprint: str | None = None,
     properties: Mapping[str, str] | None = None,
 ) -> Any:  # fmt: skip
-    """The network as a graph of NIR (https://neuroir.org), for items of one size; see :mod:`trevsnn.deploy.nir`.
+    """The network as a graph of NIR (https://neuroir.org), for items of one size, all timesteps unrolled.
 
     Args:
         folded: on the CPU; of :func:`trevsnn.deploy.folded.fold`.
@@ -38,7 +38,8 @@ def to_nir(
 
     Raises:
         UsageError: nir is not installed, or the network has a leaky ReLU, whose slope is not 1.
-        ValueError: as :func:`trevsnn.deploy.foldable.check_writable`.
+        ValueError: a convolution has an even kernel, a dilation, or other padding than zeros of half its kernel; or a number of
+            the network is not finite.
     """
     nir = require("nir", "nir")
     check_writable(folded)

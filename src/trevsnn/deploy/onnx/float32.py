@@ -46,13 +46,14 @@ def export_float32(
 
     Args:
         folded: on the CPU, float32.
-        path: of the file, for :class:`trevsnn.deploy.onnx.model.OnnxModel`.
+        path: of the file, for ONNX Runtime, or any other runtime.
         fingerprint: of the network, for the file's metadata.
         properties: further metadata.
 
     Raises:
         UsageError: onnx is not installed.
-        ValueError: the network is not float32, or as :func:`trevsnn.deploy.foldable.check_writable`.
+        ValueError: the network is not float32; a convolution has an even kernel, a dilation, or other padding than zeros of half
+            its kernel; or a number of the network is not finite.
         RunError: the file cannot be written.
     """
     graph = _Float32(names={tensor: name for name, tensor in folded.named_parameters()})
