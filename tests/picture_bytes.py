@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PictureFile
+from trevsnn.errors import UnreadableError
 
 RAMP = np.arange(256, dtype=np.uint32)  # of a picture of one row
 

@@ -19,11 +19,10 @@ from helpers import folder_config, folder_of_pictures, picture
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.loading import IGNORED, TensorDataset, batches, ending_processes, loading_deaths, make_loader
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.folders import load_folder
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 
 def test_an_item_costs_the_same_in_a_large_set():

@@ -19,8 +19,7 @@ from trevsnn.data.events.picture import set_sheet, sheet, sheet_spans
 from trevsnn.data.events.recordings import Events
 from trevsnn.data.events.units import counted, rate_text, time_text
 from trevsnn.data.kinds import kind_of
-from trevsnn.data.part import UnreadableError
-from trevsnn.errors import RunError, UsageError, listed
+from trevsnn.errors import RunError, UnreadableError, UsageError, listed
 from trevsnn.files import write_file
 from trevsnn.terminal import Terminal, visible
 

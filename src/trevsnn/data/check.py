@@ -19,13 +19,12 @@ from trevsnn.data.events.recordings import READERS, UNSTATED
 from trevsnn.data.events.sets import TRIALS, list_recordings, recording_splits
 from trevsnn.data.events.table import has_table, read_table
 from trevsnn.data.listing import SPLITS, find_parts, list_classes
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PICTURE_ENDINGS
 from trevsnn.data.pictures.folders import folder_splits, load_folder
 from trevsnn.data.pictures.layout import own_parts, refuse_other_names, several_classes
 from trevsnn.data.pictures.oddities import oddities
 from trevsnn.data.walk import Walk, is_hidden, leads_back, walk
-from trevsnn.errors import RunError, listed
+from trevsnn.errors import RunError, UnreadableError, listed
 from trevsnn.terminal import Terminal
 
 

@@ -15,11 +15,11 @@ from trevsnn.data.events.excerpts import first_piece
 from trevsnn.data.events.frames import Binning, Counts
 from trevsnn.data.events.recordings import READERS, Events, read_recording
 from trevsnn.data.events.table import TABLE
-from trevsnn.data.part import About, UnreadableError
+from trevsnn.data.part import About
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile
 from trevsnn.data.sets import is_event, transform_of
 from trevsnn.data.walk import walk
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 
 def find_inputs(paths: Sequence[Path], config: DataConfig) -> list[Path]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.matched import evaluated_splits, load_matched
-from trevsnn.data.part import About, Part, UnreadableError
+from trevsnn.data.part import About, Part
 from trevsnn.data.pictures.in_memory import Pictures
 from trevsnn.data.pictures.on_device import DeviceLoader, OnDevice
 from trevsnn.data.pictures.raw import Draw, RawBatch, RawItem, content_of
@@ -22,7 +22,7 @@ from trevsnn.data.pictures.transforms import is_fixed
 from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
 from trevsnn.data.sets import load, transform_of
 from trevsnn.data.signals import leave_signals, started
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 IGNORED = -100  # the label that torch's losses and metrics leave out
 MADE = 2**26  # bytes of a part's tensors that are kept, at most

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trevsnn.errors import RunError
-from trevsnn.errors import UnreadableError as UnreadableError
 
 
 def home_folder() -> Path:

@@ -11,8 +11,7 @@ from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.events.sets import load_events
 from trevsnn.data.loading import IGNORED, TensorDataset
-from trevsnn.data.part import UnreadableError
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 
 def test_the_cache_is_keyed_by_everything_frames_depend_on(tmp_path):

@@ -23,8 +23,8 @@ from trevsnn.data.events.excerpts import (
 from trevsnn.data.events.frames import bin_events
 from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.events.sets import load_events
-from trevsnn.data.part import FileList, UnreadableError
-from trevsnn.errors import RunError
+from trevsnn.data.part import FileList
+from trevsnn.errors import RunError, UnreadableError
 
 
 def test_an_item_s_name_says_what_of_its_file_it_is(tmp_path):

@@ -15,8 +15,7 @@ from trevsnn.data.events.recordings import read_recording
 from trevsnn.data.events.sets import load_events
 from trevsnn.data.files import read_inputs
 from trevsnn.data.loading import TensorDataset
-from trevsnn.data.part import UnreadableError
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 
 @settings(max_examples=40)

@@ -19,7 +19,7 @@ from trevsnn.data.events.look_at_set import find_recordings, look_at_recordings,
 from trevsnn.data.events.picture import HEAD, MARGIN, set_sheet, sheet, sheet_spans
 from trevsnn.data.events.recordings import EVENT, UNSTATED
 from trevsnn.data.events.units import rate_text, time_text
-from trevsnn.data.part import UnreadableError
+from trevsnn.errors import UnreadableError
 
 
 def events_of(*rows: tuple[int, int, int, int]) -> np.ndarray:

@@ -11,8 +11,7 @@ from event_files import some_events, write_aedat3, write_nmnist
 from trevsnn.cli.main import main
 from trevsnn.data.events.formats import clock
 from trevsnn.data.events.recordings import open_recording, read_recording
-from trevsnn.data.part import UnreadableError
-from trevsnn.errors import RunError, UsageError
+from trevsnn.errors import RunError, UnreadableError, UsageError
 
 
 def test_nmnist_words_and_their_overflow(tmp_path):

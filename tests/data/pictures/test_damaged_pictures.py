@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from helpers import picture
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures import file as file_module
 from trevsnn.data.pictures.file import PictureFile, read_grey, read_rgb
 from trevsnn.data.pictures.oddities import oddities
+from trevsnn.errors import UnreadableError
 
 DAMAGES = 2000  # of each format
 

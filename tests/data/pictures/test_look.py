@@ -9,13 +9,12 @@ import torchvision.datasets.folder
 
 from helpers import folder_config, folder_of_pictures, picture
 from trevsnn.data.config import DataConfig
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PICTURE_ENDINGS
 from trevsnn.data.pictures.folders import folder_splits, load_folder
 from trevsnn.data.pictures.look import look_at
 from trevsnn.data.pictures.shown import size_warning
 from trevsnn.data.sets import load
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 
 def test_the_endings_are_those_of_torchvision():

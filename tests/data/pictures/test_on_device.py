@@ -16,11 +16,11 @@ from helpers import folder_of_pictures, metrics, picture
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.loading import IGNORED, TensorDataset, batches, make_loader
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.folders import PictureFolder
 from trevsnn.data.pictures.in_memory import Pictures
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load
+from trevsnn.errors import UnreadableError
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"  # china.jpg and flower.jpg, 640 x 427
 FORMATS = {

@@ -19,13 +19,13 @@ from helpers import folder_config, picture
 from trevsnn.data.config import DataConfig
 from trevsnn.data.files import read_inputs
 from trevsnn.data.loading import IGNORED, TensorDataset
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.cover import covering_size
 from trevsnn.data.pictures.file import REDUCTIONS, PictureFile
 from trevsnn.data.pictures.folders import PictureFolder
 from trevsnn.data.pictures.reduced import Reduced, largest_reduction
 from trevsnn.data.sampling import seeded
 from trevsnn.data.sets import load
+from trevsnn.errors import UnreadableError
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"  # china.jpg and flower.jpg, 640 x 427
 

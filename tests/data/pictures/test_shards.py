@@ -13,11 +13,10 @@ import pytest
 
 from helpers import folder_config, folder_of_pictures, shard_config, shards_of_folder, write_tar
 from trevsnn.data.loading import TensorDataset
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures import shards as shards_module
 from trevsnn.data.pictures.folders import load_folder
 from trevsnn.data.pictures.shards import find_shards, load_shards, shard_splits
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 
 def sample(key: str, label: int, value: int = 0) -> list[tuple[str, bytes]]:

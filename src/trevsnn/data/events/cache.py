@@ -19,8 +19,8 @@ from trevsnn.data.config import DataConfig
 from trevsnn.data.convention import Convention
 from trevsnn.data.events.excerpts import each, file_of, read_excerpt
 from trevsnn.data.events.frames import Binned, Binning, Counts
-from trevsnn.data.part import CACHE, FileList, UnreadableError
-from trevsnn.errors import RunError
+from trevsnn.data.part import CACHE, FileList
+from trevsnn.errors import RunError, UnreadableError
 from trevsnn.files import LARGE, read_json, renamed_when_complete
 from trevsnn.terminal import Terminal
 

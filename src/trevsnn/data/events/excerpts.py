@@ -14,8 +14,8 @@ import numpy as np
 
 from trevsnn.data.convention import Convention
 from trevsnn.data.events.recordings import UNSTATED, Events, read_recording
-from trevsnn.data.part import FileList, UnreadableError
-from trevsnn.errors import RunError
+from trevsnn.data.part import FileList
+from trevsnn.errors import RunError, UnreadableError
 
 DIRECTIONS = ("forward", "reversed")
 Result = TypeVar("Result")

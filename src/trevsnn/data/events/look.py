@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trevsnn.data.convention import Convention
 from trevsnn.data.events.frames import is_within
 from trevsnn.data.events.recordings import UNSTATED, Events, Recording, open_recording
-from trevsnn.data.part import UnreadableError
+from trevsnn.errors import UnreadableError
 
 #: What is in files of an ending.
 FORMATS = {

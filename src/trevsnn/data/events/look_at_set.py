@@ -15,9 +15,9 @@ from trevsnn.data.events.recordings import READERS, Events
 from trevsnn.data.events.sets import TRIALS, list_recordings
 from trevsnn.data.events.table import has_table, read_table
 from trevsnn.data.listing import SPLITS, find_parts, visible_folders
-from trevsnn.data.part import FileList, UnreadableError
+from trevsnn.data.part import FileList
 from trevsnn.data.walk import is_hidden, walk
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 Group = tuple[str, str]  # a part and a class
 

@@ -25,8 +25,7 @@ from trevsnn.data.events.formats.evt import RawDecoder
 from trevsnn.data.events.formats.hdf5 import Hdf5Recording
 from trevsnn.data.events.formats.npz import NpzRecording
 from trevsnn.data.events.formats.words import DatDecoder, NMnistDecoder, SlayerDecoder
-from trevsnn.data.part import UnreadableError
-from trevsnn.errors import RunError, UsageError
+from trevsnn.errors import RunError, UnreadableError, UsageError
 
 __all__ = [
     "EVENT", "READERS", "Convention", "Decoder", "Events", "Recording", "blocks", "decoder_for", "open_recording", "read_recording",

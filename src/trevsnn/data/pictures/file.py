@@ -12,7 +12,6 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.levels import as_grey, as_rgb, bits_of
 from trevsnn.data.pictures.orientation import (
     FROM_BELOW,
@@ -23,6 +22,7 @@ from trevsnn.data.pictures.orientation import (
     turned_size,
 )
 from trevsnn.data.pictures.quiet import quiet
+from trevsnn.errors import UnreadableError
 from trevsnn.files import read_file
 
 #: Endings of files that are taken as pictures, those of torchvision's folders.

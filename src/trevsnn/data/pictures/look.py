@@ -14,13 +14,12 @@ import numpy as np
 
 from trevsnn.data.held_out import hashed_split
 from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, list_files, visible_folders
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PICTURE_ENDINGS, PictureFile
 from trevsnn.data.pictures.layout import own_parts, several_classes
 from trevsnn.data.pictures.levels import is_deep
 from trevsnn.data.splitting import stratified_split
 from trevsnn.data.walk import is_hidden, leads_back, walk, walk_all
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 LOOKED_AT = 500  # pictures, evenly spread over the training part
 

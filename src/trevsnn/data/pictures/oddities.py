@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from trevsnn.data.part import UnreadableError
 from trevsnn.data.pictures.file import PictureFile
 from trevsnn.data.pictures.levels import is_deep
 from trevsnn.data.pictures.orientation import DAMAGED, TURNS
+from trevsnn.errors import UnreadableError
 
 #: By the ending of a file's name, the format that it says, as Pillow names it.
 FORMATS_BY_ENDING = {

@@ -18,13 +18,13 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from trevsnn.data.config import DataConfig, Split
 from trevsnn.data.listing import SPLITS, VALIDATION_SHARE, data_root
-from trevsnn.data.part import CACHE, Part, UnreadableError
+from trevsnn.data.part import CACHE, Part
 from trevsnn.data.pictures.file import MOST_BYTES, PictureFile
 from trevsnn.data.pictures.tar_index import Shard, changed, compressed, missing, read_shards, stamp_of
 from trevsnn.data.sampling import LANES
 from trevsnn.data.splitting import stratified_split
 from trevsnn.data.walk import is_hidden
-from trevsnn.errors import RunError
+from trevsnn.errors import RunError, UnreadableError
 
 #: Words in the name of a shard or its folder, and the part that they stand for.
 WORDS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

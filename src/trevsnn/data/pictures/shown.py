@@ -5,7 +5,8 @@ from __future__ import annotations
 from statistics import median
 
 from trevsnn.data.config import EVENT_SETS, DataConfig
-from trevsnn.data.part import Part, UnreadableError
+from trevsnn.data.part import Part
+from trevsnn.errors import UnreadableError
 from trevsnn.sizes import size_text
 
 LOOKED_AT = 50  # pictures, evenly spread over the part

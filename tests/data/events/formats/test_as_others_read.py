@@ -8,7 +8,7 @@ import pytest
 from conftest import shared_data
 from trevsnn.data.convention import Convention
 from trevsnn.data.events.recordings import EVENT, blocks, open_recording
-from trevsnn.data.part import UnreadableError
+from trevsnn.errors import UnreadableError
 
 #: Number of events and SHA-256 of them in the file's order, as others read the files: aedat 2.3.0, expelliarmus 1.1.12, evt3 0.4.1
 #: (equal to evlib 0.13.2), SLAYER, and SpikingJelly 2.0.0, which has x and y the other way round in AEDAT 2.

@@ -8,7 +8,7 @@ import pytest
 
 from event_files import WRITERS, some_events
 from trevsnn.data.events.recordings import EVENT, open_recording
-from trevsnn.data.part import UnreadableError
+from trevsnn.errors import UnreadableError
 
 resource = pytest.importorskip("resource")
 INPUTS = 2000

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from event_files import WRITERS, some_events
 from trevsnn.data.events.recordings import DECODERS, EVENT, WHOLE, blocks, decoder_for, open_recording
-from trevsnn.data.part import UnreadableError
-from trevsnn.errors import RunError, UsageError
+from trevsnn.errors import RunError, UnreadableError, UsageError
 
 ARRIVING = {name: write for name, write in WRITERS.items() if Path(name).suffix in DECODERS}
 

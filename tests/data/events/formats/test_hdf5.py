@@ -9,7 +9,7 @@ from event_files import some_events, write_hdf5
 from trevsnn.data.convention import Convention
 from trevsnn.data.events.formats import hdf5, hdf5_text
 from trevsnn.data.events.recordings import open_recording, read_recording
-from trevsnn.data.part import UnreadableError
+from trevsnn.errors import UnreadableError
 
 h5py = pytest.importorskip("h5py")
 EVENTS = some_events(500)

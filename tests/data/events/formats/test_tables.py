@@ -14,7 +14,7 @@ from trevsnn.data.convention import Convention
 from trevsnn.data.events.formats import npz
 from trevsnn.data.events.formats.table import convert
 from trevsnn.data.events.recordings import open_recording, read_recording
-from trevsnn.data.part import UnreadableError
+from trevsnn.errors import UnreadableError
 
 COLUMNS = {"x": [3, 4], "y": [5, 6], "t": [7, 8], "p": [0, 1]}
 

@@ -16,7 +16,7 @@ from event_files import (
     write_evt3,
 )
 from trevsnn.data.events.recordings import EVENT, blocks, open_recording
-from trevsnn.data.part import UnreadableError
+from trevsnn.errors import UnreadableError
 
 
 @pytest.mark.parametrize(
