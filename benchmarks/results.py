@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from trevsnn.files import figure_bytes
+from trevsnn.run.config import RunConfig, to_dict
 from trevsnn.train.curves import curves
 
 PAGES = Path(__file__).parents[1] / "docs" / "results"
@@ -92,16 +93,26 @@ def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _by_seed(rows: dict[str, Row]) -> Iterable[tuple[str, list[Row]]]:
-    """Rows named NAME-SEED, together for each name; they may differ in the seed alone."""
+    """Rows named NAME-SEED, together for each name; they may differ in the seed alone. An option that an earlier version did not have
+    yet has its default."""
+    defaults = to_dict(RunConfig())
     groups: dict[str, list[Row]] = {}
     for name, row in rows.items():
         group, _, seed = name.rpartition("-")
-        first, config = groups.setdefault(group, [row])[0]["config"], row["config"]
+        first, config = (_filled(defaults, r["config"]) for r in (groups.setdefault(group, [row])[0], row))
         if seed != str(config["seed"]) or config | {"seed": first["seed"]} != first:
             raise SystemExit(f"{name} is not of seed {seed}, or differs from others of its name in more than the seed.")
         if row is not groups[group][0]:
             groups[group].append(row)
     return groups.items()
+
+
+def _filled(defaults: Row, config: Row) -> Row:
+    """A config of any version with today's options; what is not a default stays, whether there is such an option today or not."""
+    sections = {
+        name: _filled(value, config.get(name, {})) for name, value in defaults.items() if isinstance(value, dict)
+    }
+    return defaults | config | sections
 
 
 def _recipe(name: str, rows: Sequence[Row]) -> tuple[Any, ...]:

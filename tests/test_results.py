@@ -71,3 +71,18 @@ def test_runs_that_differ_in_more_than_the_seed_make_no_mean():
             SystemExit, match=rf"^{name} is not of seed \w+, or differs from others of its name in more than the seed"
         ):
             dict(tables({"recipes": {"digits-0": rows["digits-0"], name: row}}))
+
+
+def test_an_option_that_came_later_has_its_default():
+    first, second = (RESULTS["recipes"][f"digits-{seed}"] for seed in (0, 1))
+    for precision, same in (("32-true", True), ("64-true", False)):
+        earlier = {name: value for name, value in first["config"].items() if name != "precision"}
+        rows = {
+            "digits-0": first | {"config": earlier},
+            "digits-1": second | {"config": second["config"] | {"precision": precision}},
+        }
+        if same:
+            assert "| 0, 1 |" in dict(tables({"recipes": rows}))["recipes"]
+        else:
+            with pytest.raises(SystemExit, match="digits-1 is not of seed 1, or differs"):
+                dict(tables({"recipes": rows}))
