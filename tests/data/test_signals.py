@@ -1,13 +1,16 @@
-"""Signals while the processes of a loader begin."""
+"""Signals while the processes of a loader begin, and its processes when the one that they load for is killed."""
 
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
-from trevsnn.data.signals import started
+from conftest import FORKSERVER
+from trevsnn.data.signals import leave_signals, started
 from trevsnn.errors import Interrupted
 from trevsnn.train.interrupt import Interruption
 
@@ -33,3 +36,50 @@ def test_signals_that_come_while_loading_processes_begin_arrive_afterwards(other
     finally:
         over.set()
     assert done == ["begun"]
+
+
+class Processes:
+    """Each item is the number of the process that loads it."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return os.getpid()
+
+
+def load_and_wait(start, found):
+    options = {"multiprocessing_context": FORKSERVER if start == "forkserver" else start}
+    loader = DataLoader(Processes(), num_workers=2, worker_init_fn=leave_signals, persistent_workers=True, **options)
+    numbers = [str(int(number)) for number in loader]
+    Path(f"{found}.part").write_text(" ".join(numbers))
+    Path(f"{found}.part").rename(found)
+    time.sleep(100)
+
+
+def lives(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("start", ["fork", "forkserver"])
+def test_loading_processes_end_with_the_one_that_is_killed(start, tmp_path):
+    found = tmp_path / "numbers"
+    process = FORKSERVER.Process(target=load_and_wait, args=(start, str(found)))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not found.exists():
+        assert process.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    numbers = set(found.read_text().split())
+    assert len(numbers) == 2
+    assert all(map(lives, numbers))
+    process.kill()
+    process.join()
+    while any(map(lives, numbers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

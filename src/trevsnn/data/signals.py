@@ -1,4 +1,4 @@
-"""Loading processes leave Ctrl-C and SIGTERM to the process that they load for.
+"""Loading processes leave Ctrl-C and SIGTERM to the process that they load for, and end with it.
 
 A terminal sends Ctrl-C to all processes of a command, and torchrun and SLURM send SIGTERM to all of them. A training
 wants to finish its step first, for which it needs its loading processes.
@@ -22,7 +22,8 @@ def leave_signals(_: int = 0) -> None:
     """For ``worker_init_fn`` of a loader: ignore Ctrl-C, and SIGTERM of any process but the one that is loaded for.
 
     That one ends its loading processes by SIGTERM. Where the system does not tell who sent it (macOS, Windows), SIGTERM
-    ends a loading process as before.
+    ends a loading process as before. If it is killed, so that it ends none, they end by themselves: PyTorch looks for that
+    at the process that forked them, which with Python's fork server, the default from 3.14 on, is another one and lives on.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -32,8 +33,15 @@ def leave_signals(_: int = 0) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_for, args=(parent.pid,), daemon=True).start()
         unblocked.remove(signal.SIGTERM)
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(0)
 
 
 def _end_for(parent: int) -> None:
