@@ -37,6 +37,20 @@ def exported(run):
     return out
 
 
+def test_what_lies_here_counts_before_a_network_that_comes_trained(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "digits")
+    assert main(["export", "digits", "--out", "n-mnist", "--formats", "onnx"]) == 0
+    figures = json.loads((tmp_path / "n-mnist" / "about.json").read_text())["figures"]
+    assert figures["last_accuracy"] == json.loads((run / "summary.json").read_text())["last_accuracy"]
+    accuracies = []
+    for options in (["digits"], ["n-mnist", "--engine", "onnx"]):
+        capsys.readouterr()
+        assert main(["evaluate", *options, "--json"]) == 0
+        accuracies.append(json.loads(capsys.readouterr().out)["accuracy"])
+    assert accuracies == [figures["last_accuracy"]] * 2
+
+
 def test_an_export_holds_every_form_and_its_card_the_figures(run, exported):
     assert {file.name for file in exported.iterdir()} == {
         "README.md", "about.json", "config.json", "config.yaml", "model-int8.onnx", "model-int8.safetensors", "model.onnx",

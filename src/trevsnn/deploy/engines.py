@@ -16,8 +16,8 @@ from trevsnn.deploy.quantised import load_quantised
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.config import Accelerator
+from trevsnn.run.load import network_folder
 from trevsnn.sizes import size_text
-from trevsnn.zoo.presets import pretrained_folder
 
 _FILES = {
     "onnx": "model.onnx", "int8": "model-int8.safetensors", "onnx-int8": "model-int8.onnx", "spikes": "model-int8.onnx",
@@ -50,7 +50,7 @@ def make_engine(name: Engine, model: TRevSNN, folder: Path) -> Callable[[Tensor]
         return model
     if name == "folded":
         return fold(model)
-    path = (pretrained_folder(str(folder)) or folder) / _FILES[name]
+    path = network_folder(folder) / _FILES[name]
     if not path.is_file():
         raise UsageError(f"{folder} holds no {path.name}: make one with trevsnn export RUN --out DIR, and give DIR.")
     if name == "int8":

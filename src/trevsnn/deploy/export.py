@@ -50,9 +50,8 @@ from trevsnn.network.hub import save_network, weights_sha256
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.config import RunConfig, to_yaml
 from trevsnn.run.folder import ABOUT, RunFolder, is_number
-from trevsnn.run.load import Weights, load_run
+from trevsnn.run.load import Weights, load_run, network_folder
 from trevsnn.sizes import plain_size
-from trevsnn.zoo.presets import pretrained_folder
 
 FIGURES = ("last_accuracy", "best_accuracy", "test_accuracy", "epochs", "seconds", "parameters")
 
@@ -200,7 +199,7 @@ def _export_torch(folded: FoldedTRevSNN, example: Tensor, path: Path) -> Callabl
 def _figures(path: Path, config: RunConfig) -> dict[str, Any]:
     """The figures of a run's summary, or of an export, with the size they were measured at; empty for a run that has not
     ended."""
-    path = pretrained_folder(str(path)) or path
+    path = network_folder(path)
     found = read_json(path / ABOUT).get("figures", {}) if (path / ABOUT).is_file() else RunFolder(path).summary()
     try:
         size = plain_size("image_size", found.get("image_size", config.data.image_size))

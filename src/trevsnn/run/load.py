@@ -44,6 +44,11 @@ class LoadedRun(NamedTuple):
     checkpoint: str
 
 
+def network_folder(path: Path) -> Path:
+    """What lies at ``path``, or, where nothing does, the folder of the network that comes trained by this name."""
+    return path if path.exists() else pretrained_folder(str(path)) or path
+
+
 def load_run(path: Path, weights: Weights) -> LoadedRun:
     """Load the trained network of a run, of an export, or of the package.
 
@@ -54,10 +59,10 @@ def load_run(path: Path, weights: Weights) -> LoadedRun:
     Raises:
         RunError: there is no such run, it has no checkpoint yet, a file is damaged, or a weight is not finite.
     """
-    own = None if path.exists() else pretrained_folder(str(path))
-    run = RunFolder.open(own or path)
+    folder = network_folder(path)
+    run = RunFolder.open(folder)
     config = run.read_config()
-    if own is None:
+    if folder == path:
         config = _as_found(config)
     if (run.path / ABOUT).is_file():
         return _load_exported(run.path, config)
