@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.distributed.run import get_args_parser
 
 from command_line import commands as parsers
 from command_line import options
-from doc_pages import DOCS, PAGES, ROOT, anchors, blocks, commands, links, mentioned, prose, read
+from doc_pages import DOCS, PAGES, ROOT, anchors, blocks, commands, lines, links, mentioned, prose, read
 from event_files import some_events, write_nmnist
 from helpers import folder_config, folder_of_pictures, shard_config
 from trevsnn.cli.main import build_parser
@@ -142,6 +143,19 @@ def test_the_recording_read_in_the_guide_is_counted_whole(tmp_path, monkeypatch)
     names = run("docs/do/look-at-recordings.md")
     assert names["frames_TCHW"].sum() == 500
     assert np.array_equal(names["events"], some_events(500))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_installed_and_launched_is_there(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for line in lines(page):
+        named = [name for found in re.findall(r"\.\[([a-z,]+)\]", line) for name in found.split(",")]
+        assert set(named) <= set(extras), line
+        for folder in re.findall(r"pip install (\.[\w./]*)", line):
+            assert (ROOT / folder / "pyproject.toml").is_file(), line
+        for given in re.findall(r"\btorchrun (.*\btrevsnn train\b)", line):
+            launched = get_args_parser().parse_args(shlex.split(given))
+            assert (launched.module, launched.training_script) == (True, "trevsnn"), line
 
 
 #: Pages that a test above runs, with what they need.
