@@ -23,7 +23,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from trevsnn import TRevSNNConfig
 from trevsnn.measure.step import TrainingStep
-from trevsnn.neurons import spike
+from trevsnn.neurons import tried_kernels
 from trevsnn.zoo.presets import PRESETS
 
 NO_WORK = {
@@ -77,14 +77,14 @@ def main() -> None:
     options = parser.parse_args()
     base = TRevSNNConfig(**PRESETS[options.model] | {"timesteps": options.timesteps})
     print("| | operators | of them kernels of this library | the five most frequent |\n|---|---:|---:|---|")
-    spike._working_kernels(torch.device("cpu"))  # which compares them with plain operations the first time
+    tried_kernels.working_kernels(torch.device("cpu"))  # which compares them with plain operations the first time
     for name, changes in {
         "autograd": {"backprop": "autograd"},
         "exact": {"kernels": "eager"},
         "exact, kernels": {"kernels": "triton"},
     }.items():
         by_kernels = changes.get("kernels") == "triton"
-        with patch.object(spike, "takes_kernels", lambda *_, yes=by_kernels: yes):
+        with patch.object(tried_kernels, "takes_kernels", lambda *_, yes=by_kernels: yes):
             calls = count(replace(base, **changes))
         total, own = calls.total(), calls.pop("triton", 0)
         most = ", ".join(f"{n} {operator}" for operator, n in calls.most_common(5))

@@ -5,8 +5,9 @@ import runpy
 import signal
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def start_two(arguments: list[str], output: str = os.devnull, command: Callable[
         process.start()
         process.store = store  # for as long as somebody waits for them
     return processes
+
+
+def wait_for(there: Path, processes: Sequence[Any]) -> None:
+    """Until the file or folder is there; fails where one of the processes ends before, or after a minute."""
+    deadline = time.monotonic() + 60
+    while not there.exists():
+        assert all(process.is_alive() for process in processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def run_program(folder: Path, name: str, *arguments: str) -> list[str]:

@@ -158,11 +158,11 @@ def test_what_is_installed_and_launched_is_there(page):
             assert (launched.module, launched.training_script) == (True, "trevsnn"), line
 
 
-#: Pages that a test above runs, with what they need.
+#: Pages that a test above runs, with what they need, or one beside the subject's (test_nirtorch.py).
 RUN_ABOVE = {
     "README.md", "docs/do/own-modules.md", "docs/do/backbone.md", "docs/do/fine-tune.md",
     "docs/do/lif-networks.md", "docs/do/stream.md", "docs/do/deploy.md", "docs/do/shards.md", "docs/do/look-at-recordings.md",
-    "docs/start/own-pictures.md",
+    "docs/start/own-pictures.md", "docs/do/nir.md",
 }  # fmt: skip
 OTHERS = [page for page in PAGES if page not in RUN_ABOVE and blocks(page, "python")]
 

@@ -139,7 +139,8 @@ def test_loading_processes_live_from_epoch_to_epoch_and_end_with_the_training():
         assert epochs[0] == epochs[1]
         assert len(epochs[0]) >= 2
     assert not epochs[0] & {process.pid for process in multiprocessing.active_children()}
-    assert torch.cat(list(batches(loader))).tolist() == list(range(8))  # it can be used again
+    with ending_processes(loader):  # it can be used again
+        assert torch.cat(list(batches(loader))).tolist() == list(range(8))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -10,6 +10,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from conftest import FORKSERVER
+from processes import wait_for
 from trevsnn.data.signals import leave_signals, started
 from trevsnn.errors import Interrupted
 from trevsnn.train.interrupt import Interruption
@@ -70,16 +71,13 @@ def test_loading_processes_end_with_the_one_that_is_killed(start, tmp_path):
     found = tmp_path / "numbers"
     process = FORKSERVER.Process(target=load_and_wait, args=(start, str(found)))
     process.start()
-    deadline = time.monotonic() + 60
-    while not found.exists():
-        assert process.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(found, [process])
     numbers = set(found.read_text().split())
     assert len(numbers) == 2
     assert all(map(lives, numbers))
     process.kill()
     process.join()
+    deadline = time.monotonic() + 60
     while any(map(lives, numbers)):
         assert time.monotonic() < deadline
         time.sleep(0.05)

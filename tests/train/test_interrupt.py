@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from helpers import assert_same, folder_of_pictures, metrics
-from processes import start, start_two
+from processes import start, start_two, wait_for
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.errors import Interrupted
@@ -48,14 +48,6 @@ def options(data: Path) -> list[str]:
         "--data.name", "folder", "--data.root", str(data), "--data.image_size", "8", "--batch_size", "8", "--ema_decay", "0.9",
         "--epochs", str(EPOCHS), "--optim.warmup_epochs", "1", "--accelerator", "cpu",
     ]  # fmt: skip
-
-
-def wait_for(there: Path, processes: list[Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not there.exists():
-        assert all(process.is_alive() for process in processes)
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def latest_step(run: Path) -> int:

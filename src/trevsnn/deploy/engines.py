@@ -16,8 +16,8 @@ from trevsnn.deploy.quantised import load_quantised
 from trevsnn.errors import UsageError
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.config import Accelerator
-from trevsnn.run.load import network_folder
 from trevsnn.sizes import size_text
+from trevsnn.zoo.presets import network_folder
 
 _FILES = {
     "onnx": "model.onnx", "int8": "model-int8.safetensors", "onnx-int8": "model-int8.onnx", "spikes": "model-int8.onnx",

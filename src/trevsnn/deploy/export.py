@@ -50,8 +50,9 @@ from trevsnn.network.hub import save_network, weights_sha256
 from trevsnn.network.model import TRevSNN
 from trevsnn.run.config import RunConfig, to_yaml
 from trevsnn.run.folder import ABOUT, RunFolder, is_number
-from trevsnn.run.load import Weights, load_run, network_folder
+from trevsnn.run.load import Weights, load_run
 from trevsnn.sizes import plain_size
+from trevsnn.zoo.presets import network_folder
 
 FIGURES = ("last_accuracy", "best_accuracy", "test_accuracy", "epochs", "seconds", "parameters")
 

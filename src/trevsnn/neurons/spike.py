@@ -6,18 +6,15 @@ comparisons that give booleans, and products with booleans, are five to ten time
 
 from __future__ import annotations
 
-import functools
 import math
-import warnings
 from dataclasses import dataclass, fields, replace
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trevsnn.accelerator import takes_kernels
 from trevsnn.neurons.fire import fire, fire_, just_above, just_below, rounded
+from trevsnn.neurons.tried_kernels import kernels_for
 
 _PACK_ELEMENTS = 2**21  # at a time, so that the floats in between stay small
 
@@ -75,14 +72,14 @@ class Spike:
 
     def spikes(self, potential: Tensor, dtype: torch.dtype) -> Tensor:
         """s(v) as zeros and ones of ``dtype``, outside autograd."""
-        if _is_dense(potential) and (kernels := _kernels_for(potential)):
+        if _is_dense(potential) and (kernels := kernels_for(potential)):
             out = torch.empty_like(potential, dtype=dtype)
             return kernels.fire(potential, rounded(self.threshold, potential.dtype), out)
         return self.fire(potential).to(dtype)
 
     def fire_(self, potential: Tensor) -> Tensor:
         """s(v) in place, outside autograd."""
-        if _is_dense(potential) and (kernels := _kernels_for(potential)):
+        if _is_dense(potential) and (kernels := kernels_for(potential)):
             return kernels.fire(potential, rounded(self.threshold, potential.dtype), potential)
         return fire_(potential, self.threshold)
 
@@ -195,7 +192,7 @@ class PackedState:
     def _bit(self, place: int, dtype: torch.dtype, times: Tensor | None = None) -> Tensor:
         """One bit of each code as a number, or times a tensor of the state's shape and layout."""
         elements = self.shape.numel() // max(1, self.bits.shape[0])
-        if kernels := _kernels_for(self.bits, dtype):
+        if kernels := kernels_for(self.bits, dtype):
             rows = None if times is None else _rows(times).contiguous()
             return self._laid_out(kernels.decode(self.bits, elements, place, dtype, rows))
         shifts = torch.arange(place, 8, 2, dtype=torch.uint8, device=self.bits.device).view(4, 1)
@@ -215,7 +212,7 @@ def _pack(neuron: Spike, state: Tensor) -> PackedState:
     """A code is s(v) plus twice whether v lies in the window. Every row of the first axis takes a quarter of its elements
     in bytes, rounded up."""
     rows = _rows(state)
-    if kernels := _kernels_for(state):
+    if kernels := kernels_for(state):
         bounds = (rounded(bound, state.dtype) for bound in (neuron.threshold, neuron.low, neuron.high))
         bits = kernels.code(rows.contiguous(), *bounds)
     else:
@@ -258,43 +255,6 @@ def _rows(state: Tensor) -> Tensor:
     """A row for each of the first axis, in the order of memory; one row of a state with fewer than two axes."""
     rows = state.permute(0, 2, 3, 1) if _memory_format(state) is torch.channels_last else state
     return rows.flatten(1) if state.dim() > 1 else rows.reshape(1, -1)
-
-
-def _kernels_for(tensor: Tensor, dtype: torch.dtype | None = None) -> ModuleType | None:
-    """The Triton kernels, which give the same bits, if they are to compute something of a tensor."""
-    return _working_kernels(tensor.device) if takes_kernels(tensor, dtype) else None
-
-
-@functools.cache
-def _working_kernels(device: torch.device) -> ModuleType | None:
-    """The kernels if they run on a device and give the bits that they should, tried once; a fault is warned of."""
-    try:
-        from trevsnn.neurons import kernels  # Triton is not everywhere
-
-        other = _differing(kernels, device)
-        if not other:
-            return kernels
-        fault = f"they give other {', '.join(other)} than plain operations"
-    except Exception as error:  # whatever a compiler or driver raises, there is another way
-        fault = f"they fail ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
-    warnings.warn(f"Triton kernels are not used for codes on {device}: {fault}.", stacklevel=2)
-    return None
-
-
-def _differing(kernels: ModuleType, device: torch.device) -> list[str]:
-    """What the kernels of a device compute otherwise than plain operations do on the CPU, of one small tensor."""
-    v = torch.tensor([[-1.0, 0.0, 0.25, 0.5, 1.0, 2.0, math.nan]], dtype=torch.float32, device="cpu")
-    gradient = torch.arange(2, 9, dtype=torch.float32, device="cpu")[None]
-    code, half = Spike().code(v), torch.float16
-    there, bits = v.to(device, copy=True), code.bits.to(device)
-    found = {
-        "codes": (kernels.code(there, 0.5, 0.0, 1.0), code.bits),
-        "spikes": (kernels.fire(there, 0.5, torch.empty_like(there, dtype=half)), fire(v, 0.5).to(half)),
-        "spikes of codes": (kernels.decode(bits, 7, 0, half), code.spikes(half)),
-        "gradients": (kernels.decode(bits, 7, 1, v.dtype, gradient.to(device)), code.pull_back(gradient)),
-        "spikes in place": (kernels.fire(there, 0.5, there), fire(v, 0.5)),  # last, for what it writes over
-    }
-    return [name for name, pair in found.items() if not torch.equal(*(t.cpu().nan_to_num(9) for t in pair))]
 
 
 def _is_dense(tensor: Tensor) -> bool:

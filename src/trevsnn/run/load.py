@@ -22,7 +22,7 @@ from trevsnn.run.about import read_about
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint
 from trevsnn.run.config import RunConfig
 from trevsnn.run.folder import ABOUT, RunFolder, Weights, is_number, resume_command
-from trevsnn.zoo.presets import pretrained_folder
+from trevsnn.zoo.presets import network_folder
 
 #: Name of a checkpoint.
 CHECKPOINT = re.compile(r"(step|best)-\d{1,18}")
@@ -42,11 +42,6 @@ class LoadedRun(NamedTuple):
     config: RunConfig
     about: About
     checkpoint: str
-
-
-def network_folder(path: Path) -> Path:
-    """What lies at ``path``, or, where nothing does, the folder of the network that comes trained by this name."""
-    return path if path.exists() else pretrained_folder(str(path)) or path
 
 
 def load_run(path: Path, weights: Weights) -> LoadedRun:

@@ -11,7 +11,7 @@ from trevsnn.files import file_of, read_json
 from trevsnn.run.config import to_dict
 from trevsnn.run.folder import RunFolder
 from trevsnn.run.options import flatten
-from trevsnn.zoo.presets import pretrained_folder
+from trevsnn.zoo.presets import network_folder
 
 HUB = "hub:"
 NETWORK = "config.json"  # of a folder that save_pretrained made, and of a repository of the Hub
@@ -44,8 +44,8 @@ def folder_of(source: str) -> Path | None:
     path = Path(source)
     if path.is_file():
         return None
-    folder = path if path.is_dir() else pretrained_folder(source)
-    if folder is None:
+    folder = network_folder(path)
+    if not folder.is_dir():
         raise UsageError(
             f"init is {source!r}, which is none of: the folder of a run, of an export or of save_pretrained; the name of a "
             f"network that comes trained; a .safetensors file; {HUB}OWNER/NAME."

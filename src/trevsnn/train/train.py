@@ -77,10 +77,9 @@ def resume(
 ) -> dict[str, Any]:
     """Go on with an interrupted run to its end, from its latest intact checkpoint, or from the beginning.
 
-    An ended run is left as it is, unless ``changes`` gives it more epochs.
-
-    The weights are a function of the config, the machine, the number of processes and the versions alone: it does not
-    matter how often, and where, the training was interrupted.
+    An ended run is left as it is, unless ``changes`` gives it more epochs. The weights are a function of the config, the
+    machine, the number of processes and the versions alone: it does not matter how often, and where, the training was
+    interrupted.
 
     Args:
         run: the run's folder.

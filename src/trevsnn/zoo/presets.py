@@ -50,6 +50,15 @@ _OWN = Path(__file__).parents[1] / "pretrained"
 APART = ("cifar-10", "fashion-mnist", "tiny-imagenet")
 
 
+def network_folder(path: Path) -> Path:
+    """What lies at ``path``, or, where nothing does, the folder of the network that comes trained by this name.
+
+    Raises:
+        UsageError: as :func:`pretrained_folder`.
+    """
+    return path if path.exists() else pretrained_folder(str(path)) or path
+
+
 def pretrained_folder(name: str) -> Path | None:
     """The folder of trained weights that come with the package or with ``trevsnn-networks``, by the recipe's name ("digits").
 

@@ -278,15 +278,15 @@ def ones(bits, elements, place, dtype, times=None):
     ],
 )
 def test_kernels_of_codes_are_tried_once_on_a_device(kernel_device, monkeypatch, name, replaced, reason):
-    from trevsnn.neurons import kernels, spike
+    from trevsnn.neurons import kernels, tried_kernels
 
-    spike._working_kernels.cache_clear()
-    assert spike._working_kernels(kernel_device) is kernels
-    spike._working_kernels.cache_clear()
+    tried_kernels.working_kernels.cache_clear()
+    assert tried_kernels.working_kernels(kernel_device) is kernels
+    tried_kernels.working_kernels.cache_clear()
     monkeypatch.setattr(kernels, name, replaced)
     expected = f"^Triton kernels are not used for codes on {kernel_device}: {reason}"
     with pytest.warns(UserWarning, match=expected) as warned:
-        found = [spike._working_kernels(kernel_device) for _ in range(2)]
-    spike._working_kernels.cache_clear()
+        found = [tried_kernels.working_kernels(kernel_device) for _ in range(2)]
+    tried_kernels.working_kernels.cache_clear()
     assert found == [None, None]
     assert len(warned) == 1
