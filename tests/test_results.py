@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,23 @@ def test_epochs_end_with_the_figures_of_their_run():
         assert [epoch["epoch"] for epoch in epochs] == list(range(1, row["epochs"] + 1))
         accuracies = [epoch["val_accuracy"] for epoch in epochs]
         assert (accuracies[-1], max(accuracies)) == (row["last_accuracy"], row["best_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "label"),
+    [("digits", "scikit-learn's digits"), ("n-mnist", "N-MNIST"), ("fashion-mnist", "Fashion-MNIST"),
+     ("tiny-imagenet", "Tiny ImageNet"), ("cifar-10", "CIFAR-10")],
+)  # fmt: skip
+def test_the_summary_has_the_means_of_all_seeds(recipe, label):
+    runs = [row for name, row in RESULTS["recipes"].items() if name.rpartition("-")[0] == recipe]
+    summary = (PAGES / "index.md").read_text().split("## Accuracy of whole trainings")[1]
+    (cells,) = re.findall(rf"^\| {label}[^|]*\|[^|]*\|[^|]*\|(.*)\|.*\|$", summary.split("\n\n")[2], re.MULTILINE)
+    for cell, key in zip(cells.split("|"), ("last_accuracy", "best_accuracy", "test_accuracy"), strict=True):
+        if runs[0][key] is None:
+            assert cell.strip() == "none"
+        else:
+            mean = statistics.fmean(run[key] for run in runs)
+            assert cell.strip().startswith(f"{100 * mean:.1f} %")
 
 
 def test_every_figure_has_its_seed_and_machine():
