@@ -43,13 +43,17 @@ def test_epochs_end_with_the_figures_of_their_run():
         assert (accuracies[-1], max(accuracies)) == (row["last_accuracy"], row["best_accuracy"])
 
 
+def runs_of(recipe: str) -> list[dict]:
+    return [row for name, row in RESULTS["recipes"].items() if name.rpartition("-")[0] == recipe]
+
+
 @pytest.mark.parametrize(
     ("recipe", "label"),
     [("digits", "scikit-learn's digits"), ("n-mnist", "N-MNIST"), ("fashion-mnist", "Fashion-MNIST"),
      ("tiny-imagenet", "Tiny ImageNet"), ("cifar-10", "CIFAR-10")],
 )  # fmt: skip
 def test_the_summary_has_the_means_of_all_seeds(recipe, label):
-    runs = [row for name, row in RESULTS["recipes"].items() if name.rpartition("-")[0] == recipe]
+    runs = runs_of(recipe)
     summary = (PAGES / "index.md").read_text().split("## Accuracy of whole trainings")[1]
     (cells,) = re.findall(rf"^\| {label}[^|]*\|[^|]*\|[^|]*\|(.*)\|.*\|$", summary.split("\n\n")[2], re.MULTILINE)
     for cell, key in zip(cells.split("|"), ("last_accuracy", "best_accuracy", "test_accuracy"), strict=True):
@@ -58,6 +62,21 @@ def test_the_summary_has_the_means_of_all_seeds(recipe, label):
         else:
             mean = statistics.fmean(run[key] for run in runs)
             assert cell.strip().startswith(f"{100 * mean:.1f} %")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "row", "sentence"),
+    [("digits", "digits", r"digits have"), ("n-mnist", "N-MNIST, a sample", r"sample of N-MNIST has"),
+     ("fashion-mnist", "Fashion-MNIST", r"Fashion-MNIST"), ("tiny-imagenet", "Tiny ImageNet, 20 classes", r"20 classes of Tiny ImageNet"),
+     ("cifar-10", "CIFAR-10", r"CIFAR-10 has")],
+)  # fmt: skip
+def test_the_readme_and_the_first_table_of_trainings_have_these_means_too(recipe, row, sentence):
+    runs = runs_of(recipe)
+    key = "last_accuracy" if runs[0]["test_accuracy"] is None else "test_accuracy"
+    mean = f"{100 * statistics.fmean(run[key] for run in runs):.1f}"
+    missed = (ROOT / "README.md").read_text().split("**Two aims were missed**")[1]
+    assert re.findall(rf"{sentence} ([\d.]+) %", missed)[0] == mean
+    assert re.findall(rf"^\| {row} \| \d \| ([\d.]+) %", (PAGES / "training.md").read_text(), re.MULTILINE) == [mean]
 
 
 def test_every_figure_has_its_seed_and_machine():
