@@ -82,17 +82,17 @@ def tables(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "recipes", _markdown(
         ("recipe", "T", "parameters", "epochs", "seeds", "last epoch, held out, %", "best epoch, held out, %", "test, %",
          "quietest hidden layer, %", "seconds", "machine"),
-        [_recipe(name, rows) for name, rows in _by_seed(results.get("recipes", {}))],
+        [_recipe(name, rows) for name, rows in by_seed(results.get("recipes", {}))],
     )  # fmt: skip
     yield "peers", _markdown(
         ("recipe", "minutes", "network", "T", "parameters", "steps", "seeds", "part", "last weights, %", "averaged, %", "machine"),
-        [_peer(name, rows) for name, rows in _by_seed(results.get("peers", {}))],
+        [_peer(name, rows) for name, rows in by_seed(results.get("peers", {}))],
     )  # fmt: skip
     for name, series in results.get("series", {}).items():
         yield name, series_table(series)
 
 
-def _by_seed(rows: dict[str, Row]) -> Iterable[tuple[str, list[Row]]]:
+def by_seed(rows: dict[str, Row]) -> Iterable[tuple[str, list[Row]]]:
     """Rows named NAME-SEED, together for each name; they may differ in the seed alone. An option that an earlier version did not have
     yet has its default."""
     defaults = to_dict(RunConfig())

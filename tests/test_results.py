@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from results import METRICS, epochs_of, quietest, spread, tables
+from results import METRICS, by_seed, epochs_of, quietest, spread, tables
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "results"
 RESULTS = json.loads((PAGES / "training.json").read_text())
+RUNS = dict(by_seed(RESULTS["recipes"]))
 
 
 def test_the_tables_on_the_pages_are_those_of_the_figures():
@@ -43,15 +44,10 @@ def test_epochs_end_with_the_figures_of_their_run():
         assert (accuracies[-1], max(accuracies)) == (row["last_accuracy"], row["best_accuracy"])
 
 
-def runs_of(recipe: str) -> list[dict]:
-    return [row for name, row in RESULTS["recipes"].items() if name.rpartition("-")[0] == recipe]
-
-
-def mean_of(recipe: str) -> str:
-    """Percent right in the test part, or held out where there is none, after the last epoch: the mean of all seeds."""
-    runs = runs_of(recipe)
-    key = "last_accuracy" if runs[0]["test_accuracy"] is None else "test_accuracy"
-    return f"{100 * statistics.fmean(run[key] for run in runs):.1f}"
+def mean_of(recipe: str, key: str) -> str | None:
+    """The mean of all seeds, in percent; None where there is no such figure."""
+    figures = [run[key] for run in RUNS[recipe]]
+    return None if None in figures else f"{100 * statistics.fmean(figures):.1f}"
 
 
 @pytest.mark.parametrize(
@@ -60,42 +56,42 @@ def mean_of(recipe: str) -> str:
      ("tiny-imagenet", "Tiny ImageNet"), ("cifar-10", "CIFAR-10")],
 )  # fmt: skip
 def test_the_summary_has_the_means_of_all_seeds(recipe, label):
-    runs = runs_of(recipe)
     summary = (PAGES / "index.md").read_text().split("## Accuracy of whole trainings")[1]
     (cells,) = re.findall(rf"^\| {label}[^|]*\|[^|]*\|[^|]*\|(.*)\|.*\|$", summary.split("\n\n")[2], re.MULTILINE)
     for cell, key in zip(cells.split("|"), ("last_accuracy", "best_accuracy", "test_accuracy"), strict=True):
-        if runs[0][key] is None:
+        mean = mean_of(recipe, key)
+        if mean is None:
             assert cell.strip() == "none"
         else:
-            mean = statistics.fmean(run[key] for run in runs)
-            assert cell.strip().startswith(f"{100 * mean:.1f} %")
-
-
-@pytest.mark.parametrize(
-    ("recipe", "row", "sentence"),
-    [("digits", "digits", r"digits have"), ("n-mnist", "N-MNIST, a sample", r"sample of N-MNIST has"),
-     ("fashion-mnist", "Fashion-MNIST", r"Fashion-MNIST"), ("tiny-imagenet", "Tiny ImageNet, 20 classes", r"20 classes of Tiny ImageNet"),
-     ("cifar-10", "CIFAR-10", r"CIFAR-10 has")],
-)  # fmt: skip
-def test_the_readme_and_the_first_table_of_trainings_have_these_means_too(recipe, row, sentence):
-    missed = (ROOT / "README.md").read_text().split("**Two aims were missed**")[1]
-    assert re.findall(rf"{sentence} ([\d.]+) %", missed)[0] == mean_of(recipe)
-    table = (PAGES / "training.md").read_text()
-    assert re.findall(rf"^\| {row} \| \d \| ([\d.]+) %", table, re.MULTILINE) == [mean_of(recipe)]
+            assert cell.strip().startswith(f"{mean} %")
 
 
 @pytest.mark.parametrize(
     ("recipe", "path", "sentence"),
-    [("fashion-mnist", "src/trevsnn/recipes/fashion-mnist.yaml", r"([\d.]+) % test"),
+    [("digits", "README.md", r"digits have ([\d.]+) %"),
+     ("n-mnist", "README.md", r"sample of N-MNIST has ([\d.]+) %"),
+     ("fashion-mnist", "README.md", r"Fashion-MNIST ([\d.]+) %"),
+     ("tiny-imagenet", "README.md", r"20 classes of Tiny ImageNet ([\d.]+) %"),
+     ("cifar-10", "README.md", r"CIFAR-10 has ([\d.]+) %"),
+     ("digits", "docs/results/training.md", r"\n\| digits \| \d \| ([\d.]+) %"),
+     ("n-mnist", "docs/results/training.md", r"\n\| N-MNIST, a sample \| \d \| ([\d.]+) %"),
+     ("fashion-mnist", "docs/results/training.md", r"\n\| Fashion-MNIST \| \d \| ([\d.]+) %"),
+     ("tiny-imagenet", "docs/results/training.md", r"\n\| Tiny ImageNet, 20 classes \| \d \| ([\d.]+) %"),
+     ("cifar-10", "docs/results/training.md", r"\n\| CIFAR-10 \| \d \| ([\d.]+) %"),
+     ("fashion-mnist", "docs/results/index.md", r"Fashion-MNIST, 94 %[^|]*\| ([\d.]+) %"),
+     ("cifar-10", "docs/results/index.md", r"CIFAR-10, 88 %[^|]*\| ([\d.]+) %"),
+     ("cifar-10", "docs/results/ablation.md", r"([\d.]+) % test at T = 4"),
+     ("cifar-10", "docs/choosing.md", r"([\d.]+) % on CIFAR-10 \(JPEG\)"),
+     ("fashion-mnist", "src/trevsnn/recipes/fashion-mnist.yaml", r"([\d.]+) % test"),
      ("tiny-imagenet", "src/trevsnn/recipes/tiny-imagenet.yaml", r"([\d.]+) % of the val part"),
      ("cifar-10", "src/trevsnn/recipes/cifar-10.yaml", r"([\d.]+) % test"),
-     ("cifar-10", "docs/choosing.md", r"([\d.]+) % on CIFAR-10 \(JPEG\)"),
-     ("cifar-10", "docs/results/ablation.md", r"([\d.]+) % test at T = 4"),
-     ("cifar-10", "docs/results/index.md", r"CIFAR-10, 88 %[^|]*\| ([\d.]+) %"),
-     ("fashion-mnist", "docs/results/index.md", r"Fashion-MNIST, 94 %[^|]*\| ([\d.]+) %")],
+     ("fashion-mnist", "CHANGELOG.md", r"Fashion-MNIST's recipe, preset[^;]*; ([\d.]+) % test"),
+     ("tiny-imagenet", "CHANGELOG.md", r"Tiny ImageNet's recipe, with[^;]*; ([\d.]+) % held out"),
+     ("cifar-10", "CHANGELOG.md", r"CIFAR-10's recipe, with[^;]*; ([\d.]+) % test")],
 )  # fmt: skip
-def test_what_is_said_of_a_recipe_elsewhere_is_its_mean_too(recipe, path, sentence):
-    assert re.findall(sentence, (ROOT / path).read_text()) == [mean_of(recipe)]
+def test_what_is_said_of_a_recipe_elsewhere_is_the_mean_too(recipe, path, sentence):
+    mean = mean_of(recipe, "test_accuracy") or mean_of(recipe, "last_accuracy")
+    assert re.findall(sentence, (ROOT / path).read_text()) == [mean]
 
 
 def test_every_figure_has_its_seed_and_machine():
