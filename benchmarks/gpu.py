@@ -20,12 +20,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,13 @@ import torch
 
 from gpu_cases import REAL, SMALL, Case, memory_cases, needs_own_process
 from gpu_measure import measure
-from gpu_rows import Deadline, Rows, go_on_afresh_if_broken, machine
+from gpu_rows import Deadline, Rows, go_on_afresh_if_broken, machine, own_group
 
 PIECES = {"tests": "gpu_runs", "memory": "gpu", "profile": "gpu_profile", "tune": "gpu_profile", "train": "gpu_runs"}
-#: What a machine with PyTorch's usual companions may lack: this library's needs, SpikingJelly, kornia and their needs.
+#: What a machine with PyTorch's usual companions may lack: this library's needs, SpikingJelly, kornia and what they import.
 BROUGHT = (
     "rich", "markdown-it-py", "mdurl", "pygments", "jsonargparse", "docstring-parser", "typeshed-client",
-    "lightning-fabric", "spikingjelly", "loguru", "scienceplots", "aedat", "kornia", "kornia-rs",
+    "lightning-fabric", "spikingjelly", "loguru", "kornia", "kornia-rs",
 )  # fmt: skip
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 PAGE = "results/gpu.md"
@@ -68,14 +67,11 @@ def in_own_process(case: Case, options: argparse.Namespace, deadline: Deadline) 
     limit = min(COMPILE_SECONDS if case.variant == "compiled" else GRAPH_SECONDS, max(30.0, deadline.left()))
     command = [sys.executable, __file__, "one", json.dumps(case), "--device", options.device]
     command += ["--small"] * options.small
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
+    try:
+        with own_group(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             output, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # the compiler's own processes, too
-            return {**case._asdict(), "error": f"not done after {limit:.0f} s.", **machine(options.device)}
+    except subprocess.TimeoutExpired:
+        return {**case._asdict(), "error": f"not done after {limit:.0f} s.", **machine(options.device)}
     try:
         return json.loads(output.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
@@ -92,12 +88,18 @@ def say(key: str, row: dict[str, Any]) -> None:
 
 
 def bring(folder: Path, python: str) -> None:
-    """Download the wheels a machine without network may lack, for a version of Python on x86-64 Linux, and say what else to
-    bring and how they are used."""
+    """Download the wheels a machine without network may lack, for a version of Python on x86-64 Linux, in the versions that are
+    installed here, and say what else to bring and how they are used."""
+    try:
+        wanted = [f"{name}=={version(name)}" for name in BROUGHT]
+    except PackageNotFoundError as error:
+        sys.exit(
+            f"{error.name} is not installed here to take its version from: pip install -e '.[bench,device]' first."
+        )
     command = [
         sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--python-version", python,
         "--implementation", "cp", *(word for name in PLATFORMS for word in ("--platform", name)), "-d", str(folder),
-        *(f"{name}=={version(name)}" for name in BROUGHT),
+        *wanted,
     ]  # fmt: skip
     print(*command, flush=True)
     subprocess.run(command, check=True)
@@ -161,6 +163,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit ends this as Ctrl-C does, children first
     try:
         main()
     except KeyboardInterrupt:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,19 @@ class Deadline:
     def left(self) -> float:
         """Seconds."""
         return self.end - time.time()
+
+
+@contextmanager
+def own_group(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own. If the block is left before the process ended, whatever the reason, it is killed with all
+    that it started (loader workers, a compiler), so that nothing goes on beside the next measurement. Nothing of a run is lost
+    by it but the steps since its last checkpoint."""
+    with subprocess.Popen(command, process_group=0, **options) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -9,14 +9,14 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gpu_rows import Deadline, Rows, machine
+from gpu_rows import Deadline, Rows, machine, own_group
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("tests/reversible", "tests/network", "tests/neurons", "tests/train", "tests/data/pictures/test_on_device.py")
@@ -146,15 +146,12 @@ def _run(arguments: list[str], log: Path, seconds: float) -> tuple[int | None, s
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
     with log.open("a+") as file:
         begin = file.seek(0, os.SEEK_END)
-        process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            code: int | None = process.wait(timeout=min(seconds, 1e6))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its workers, too; nothing of a run is lost by it
-            process.wait()
-            code = None
+        code: int | None = None
+        command = [sys.executable, *arguments]
+        with (
+            own_group(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT) as process,
+            suppress(subprocess.TimeoutExpired),
+        ):
+            code = process.wait(timeout=min(seconds, 1e6))
         file.seek(begin)
         return code, file.read()

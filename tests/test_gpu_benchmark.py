@@ -1,7 +1,11 @@
 """benchmarks/gpu.py: what was measured is on the disk, is not measured again, and stands on the page."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -144,3 +148,43 @@ def test_lack_of_memory_is_a_result_that_is_not_tried_again(tmp_path, monkeypatc
     rows.add(CASES[0].key, gpu.measure(CASES[0], SMALL, "cpu"))
     assert read_rows(tmp_path / "memory.jsonl")[0]["error"] == "out of memory"
     assert Rows(tmp_path / "memory.jsonl", retry=True).done == {CASES[0].key}
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of running processes that name a folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_text().replace("\0", " "))
+        except OSError:  # it ended meanwhile
+            continue
+    return [line for line in lines if str(folder) in line]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_stopped_benchmark_stops_its_training(tmp_path, number):
+    arguments = ["train", "--small", "--device", "cpu", "--out", str(tmp_path), "--train_options=--epochs 10000"]
+    process = subprocess.Popen(
+        [sys.executable, gpu.__file__, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (tmp_path / "run" / "steps.csv").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    assert any("trevsnn train" in line for line in processes_of(tmp_path))
+    process.send_signal(number)
+    assert "the same command goes on behind what was measured." in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert processes_of(tmp_path) == []
+
+
+def test_what_is_brought_can_be_named_by_its_version():
+    for package in ("spikingjelly", "kornia"):
+        pytest.importorskip(package)
+    assert all(version(name) for name in gpu.BROUGHT)
+
+
+def test_bringing_what_is_not_installed_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "BROUGHT", ("no-such-wheel",))
+    with pytest.raises(SystemExit, match=r"no-such-wheel is not installed here .*: pip install -e"):
+        gpu.bring(tmp_path, "3.12")
