@@ -1,15 +1,18 @@
 """A run whose config, data, versions or processes changed before it goes on: what is refused, and what is said."""
 
+import importlib.metadata
 import json
 import shutil
+from typing import NoReturn
 
 import pytest
 import timm
 import torch
 import yaml
 
+import trevsnn
 from helpers import picture
-from runs import change_by_hand, unfinished
+from runs import begin, change_by_hand, unfinished
 from trevsnn.cli.main import main
 from trevsnn.network.size import HEADER
 from trevsnn.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -132,3 +135,18 @@ def test_a_picture_replaced_by_another_of_its_name_is_said(ended, small_set, tmp
     out = capsys.readouterr().out
     assert f"warning: {said} changed since the run was saved" in out
     assert out.count("have changed") == 1
+
+
+def test_a_run_of_the_source_alone_writes_its_checkpoints(small_set, tmp_path, monkeypatch):
+    """With src on the path and nothing installed, as on a machine to which one can only copy files."""
+
+    def not_installed(name: str) -> NoReturn:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    found = importlib.metadata.distribution
+    monkeypatch.setattr(
+        importlib.metadata, "distribution", lambda name: not_installed(name) if name == "trevsnn" else found(name)
+    )
+    run = begin(small_set, tmp_path / "run")
+    _, state = load_checkpoint(checkpoints(run / "checkpoints", "step")[0])
+    assert state["origin"]["versions"]["trevsnn"] == trevsnn.__version__

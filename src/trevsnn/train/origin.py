@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 
+from trevsnn import __version__
 from trevsnn.data.part import Part
 from trevsnn.errors import RunError, listed
 from trevsnn.network.config import CIRCUMSTANCES
@@ -31,7 +31,7 @@ def origin_of(config: RunConfig, processes: int) -> dict[str, Any]:
     return {
         "config": to_dict(config), "processes": processes,
         "versions": {
-            "trevsnn": version("trevsnn"), "torch": torch.__version__, "timm": timm.__version__,
+            "trevsnn": __version__, "torch": torch.__version__, "timm": timm.__version__,
             "python": platform.python_version(),
         },
     }  # fmt: skip
