@@ -72,7 +72,7 @@ class Deadline:
 
 
 @contextmanager
-def own_group(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def own_group(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """A process in a group of its own. If the block is left before the process ended, whatever the reason, it is killed with all
     that it started (loader workers, a compiler), so that nothing goes on beside the next measurement. Nothing of a run is lost
     by it but the steps since its last checkpoint."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from wrapt import register_post_import_hook
 
+from trevsnn.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from trevsnn import data as data
     from trevsnn import errors as errors
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from trevsnn.reversible.inversion import ReversibilityError
     from trevsnn.zoo.create import create_model
     from trevsnn.zoo.published import from_published, published_names
-
-__version__ = "0.2.0"
 
 __all__ = [
     "FeatureNet",

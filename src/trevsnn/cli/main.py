@@ -19,7 +19,6 @@ from functools import cache
 
 from jsonargparse import ArgumentError, Namespace
 
-from trevsnn import __version__
 from trevsnn.cli import data, deploy, look, measure
 from trevsnn.cli.evaluate import evaluate, predict
 from trevsnn.cli.parser import Parser, with_underscores
@@ -28,6 +27,7 @@ from trevsnn.data.overrides import DataOverrides
 from trevsnn.errors import Interrupted, MistakesError, RunError, UsageError
 from trevsnn.terminal import any_encoding, discard_output, visible
 from trevsnn.train.interrupt import speaks
+from trevsnn.version import __version__
 
 Commands = Mapping[str, Callable[..., None]]
 

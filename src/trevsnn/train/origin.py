@@ -10,12 +10,12 @@ from typing import Any
 import timm
 import torch
 
-from trevsnn import __version__
 from trevsnn.data.part import Part
 from trevsnn.errors import RunError, listed
 from trevsnn.network.config import CIRCUMSTANCES
 from trevsnn.run.changes import changes_by_hand, short
 from trevsnn.run.config import RunConfig, to_dict
+from trevsnn.version import __version__
 
 
 def data_of(config: RunConfig, train: Part, val: Part) -> dict[str, Any]:
