@@ -32,7 +32,7 @@ from spikingjelly.activation_based import functional, memopt, neuron, surrogate
 from spikingjelly.activation_based.model import sew_resnet, spikformer
 from torch import Tensor, nn
 
-from trevsnn import create_model, deep_supervision_loss
+from trevsnn import __version__, create_model, deep_supervision_loss
 from trevsnn.drawing import BLUE, GREEN, VERMILION
 from trevsnn.files import figure_bytes, write_file
 from trevsnn.measure.memory import footprint, memory_picture
@@ -192,12 +192,12 @@ def _peak(peer: Peer, x: Tensor, target: Tensor) -> float:
 
 def machine() -> dict[str, Any]:
     """Where and with what it was measured."""
-    packages = ("trevsnn", "torch", "torchvision", "timm", "spikingjelly")
     return {
         "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        "trevsnn": __version__,
+        **{package: version(package) for package in ("torch", "torchvision", "timm", "spikingjelly")},
     }
 
 

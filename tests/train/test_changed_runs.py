@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import shutil
-from typing import NoReturn
 
 import pytest
 import timm
@@ -140,13 +139,14 @@ def test_a_picture_replaced_by_another_of_its_name_is_said(ended, small_set, tmp
 def test_a_run_of_the_source_alone_writes_its_checkpoints(small_set, tmp_path, monkeypatch):
     """With src on the path and nothing installed, as on a machine to which one can only copy files."""
 
-    def not_installed(name: str) -> NoReturn:
-        raise importlib.metadata.PackageNotFoundError(name)
+    installed = importlib.metadata.distribution
 
-    found = importlib.metadata.distribution
-    monkeypatch.setattr(
-        importlib.metadata, "distribution", lambda name: not_installed(name) if name == "trevsnn" else found(name)
-    )
+    def others(name):
+        if name == "trevsnn":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", others)
     run = begin(small_set, tmp_path / "run")
     _, state = load_checkpoint(checkpoints(run / "checkpoints", "step")[0])
     assert state["origin"]["versions"]["trevsnn"] == trevsnn.__version__
