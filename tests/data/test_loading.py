@@ -97,7 +97,7 @@ def test_what_goes_wrong_in_loading_processes_is_one_sentence(tmp_path, workers)
     loader = make_loader(
         TensorDataset(part, options, 0, timesteps=1, training=False), sampler, 4, options, torch.device("cpu")
     )
-    with pytest.raises(UnreadableError) as raised:
+    with ending_processes(loader), pytest.raises(UnreadableError) as raised:
         list(batches(loader))
     assert re.fullmatch(
         r"\S+cat/005.png cannot be read as a picture \(.*\): replace it, or remove it.", str(raised.value)

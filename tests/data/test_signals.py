@@ -21,6 +21,8 @@ def test_signals_that_come_while_loading_processes_begin_arrive_afterwards(other
     """A process's signal goes to any thread that does not block it, such as one of OpenMP's."""
 
     class Loader:
+        num_workers, worker_init_fn = 1, staticmethod(leave_signals)
+
         def __iter__(self):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.2)  # in which another thread gets it
@@ -37,6 +39,24 @@ def test_signals_that_come_while_loading_processes_begin_arrive_afterwards(other
     finally:
         over.set()
     assert done == ["begun"]
+
+
+class Masks:
+    """Each item is whether the process that loads it has SIGTERM blocked."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return int(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not tell who sent a signal")
+def test_only_processes_that_take_care_of_signals_begin_with_them_blocked():
+    """Others would not end by a SIGTERM, and who started them would wait for them at its end."""
+    for function, blocked in ((leave_signals, 1), (None, 0), (lambda _: None, 0)):
+        loader = DataLoader(Masks(), num_workers=1, worker_init_fn=function)
+        assert [int(item) for item in started(loader)] == [blocked] * 2
 
 
 class Processes:

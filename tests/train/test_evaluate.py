@@ -1,17 +1,21 @@
 """Evaluation inside a training."""
 
 import json
+import multiprocessing
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from helpers import imitate_fashion_mnist, metrics, train
+from helpers import folder_config, folder_of_pictures, imitate_fashion_mnist, metrics, train
 from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
 from trevsnn.data.loading import IGNORED
-from trevsnn.train.evaluate import evaluate
+from trevsnn.data.pictures.folders import load_folder
+from trevsnn.errors import UnreadableError
+from trevsnn.run.config import RunConfig
+from trevsnn.train.evaluate import evaluate, evaluate_part
 
 
 def test_bf16_autocast_is_at_work_and_close_in_training_and_evaluation(tmp_path, capsys):
@@ -68,3 +72,16 @@ def test_figures_by_class_are_scikit_learn_s_without_what_is_ignored(classes):
         assert found.top5 == pytest.approx(top_k_accuracy_score(true, scores, k=5, labels=range(classes)))
     else:
         assert found.top5 is None
+
+
+def test_no_loading_process_outlives_an_evaluation_that_fails(tmp_path):
+    """Nor waits for the garbage collector, which comes to the frames of a caught error when it likes."""
+    folder_of_pictures(tmp_path, ("train", "val"))
+    config = RunConfig(TRevSNNConfig(channels=(2, 4), timesteps=1, num_classes=2), folder_config(tmp_path, workers=2))
+    part = load_folder(config.data, "val")
+    (tmp_path / "val" / "cat" / "000.png").write_bytes(b"no picture")
+    before = multiprocessing.active_children()
+    with pytest.raises(UnreadableError, match=r"000.png cannot be read") as kept:
+        evaluate_part(TRevSNN(config.model), part, config, Fabric(accelerator="cpu", devices=1))
+    assert [child for child in multiprocessing.active_children() if child not in before] == []
+    assert kept.tb  # the error and its frames are still there

@@ -54,14 +54,13 @@ def started(loader: Iterable[Any]) -> Iterator[Any]:
     """The batches of a loader, whose processes begin with both signals blocked, until :func:`leave_signals` sees to them.
 
     That of Python's fork server lasts for its life, so that it does not die of SIGTERM. Signals that come meanwhile arrive
-    afterwards.
+    afterwards. Processes that do not run :func:`leave_signals` begin as they would: blocked for good, no SIGTERM would end them.
     """
     mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
-    if mask is None:
+    if mask is None or not _leaves_signals(loader):
         yield from loader
         return
-    if _has_processes(loader):
-        resource_tracker.ensure_running()  # which unblocks them where it is begun later
+    resource_tracker.ensure_running()  # which unblocks them where it is begun later
     with _put_off():
         before = mask(signal.SIG_BLOCK, SIGNALS)
         try:
@@ -91,6 +90,6 @@ def _put_off() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _has_processes(loader: Any) -> bool:
+def _leaves_signals(loader: Any) -> bool:
     inner = getattr(loader, "loader", loader)  # of a DeviceLoader
-    return getattr(inner, "num_workers", 0) > 0
+    return getattr(inner, "num_workers", 0) > 0 and inner.worker_init_fn is leave_signals

@@ -25,7 +25,7 @@ from trevsnn.network.model import TRevSNN
 from trevsnn.network.slicing import fast_format
 from trevsnn.run.config import Accelerator, RunConfig
 from trevsnn.run.load import Weights, load_run
-from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
+from trevsnn.train.evaluate import evaluate_part, place_inputs
 from trevsnn.train.processes import make_fabric
 
 
@@ -66,7 +66,7 @@ def evaluate_run(
     other = None if engine == "eager" else make_engine(engine, model, path)  # None: the network, with its firing rates
     if other is not None:
         check_size(other, config.data, engine)
-    result = evaluate(model, evaluation_loader(part, config, fabric), fabric, other, by_class=True)
+    result = evaluate_part(model, part, config, fabric, other, by_class=True)
     assert result.confusion_KK is not None
     confusion_KK = result.confusion_KK.numpy()
     return {

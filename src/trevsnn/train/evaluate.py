@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from trevsnn.data.loading import IGNORED, TensorDataset, batches, loading_deaths, make_loader
+from trevsnn.data.loading import IGNORED, TensorDataset, batches, ending_processes, loading_deaths, make_loader
 from trevsnn.data.part import Part
 from trevsnn.data.pictures.on_device import DeviceLoader
 from trevsnn.data.sampling import EpochSampler
@@ -121,3 +121,23 @@ def evaluate(
         float(loss.compute()), float(accuracy.compute()), means,
         None if top5 is None else float(top5.compute()), None if confusion is None else confusion.compute().cpu(),
     )  # fmt: skip
+
+
+def evaluate_part(
+    model: TRevSNN,
+    part: Part,
+    config: RunConfig,
+    fabric: Fabric,
+    engine: Callable[[Tensor], Tensor] | None = None,
+    *,
+    by_class: bool = False,
+) -> Evaluation:
+    """:func:`evaluate` over all items of a part, once: whether it ends well or not, no loading process outlives it.
+
+    Raises:
+        UsageError: as :func:`evaluation_loader`.
+        RunError: as :func:`evaluate`.
+    """
+    loader = evaluation_loader(part, config, fabric)
+    with ending_processes(loader):
+        return evaluate(model, loader, fabric, engine, by_class=by_class)

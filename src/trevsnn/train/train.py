@@ -27,7 +27,7 @@ from trevsnn.terminal import say
 from trevsnn.train.announce import announce
 from trevsnn.train.build import Build, build_network
 from trevsnn.train.curves import EpochFiles
-from trevsnn.train.evaluate import evaluate, evaluation_loader, place_inputs
+from trevsnn.train.evaluate import evaluate, evaluate_part, evaluation_loader, place_inputs
 from trevsnn.train.fit import check_device, check_fit
 from trevsnn.train.going_on import take_changes
 from trevsnn.train.interrupt import Interruption
@@ -293,7 +293,6 @@ class _Training:
         state.set_slope(self.config.epochs - 1)
         test = None
         if "test" in self.parts:
-            loader = evaluation_loader(self.parts["test"], self.config, self.fabric)
-            test = evaluate(state.evaluated, loader, self.fabric).accuracy
+            test = evaluate_part(state.evaluated, self.parts["test"], self.config, self.fabric).accuracy
         summary = summarise(self.config, self.fabric, state.model, self.parts, state.history, test)
         return summary | {"steps": state.step, "seconds": state.seconds, "changes": self.run.notes()}
