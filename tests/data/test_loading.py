@@ -45,12 +45,13 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone():
     dataset = TensorDataset(pictures, config, seed=3, timesteps=1, training=True)
     first = [dataset[1, i][0] for i in range(20)]
     torch.manual_seed(99)
-    state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    np.random.randn()  # so that NumPy holds the second of a pair of numbers
+    generators = [torch.get_rng_state().tolist(), repr(np.random.get_state(legacy=False)), random.getstate()]
     again = [dataset[1, i][0] for i in reversed(range(20))][::-1]
-    assert torch.equal(torch.get_rng_state(), state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state)
-    assert random.getstate() == python_state
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    together = [item[0] for item in dataset.__getitems__([(1, i) for i in (7, *range(20))])][1:]  # as a loader asks
+    assert [torch.get_rng_state().tolist(), repr(np.random.get_state(legacy=False)), random.getstate()] == generators
+    for others in (again, together):
+        assert all(torch.equal(a, b) for a, b in zip(first, others, strict=True))
     assert not any(torch.equal(dataset[2, i][0], first[i]) for i in range(20))
     other = TensorDataset(pictures, config, seed=4, timesteps=1, training=True)
     assert not any(torch.equal(other[1, i][0], first[i]) for i in range(20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -19,7 +19,7 @@ from trevsnn.data.pictures.in_memory import Pictures
 from trevsnn.data.pictures.on_device import DeviceLoader, OnDevice
 from trevsnn.data.pictures.raw import Draw, RawBatch, RawItem, content_of
 from trevsnn.data.pictures.transforms import is_fixed
-from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
+from trevsnn.data.sampling import EpochSampler, generators_restored, mix_seed, seed_generators
 from trevsnn.data.sets import load, transform_of
 from trevsnn.data.signals import leave_signals, started
 from trevsnn.errors import RunError, UnreadableError
@@ -61,6 +61,14 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
         return len(self.part)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Tensor, int, int]]:
+        """Those of a batch, as PyTorch's loaders ask for them: random generators are restored once, not after each."""
+        with generators_restored():
+            return [self._item(key) for key in keys]
+
+    def _item(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
         index = key[1]
         if self.made is not None and index in self.made:
             return self.made[index], int(self.part.labels_N[index]), -1
@@ -72,6 +80,8 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
     def first_readable(self, key: tuple[int, int], take: Callable[[int], Item]) -> tuple[Item, int, int]:
         """What ``take`` makes of an index, with random generators seeded for ``key``; its label; and ``unreadable``.
 
+        Within :func:`trevsnn.data.sampling.generators_restored`.
+
         Raises:
             UnreadableError: an item cannot be read (``on_unreadable="fail"``), or none can.
         """
@@ -79,8 +89,8 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
         unreadable = -1
         for other in chain(range(index, len(self)), range(index)):
             try:
-                with seeded(mix_seed(self.seed, epoch, index)):
-                    item = take(other)
+                seed_generators(mix_seed(self.seed, epoch, index))
+                item = take(other)
             except UnreadableError:
                 if not self.skip:
                     raise
@@ -120,7 +130,8 @@ class RawDataset(Dataset[RawItem]):
             drawn = self.draw(picture.size) if self.draw is not None else None
             return content_of(picture, decode=decode), drawn
 
-        (content, drawn), label, unreadable = self.items.first_readable(key, take)
+        with generators_restored():
+            (content, drawn), label, unreadable = self.items.first_readable(key, take)
         return RawItem(content, drawn, label, unreadable, key)
 
 

@@ -19,22 +19,29 @@ def mix_seed(*numbers: int) -> int:
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run with the random generators of Python, NumPy and torch (CPU) seeded; their states are restored afterwards.
+def generators_restored() -> Iterator[None]:
+    """The random generators of Python, NumPy and torch (CPU) have afterwards the states that they had before.
 
-    Augmentations of timm draw from the first two, those of torchvision from the third.
+    It takes 0.1 ms, nearly all of it NumPy's, as long as a small picture takes to be read.
     """
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        # torch.manual_seed would seed every device's generator, which takes a millisecond per picture.
-        torch.default_generator.manual_seed(seed)
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the random generators of Python, NumPy and torch (CPU).
+
+    Augmentations of timm draw from the first two, those of torchvision from the third.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # torch.manual_seed would seed every device's generator, which takes a millisecond per picture.
+    torch.default_generator.manual_seed(seed)
 
 
 LANES = 32  # shards that an epoch reads at a time
