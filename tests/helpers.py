@@ -4,8 +4,7 @@ import csv
 import gzip
 import io
 import tarfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from trevsnn import TRevSNN, TRevSNNConfig
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
 from trevsnn.data.pictures import in_memory
-from trevsnn.data.sampling import generators_restored, seed_generators
 from trevsnn.network.blocks import LevelStep, Link, PointwiseDepthwise
 
 
@@ -52,14 +50,6 @@ TINY_FLOAT16 = [
     "--data.name", "folder", "--data.image_size", "8", "--batch_size", "4", "--optim.warmup_epochs", "0", "--accelerator",
     "cpu", "--precision", "16-mixed",
 ]  # fmt: skip
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random generators seeded as for an item, and restored afterwards."""
-    with generators_restored():
-        seed_generators(seed)
-        yield
 
 
 def train(*options: str, accelerator: str = "cpu") -> None:

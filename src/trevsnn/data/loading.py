@@ -19,7 +19,7 @@ from trevsnn.data.pictures.in_memory import Pictures
 from trevsnn.data.pictures.on_device import DeviceLoader, OnDevice
 from trevsnn.data.pictures.raw import Draw, RawBatch, RawItem, content_of
 from trevsnn.data.pictures.transforms import is_fixed
-from trevsnn.data.sampling import EpochSampler, generators_restored, mix_seed, seed_generators
+from trevsnn.data.sampling import EpochSampler, generators_restored, mix_seed, seeded
 from trevsnn.data.sets import load, transform_of
 from trevsnn.data.signals import leave_signals, started
 from trevsnn.errors import RunError, UnreadableError
@@ -61,14 +61,6 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
         return len(self.part)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
-        return self.__getitems__([key])[0]
-
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Tensor, int, int]]:
-        """Those of a batch, as PyTorch's loaders ask for them: random generators are restored once, not after each."""
-        with generators_restored():
-            return [self._item(key) for key in keys]
-
-    def _item(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
         index = key[1]
         if self.made is not None and index in self.made:
             return self.made[index], int(self.part.labels_N[index]), -1
@@ -77,10 +69,13 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
             self.made[index] = found[0]
         return found
 
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Tensor, int, int]]:
+        """Those of a batch, as PyTorch's loaders ask for them."""
+        with generators_restored():
+            return [self[key] for key in keys]
+
     def first_readable(self, key: tuple[int, int], take: Callable[[int], Item]) -> tuple[Item, int, int]:
         """What ``take`` makes of an index, with random generators seeded for ``key``; its label; and ``unreadable``.
-
-        Within :func:`trevsnn.data.sampling.generators_restored`.
 
         Raises:
             UnreadableError: an item cannot be read (``on_unreadable="fail"``), or none can.
@@ -89,8 +84,8 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
         unreadable = -1
         for other in chain(range(index, len(self)), range(index)):
             try:
-                seed_generators(mix_seed(self.seed, epoch, index))
-                item = take(other)
+                with seeded(mix_seed(self.seed, epoch, index)):
+                    item = take(other)
             except UnreadableError:
                 if not self.skip:
                     raise
@@ -130,8 +125,7 @@ class RawDataset(Dataset[RawItem]):
             drawn = self.draw(picture.size) if self.draw is not None else None
             return content_of(picture, decode=decode), drawn
 
-        with generators_restored():
-            (content, drawn), label, unreadable = self.items.first_readable(key, take)
+        (content, drawn), label, unreadable = self.items.first_readable(key, take)
         return RawItem(content, drawn, label, unreadable, key)
 
 

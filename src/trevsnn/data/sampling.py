@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -18,30 +19,42 @@ def mix_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+_RESTORED = ContextVar("restored", default=False)
+
+
 @contextlib.contextmanager
 def generators_restored() -> Iterator[None]:
     """The random generators of Python, NumPy and torch (CPU) have afterwards the states that they had before.
 
-    It takes 0.1 ms, nearly all of it NumPy's, as long as a small picture takes to be read.
+    Within itself it does nothing. That makes a batch quicker: it takes 0.1 ms, nearly all of it NumPy's, as long as a small
+    picture takes to be made.
     """
+    if _RESTORED.get():
+        yield
+        return
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
+        token = _RESTORED.set(True)
         try:
             yield
         finally:
+            _RESTORED.reset(token)
             random.setstate(python)
             np.random.set_state(numpy)
 
 
-def seed_generators(seed: int) -> None:
-    """Seed the random generators of Python, NumPy and torch (CPU).
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run with the random generators of Python, NumPy and torch (CPU) seeded, within :func:`generators_restored`.
 
     Augmentations of timm draw from the first two, those of torchvision from the third.
     """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    # torch.manual_seed would seed every device's generator, which takes a millisecond per picture.
-    torch.default_generator.manual_seed(seed)
+    with generators_restored():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        # torch.manual_seed would seed every device's generator, which takes a millisecond per picture.
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 LANES = 32  # shards that an epoch reads at a time

@@ -10,13 +10,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from conftest import shared_data
-from helpers import folder_config, folder_of_pictures, picture, seeded
+from helpers import folder_config, folder_of_pictures, picture
 from trevsnn.data.config import DataConfig
 from trevsnn.data.loading import TensorDataset, batches, make_loader
 from trevsnn.data.pictures import in_memory
 from trevsnn.data.pictures.folders import load_folder
 from trevsnn.data.pictures.transforms import BatchMixup, picture_transform
-from trevsnn.data.sampling import EpochSampler
+from trevsnn.data.sampling import EpochSampler, seeded
 from trevsnn.data.sets import load
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import v2
 
-from helpers import folder_config, picture, seeded
+from helpers import folder_config, picture
 from trevsnn.data.config import DataConfig
 from trevsnn.data.files import read_inputs
 from trevsnn.data.loading import IGNORED, TensorDataset
@@ -23,6 +23,7 @@ from trevsnn.data.pictures.cover import covering_size
 from trevsnn.data.pictures.file import REDUCTIONS, PictureFile
 from trevsnn.data.pictures.folders import PictureFolder
 from trevsnn.data.pictures.reduced import Reduced, largest_reduction
+from trevsnn.data.sampling import seeded
 from trevsnn.data.sets import load
 from trevsnn.errors import UnreadableError
 

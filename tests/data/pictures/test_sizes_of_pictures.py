@@ -15,12 +15,11 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import functional as plain
 from torchvision.transforms import v2
 
-from helpers import seeded
 from trevsnn.data.config import DataConfig
 from trevsnn.data.loading import TensorDataset, batches, make_loader
 from trevsnn.data.pictures.cover import LONGEST_COVER, Cover, covering_size
 from trevsnn.data.pictures.folders import PictureFolder
-from trevsnn.data.sampling import EpochSampler, mix_seed
+from trevsnn.data.sampling import EpochSampler, mix_seed, seeded
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"  # china.jpg and flower.jpg, 640 x 427
 SIZES = [(96, 160), (61, 40), (33, 129), 64]
