@@ -18,7 +18,15 @@ from torch.utils.data import DataLoader
 from helpers import folder_config, folder_of_pictures, picture
 from trevsnn.cli.main import main
 from trevsnn.data.config import DataConfig
-from trevsnn.data.loading import IGNORED, TensorDataset, batches, ending_processes, loading_deaths, make_loader
+from trevsnn.data.loading import (
+    IGNORED,
+    RawDataset,
+    TensorDataset,
+    batches,
+    ending_processes,
+    loading_deaths,
+    make_loader,
+)
 from trevsnn.data.pictures.folders import load_folder
 from trevsnn.data.sampling import EpochSampler
 from trevsnn.data.sets import load
@@ -55,6 +63,29 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone():
     assert not any(torch.equal(dataset[2, i][0], first[i]) for i in range(20))
     other = TensorDataset(pictures, config, seed=4, timesteps=1, training=True)
     assert not any(torch.equal(other[1, i][0], first[i]) for i in range(20))
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_batch_restores_the_random_generators_once(tmp_path, monkeypatch, on_device):
+    """And is what its items are one by one, for each of which they are restored."""
+    folder_of_pictures(tmp_path, ("train", "val"))
+    config = folder_config(tmp_path, on_device=on_device, flip=True, crop_padding=1, rotation=20.0, erasing=0.5)
+    items = TensorDataset(load_folder(config, "train"), config, 3, timesteps=1, training=True)
+    dataset = RawDataset(items, config) if on_device else items
+    keys = [(1, i) for i in range(8)]
+    read, calls = np.random.get_state, []
+    monkeypatch.setattr(np.random, "get_state", lambda *args, **options: calls.append(1) or read(*args, **options))
+    before = [torch.get_rng_state().tolist(), repr(read()), random.getstate()]
+    one_by_one = [dataset[key] for key in keys]
+    assert len(calls) == 8
+    (together,) = DataLoader(dataset, batch_sampler=[keys], collate_fn=list, generator=torch.Generator())
+    assert len(calls) == 9
+    assert [torch.get_rng_state().tolist(), repr(read()), random.getstate()] == before
+    if on_device:
+        assert [item.drawn for item in together] == [item.drawn for item in one_by_one]
+        assert len({item.drawn for item in together}) == 8
+    else:
+        assert all(torch.equal(one[0], other[0]) for one, other in zip(together, one_by_one, strict=True))
 
 
 def damage(root: Path) -> None:

@@ -29,7 +29,15 @@ MADE = 2**26  # bytes of a part's tensors that are kept, at most
 Item = TypeVar("Item")
 
 
-class TensorDataset(Dataset[tuple[Tensor, int, int]]):
+class _Items(Dataset[Item]):
+    """Items by (epoch, index), those of a batch together, as PyTorch's loaders ask for them."""
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Item]:
+        with generators_restored():
+            return [self[key] for key in keys]
+
+
+class TensorDataset(_Items[tuple[Tensor, int, int]]):
     """Items of a part as (float32 tensor, label, unreadable), by (epoch, index).
 
     An item's augmentation depends on epoch, index and seed alone, whatever process loads it and whatever was loaded
@@ -69,11 +77,6 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
             self.made[index] = found[0]
         return found
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Tensor, int, int]]:
-        """Those of a batch, as PyTorch's loaders ask for them."""
-        with generators_restored():
-            return [self[key] for key in keys]
-
     def first_readable(self, key: tuple[int, int], take: Callable[[int], Item]) -> tuple[Item, int, int]:
         """What ``take`` makes of an index, with random generators seeded for ``key``; its label; and ``unreadable``.
 
@@ -96,7 +99,7 @@ class TensorDataset(Dataset[tuple[Tensor, int, int]]):
         raise UnreadableError("not one item of the data set can be read: check data.root.")
 
 
-class RawDataset(Dataset[RawItem]):
+class RawDataset(_Items[RawItem]):
     """The same items not yet decoded, for ``data.on_device``, by (epoch, index).
 
     Args:
