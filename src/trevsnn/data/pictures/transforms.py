@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from timm.data import auto_augment
@@ -21,7 +20,7 @@ from trevsnn.data.part import About
 from trevsnn.data.pictures.cover import Cover, crop_ratio, evaluated_size
 from trevsnn.data.pictures.reduced import Reduced
 from trevsnn.data.pictures.rows import as_frames, as_picture
-from trevsnn.data.sampling import mix_seed
+from trevsnn.data.sampling import mix_seed, seeded
 
 
 def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
@@ -112,12 +111,8 @@ class BatchMixup:
         Returns:
             Mixed inputs (B, ...) and target probabilities (B, K).
         """
-        before = np.random.get_state()
-        np.random.seed(mix_seed(self.seed, *key) % 2**32)
-        try:
+        with seeded(mix_seed(self.seed, *key)):
             mixed, target = self.mixup(self._as_maps(inputs).clone(), labels)
-        finally:
-            np.random.set_state(before)
         mixed = as_frames(mixed) if self.rows else mixed.reshape(inputs.shape)
         return mixed, target.to(torch.get_default_dtype())
 
